@@ -1,0 +1,153 @@
+"""One exception tree, and the one list of reasons.
+
+    NodeError
+    ├── RejectedStudy      explain and stop: becomes a "not computed" report
+    ├── UnusableInput      nothing here that we could even explain in a report (no MR images, unreadable folder)
+    ├── ConfigError        refuse to start; names the key
+    ├── TransientError     try again later (peer down, disk full, database busy)
+    └── OutputMismatch     a written object does not say what the arrays say: never released
+
+Anything else is our bug: let it fly. Messages name UID, expected and found; never a patient's name or ID.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a study, series or ear got no number. The value is the code in logs, findings.json and the SR.
+
+    The B numbers are the cases of the bad-input list in docs/bad-input.md.
+    """
+
+    # One value is not a legal DICOM value (B05, B60)
+    TAG_INVALID = "TAG_INVALID"
+    # Geometry (B06, B28-B41)
+    GEOM_MISSING = "GEOM_MISSING"
+    GEOM_NONFINITE = "GEOM_NONFINITE"
+    FOR_MISSING = "FOR_MISSING"
+    FOR_MIXED = "FOR_MIXED"
+    FOR_DIFFERS = "FOR_DIFFERS"
+    ORIENT_MIXED = "ORIENT_MIXED"
+    ORIENT_INVALID = "ORIENT_INVALID"
+    SLICE_GAP = "SLICE_GAP"
+    SLICE_DUP = "SLICE_DUP"
+    SPACING = "SPACING"
+    SHEAR = "SHEAR"
+    MATRIX_MIXED = "MATRIX_MIXED"
+    # Pixels (B12-B15, B24-B27)
+    PIXEL_LENGTH = "PIXEL_LENGTH"
+    PIXEL_FORMAT = "PIXEL_FORMAT"
+    PIXEL_MISSING = "PIXEL_MISSING"
+    DECODE = "DECODE"
+    LOSSY = "LOSSY"
+    TS_UNSUPPORTED = "TS_UNSUPPORTED"
+    ENHANCED_UNSUPPORTED = "ENHANCED_UNSUPPORTED"
+    SIZE_LIMIT = "SIZE_LIMIT"
+    # Identity (B42-B46, B59)
+    PATIENT_MISMATCH = "PATIENT_MISMATCH"
+    PATIENT_UNKNOWN = "PATIENT_UNKNOWN"
+    CONFLICT = "CONFLICT"
+    SOURCE_CORRUPT = "SOURCE_CORRUPT"
+    # Which series is which (B47-B52)
+    PARTNER_MISSING = "PARTNER_MISSING"
+    INCOMPLETE = "INCOMPLETE"
+    AMBIGUOUS = "AMBIGUOUS"
+    ROLE_UNSURE = "ROLE_UNSURE"
+    NO_HYDROPS_STUDY = "NO_HYDROPS_STUDY"
+    CONTRAST_CLIPPED = "CONTRAST_CLIPPED"
+    # What the pixels say (B41, B53-B57)
+    REG_POOR = "REG_POOR"
+    NO_EAR_MEASURED = "NO_EAR_MEASURED"
+    CONTENT = "CONTENT"
+    OUTPUT_MISMATCH = "OUTPUT_MISMATCH"
+    # A person's or the node's own decision
+    CANCELED = "CANCELED"
+    INTERNAL = "INTERNAL"
+
+    @property
+    def sentence(self) -> str:
+        """One sentence a radiologist can read without knowing the code."""
+        return _SENTENCES[self]
+
+
+_SENTENCES: dict[Reason, str] = {
+    Reason.TAG_INVALID: "An image attribute that we depend on has an illegal value.",
+    Reason.GEOM_MISSING: "An image does not say where it lies in the patient.",
+    Reason.GEOM_NONFINITE: "An image position or orientation is not a finite number.",
+    Reason.FOR_MISSING: "The series does not name its frame of reference.",
+    Reason.FOR_MIXED: "Images of one series use different frames of reference.",
+    Reason.FOR_DIFFERS: "The series do not share a frame of reference and could not be brought together.",
+    Reason.ORIENT_MIXED: "Images of one series have different orientations.",
+    Reason.ORIENT_INVALID: "The image orientation is not a pair of perpendicular unit vectors.",
+    Reason.SLICE_GAP: "One or more slices are missing.",
+    Reason.SLICE_DUP: "Two or more slices lie at the same position and cannot be told apart.",
+    Reason.SPACING: "The slices are not evenly spaced.",
+    Reason.SHEAR: "The slices are shifted against each other (tilted stack).",
+    Reason.MATRIX_MIXED: "Images of one series differ in size or pixel spacing.",
+    Reason.PIXEL_LENGTH: "The pixel data do not have the size that the header announces.",
+    Reason.PIXEL_FORMAT: "The pixel format is not one of an MR image.",
+    Reason.PIXEL_MISSING: "An image has no pixel data.",
+    Reason.DECODE: "The compressed pixel data could not be decoded.",
+    Reason.LOSSY: "The images were compressed with loss; volumes would not be trustworthy.",
+    Reason.TS_UNSUPPORTED: "The images are stored in a form that this node cannot read.",
+    Reason.ENHANCED_UNSUPPORTED: "This kind of enhanced multi-frame image is not supported.",
+    Reason.SIZE_LIMIT: "The series or image is larger than this node is set to accept.",
+    Reason.PATIENT_MISMATCH: "The images do not all belong to the same patient.",
+    Reason.PATIENT_UNKNOWN: "The images do not name a patient.",
+    Reason.CONFLICT: "The same image was received twice with different content.",
+    Reason.SOURCE_CORRUPT: "An image changed between its source and this node.",
+    Reason.PARTNER_MISSING: "The study lacks a series that is needed: MR cisternography plus "
+    "HYDROPS, HYDROPS-Mi2, PPI and PEI, or real inversion recovery.",
+    Reason.INCOMPLETE: "A series that is needed has not arrived completely.",
+    Reason.AMBIGUOUS: "Several series could be the one that is needed, and nothing decides between them.",
+    Reason.ROLE_UNSURE: "The content of a series does not fit its header.",
+    Reason.NO_HYDROPS_STUDY: "No series of this study belongs to an inner-ear hydrops examination.",
+    Reason.CONTRAST_CLIPPED: "Negative values of the subtraction image were cut off, "
+    "so endolymph cannot be told from bone.",
+    Reason.REG_POOR: "The series could not be aligned well enough; the patient probably moved.",
+    Reason.NO_EAR_MEASURED: "Neither ear could be measured.",
+    Reason.CONTENT: "The images do not show inner ears as expected.",
+    Reason.OUTPUT_MISMATCH: "The result failed its own check before sending and was withheld.",
+    Reason.CANCELED: "The calculation was canceled by a person.",
+    Reason.INTERNAL: "The node failed; the study is kept and can be repeated.",
+}
+
+
+class NodeError(Exception):
+    """Base of everything this node raises on purpose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A decision against computing: the reason, and what exactly was expected and found (no patient data)."""
+
+    reason: Reason
+    detail: str
+    series_instance_uid: str | None = None
+
+
+class RejectedStudy(NodeError):
+    """The study (or a series it needs) cannot be computed; explain and stop."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.reason}: {refusal.detail}")
+        self.refusal = refusal
+
+
+class UnusableInput(NodeError):
+    """The input holds nothing that a report could be written about."""
+
+
+class ConfigError(NodeError):
+    """A configuration key is unknown or has a bad value; the message starts with the key."""
+
+
+class TransientError(NodeError):
+    """It may work later: peer down, disk full, database busy."""
+
+
+class OutputMismatch(NodeError):
+    """A written SEG or SR, read back, does not say what the arrays say; it must not leave the node."""

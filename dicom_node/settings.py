@@ -1,0 +1,354 @@
+"""Frozen settings, read once from `config/node.toml` and the environment.
+
+Every field's default stands here and, commented, in `config/node.toml`; a test keeps the two equal.
+An unknown key, a wrong type or an impossible value is a `ConfigError` that names the key: there is no fallback.
+Secrets come from the environment only: ``HYDROPS_ORTHANC_PASSWORD``, ``HYDROPS_DATABASE_URL``,
+``HYDROPS_WORKFLOW_URL``, ``HYDROPS_WAKE_TOKEN`` and, per destination, ``HYDROPS_DESTINATION_<NAME>_PASSWORD``.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dicom_node.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """Who this node is and where it keeps its state."""
+
+    ae_title: str = "HYDROPS"
+    state_dir: str = "state"
+    worker_id: str = "worker-1"
+    site_name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllowedCaller:
+    """One system that may send to us: AE title exactly as it calls itself, and the networks it may call from."""
+
+    ae_title: str
+    networks: tuple[str, ...] = ("127.0.0.1/32",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerSettings:
+    """The C-STORE SCP."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = 11112
+    allowed: tuple[AllowedCaller, ...] = ()
+    max_associations: int = 10
+    max_pdu_bytes: int = 131072
+    max_instance_bytes: int = 1073741824
+    acse_timeout_s: float = 10.0
+    dimse_timeout_s: float = 30.0
+    network_timeout_s: float = 30.0
+    min_free_bytes: int = 5000000000
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthancSettings:
+    """The Orthanc whose new MR series we take. An empty `url` switches this entrance off."""
+
+    url: str = ""
+    username: str = ""
+    poll_interval_s: float = 5.0
+    reconcile_interval_s: float = 300.0
+    reconcile_window_h: float = 72.0
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssemblySettings:
+    """When a study is taken as complete."""
+
+    rules_file: str = "series_rules.toml"
+    quiet_s: float = 30.0
+    partner_wait_s: float = 1800.0
+    max_frames_per_series: int = 2000
+    max_series_per_study: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessingSettings:
+    """Registration and segmentation."""
+
+    threads: int = 0
+    max_shift_mm: float = 10.0
+    max_rotation_deg: float = 10.0
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultSettings:
+    """The objects we make."""
+
+    send_not_computed: bool = True
+    segmentation_series_number: int = 9901
+    report_series_number: int = 9902
+    device_name: str = "Hydrops Node"
+    device_serial_number: str = "0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestinationSettings:
+    """One receiver of results; `kind` is "dicom" or "orthanc"."""
+
+    name: str
+    kind: str
+    host: str = ""
+    port: int = 0
+    called_ae: str = ""
+    url: str = ""
+    username: str = ""
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliverySettings:
+    """Retries of deliveries: first delay doubled with jitter up to the cap, then given up as dead letter."""
+
+    first_retry_s: float = 30.0
+    max_retry_s: float = 600.0
+    give_up_after_h: float = 72.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSettings:
+    """Health and wake-up over HTTP."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything, read once and passed by hand. `config_dir` is where the file lay; relative paths start there."""
+
+    node: NodeSettings = field(default_factory=NodeSettings)
+    listener: ListenerSettings = field(default_factory=ListenerSettings)
+    orthanc: OrthancSettings = field(default_factory=OrthancSettings)
+    assembly: AssemblySettings = field(default_factory=AssemblySettings)
+    processing: ProcessingSettings = field(default_factory=ProcessingSettings)
+    results: ResultSettings = field(default_factory=ResultSettings)
+    destinations: tuple[DestinationSettings, ...] = ()
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    web: WebSettings = field(default_factory=WebSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSettings:
+    """Settings, where they came from, and the secrets, which never appear in `repr` or dumps."""
+
+    settings: Settings
+    config_dir: Path
+    secrets: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    @property
+    def state_dir(self) -> Path:
+        """Absolute folder of spool, databases and outbox."""
+        return (self.config_dir / self.settings.node.state_dir).resolve()
+
+    @property
+    def database_url(self) -> str:
+        """Where spool index, ledger and outbox live."""
+        return self.secrets.get("HYDROPS_DATABASE_URL") or f"sqlite:///{self.state_dir / 'node.db'}"
+
+    @property
+    def workflow_url(self) -> str:
+        """Where the workflow engine keeps its steps: on SQLite a file of its own, because it locks differently."""
+        return (
+            self.secrets.get("HYDROPS_WORKFLOW_URL")
+            or self.secrets.get("HYDROPS_DATABASE_URL")
+            or f"sqlite:///{self.state_dir / 'workflow.db'}"
+        )
+
+    def destination_password(self, name: str) -> str:
+        """The password of one destination, or an empty string."""
+        return self.secrets.get(f"HYDROPS_DESTINATION_{re.sub('[^A-Z0-9]', '_', name.upper())}_PASSWORD", "")
+
+
+def read_settings(path: Path, environment: Mapping[str, str]) -> LoadedSettings:
+    """Settings from a TOML file and the environment.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or any key is unknown, of the wrong type or out of range; the message begins
+        with the file and the key.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = tomllib.load(stream)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; pass --config PATH or copy config/node.toml there") from None
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as TOML: {error}") from None
+    settings = _build(Settings, raw, where="")
+    for check in _CHECKS:
+        check(settings)
+    secrets = {name: value for name, value in environment.items() if name.startswith("HYDROPS_")}
+    return LoadedSettings(settings=settings, config_dir=path.resolve().parent, secrets=secrets)
+
+
+def _build(kind: type[T], raw: Any, *, where: str) -> T:
+    """An instance of the dataclass `kind` from a TOML table; `where` is the dotted key for messages."""
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{where or 'file'}: expected a table, found {raw!r}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    for key in raw:
+        if key not in known:
+            raise ConfigError(f"{_dotted(where, key)}: unknown key; known here: {', '.join(sorted(known))}")
+    for name, f in known.items():
+        if name not in raw and f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{_dotted(where, name)}: missing; it has no default")
+    return kind(**{key: _value(hints[key], value, where=_dotted(where, key)) for key, value in raw.items()})
+
+
+def _value(hint: Any, raw: Any, *, where: str) -> Any:
+    """`raw` as the annotated type, or a ConfigError naming the key."""
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, raw, where=where)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(raw, list):
+            raise ConfigError(f"{where}: expected a list, found {raw!r}")
+        item = typing.get_args(hint)[0]
+        return tuple(_value(item, one, where=f"{where}[{n}]") for n, one in enumerate(raw))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(one for one in typing.get_args(hint) if one is not type(None))
+    if hint is float and isinstance(raw, int) and not isinstance(raw, bool):
+        return float(raw)
+    if not isinstance(raw, hint) or (isinstance(raw, bool) and hint is not bool):
+        raise ConfigError(f"{where}: expected {hint.__name__}, found {raw!r}")
+    return raw
+
+
+def _dotted(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key
+
+
+def _require(good: bool, key: str, expected: str, found: object) -> None:
+    if not good:
+        raise ConfigError(f"{key}: expected {expected}, found {found!r}")
+
+
+def _is_ae_title(text: str) -> bool:
+    """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash or control, not only spaces."""
+    return bool(re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", text)) and text == text.strip() and text != ""
+
+
+def _check_node(s: Settings) -> None:
+    _require(
+        _is_ae_title(s.node.ae_title), "node.ae_title", "an AE title of 1 to 16 printable characters", s.node.ae_title
+    )
+    _require(bool(s.node.state_dir), "node.state_dir", "a folder", s.node.state_dir)
+    _require(
+        bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", s.node.worker_id)),
+        "node.worker_id",
+        "1 to 64 letters, digits, '-', '_' or '.'",
+        s.node.worker_id,
+    )
+
+
+def _check_listener(s: Settings) -> None:
+    one = s.listener
+    _require(0 < one.port < 65536, "listener.port", "1 to 65535", one.port)
+    _require(1 <= one.max_associations <= 1000, "listener.max_associations", "1 to 1000", one.max_associations)
+    _require(4096 <= one.max_pdu_bytes <= 1048576, "listener.max_pdu_bytes", "4096 to 1048576 bytes", one.max_pdu_bytes)
+    _require(
+        one.max_instance_bytes >= 1048576,
+        "listener.max_instance_bytes",
+        "at least 1048576 bytes",
+        one.max_instance_bytes,
+    )
+    _require(one.min_free_bytes >= 0, "listener.min_free_bytes", "0 or more bytes", one.min_free_bytes)
+    for key in ("acse_timeout_s", "dimse_timeout_s", "network_timeout_s"):
+        _require(0 < getattr(one, key) <= 3600, f"listener.{key}", "more than 0 and at most 3600 s", getattr(one, key))
+    for n, caller in enumerate(one.allowed):
+        _require(
+            _is_ae_title(caller.ae_title),
+            f"listener.allowed[{n}].ae_title",
+            "an AE title of 1 to 16 printable characters",
+            caller.ae_title,
+        )
+        _require(
+            bool(caller.networks), f"listener.allowed[{n}].networks", "at least one network", list(caller.networks)
+        )
+        for network in caller.networks:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ConfigError(
+                    f"listener.allowed[{n}].networks: expected networks like 10.1.2.0/24, found {network!r}"
+                ) from None
+    titles = [caller.ae_title for caller in one.allowed]
+    _require(len(set(titles)) == len(titles), "listener.allowed", "every AE title once", titles)
+
+
+def _check_intervals(s: Settings) -> None:
+    positive: list[tuple[str, float]] = [
+        ("orthanc.poll_interval_s", s.orthanc.poll_interval_s),
+        ("orthanc.reconcile_interval_s", s.orthanc.reconcile_interval_s),
+        ("orthanc.reconcile_window_h", s.orthanc.reconcile_window_h),
+        ("orthanc.timeout_s", s.orthanc.timeout_s),
+        ("assembly.quiet_s", s.assembly.quiet_s),
+        ("assembly.partner_wait_s", s.assembly.partner_wait_s),
+        ("assembly.max_frames_per_series", s.assembly.max_frames_per_series),
+        ("assembly.max_series_per_study", s.assembly.max_series_per_study),
+        ("processing.max_shift_mm", s.processing.max_shift_mm),
+        ("processing.max_rotation_deg", s.processing.max_rotation_deg),
+        ("processing.timeout_s", s.processing.timeout_s),
+        ("delivery.first_retry_s", s.delivery.first_retry_s),
+        ("delivery.max_retry_s", s.delivery.max_retry_s),
+        ("delivery.give_up_after_h", s.delivery.give_up_after_h),
+    ]
+    for key, value in positive:
+        _require(value > 0, key, "more than 0", value)
+    _require(s.processing.threads >= 0, "processing.threads", "0 (all cores) or more", s.processing.threads)
+    _require(0 < s.web.port < 65536, "web.port", "1 to 65535", s.web.port)
+    for key in ("segmentation_series_number", "report_series_number"):
+        number = getattr(s.results, key)
+        _require(0 < number < 2**31, f"results.{key}", "a positive integer string", number)
+
+
+def _check_destinations(s: Settings) -> None:
+    names = [one.name for one in s.destinations]
+    _require(len(set(names)) == len(names), "destinations", "every name once", names)
+    for n, one in enumerate(s.destinations):
+        where = f"destinations[{n}]"
+        _require(
+            bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", one.name)),
+            f"{where}.name",
+            "1 to 64 letters, digits, '-', '_' or '.'",
+            one.name,
+        )
+        _require(one.kind in ("dicom", "orthanc"), f"{where}.kind", '"dicom" or "orthanc"', one.kind)
+        if one.kind == "dicom":
+            _require(bool(one.host), f"{where}.host", "a host name or address", one.host)
+            _require(0 < one.port < 65536, f"{where}.port", "1 to 65535", one.port)
+            _require(
+                _is_ae_title(one.called_ae),
+                f"{where}.called_ae",
+                "an AE title of 1 to 16 printable characters",
+                one.called_ae,
+            )
+        else:
+            _require(bool(re.match(r"https?://", one.url)), f"{where}.url", "http://... or https://...", one.url)
+    if s.orthanc.url:
+        _require(bool(re.match(r"https?://", s.orthanc.url)), "orthanc.url", "http://... or https://...", s.orthanc.url)
+
+
+_CHECKS: tuple[Callable[[Settings], None], ...] = (_check_node, _check_listener, _check_intervals, _check_destinations)

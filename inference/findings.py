@@ -1,0 +1,183 @@
+"""What the node found out about a study: plain records that SEG, SR, JSON and the dashboard are all made from.
+
+Volumes are mm3, ratios 0..1 (per cent only where they are printed). ``None`` means "not known", never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.anatomy import EarSide
+from inference.geometry import Volume, VolumeGeometry
+
+
+class QualityCode(StrEnum):
+    """Why a number is doubtful or missing. The sentence for people stands in the flag's `message`."""
+
+    NO_CONTRAST = "NO_CONTRAST"
+    WEAK_CONTRAST = "WEAK_CONTRAST"
+    CONTRAST_CLIPPED = "CONTRAST_CLIPPED"
+    CONTRAST_SIGN = "CONTRAST_SIGN"
+    MOTION = "MOTION"
+    REGISTRATION_POOR = "REG_POOR"
+    EAR_NOT_FOUND = "EAR_NOT_FOUND"
+    EAR_CUT_OFF = "EAR_CUT_OFF"
+    SIDE_UNSURE = "SIDE_UNSURE"
+    CONTENT = "CONTENT"
+    VOLUME_IMPLAUSIBLE = "VOLUME_IMPLAUSIBLE"
+    ENDOLYMPH_OUTSIDE_FLUID = "ENDOLYMPH_OUTSIDE_FLUID"
+    LOW_SIGNAL = "LOW_SIGNAL"
+    FRAME_OF_REFERENCE_DIFFERS = "FOR_DIFFERS"
+    OUT_OF_DOMAIN = "OUT_OF_DOMAIN"
+    LOW_DEPTH = "LOW_DEPTH"
+
+
+class Severity(StrEnum):
+    """WARN: the number stands, read it with care. STOP: there is no number."""
+
+    WARN = "warn"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityFlag:
+    """One remark about quality: a code for machines, a sentence for radiologists, and the value that raised it."""
+
+    code: QualityCode
+    severity: Severity
+    message: str
+    measured: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EarROI:
+    """One ear's box in patient space: `geometry` is a crop of the MRC grid around the labyrinth.
+
+    `score` is 0..1, how sure the localizer is.
+    """
+
+    side: EarSide
+    center_lps_mm: tuple[float, float, float]
+    geometry: VolumeGeometry
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Alignment:
+    """A rigid transform of one series to the MRC, and whether we believe it.
+
+    `moving_to_fixed` is (4, 4), LPS mm to LPS mm: fixed_point = moving_to_fixed @ moving_point.
+    `translation_mm` is the displacement at the ears' midpoint, `rotation_deg` the total angle.
+    `metric_before` and `metric_after` are the similarity (larger is better) with the header geometry and after.
+    """
+
+    moving_to_fixed: NDArray[np.float64]
+    metric_before: float
+    metric_after: float
+    translation_mm: float
+    rotation_deg: float
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EarImages:
+    """What a segmenter sees of one ear; every volume lies on `roi.geometry`, float32, in scanner units.
+
+    `mrc` >= 0, all fluid bright. `hydrops` is SIGNED: perilymph > 0, endolymph < 0, bone about 0.
+    `ppi` is present only if the study had one (perilymph bright, endolymph dark, magnitude).
+    """
+
+    roi: EarROI
+    mrc: Volume
+    hydrops: Volume
+    ppi: Volume | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EarFluid:
+    """One ear's fluid on `roi.geometry`.
+
+    Fractions are float32 0..1 of each voxel (partial volume), endolymph <= total fluid; numbers come from them.
+    Masks are bool, endolymph inside total fluid; the SEG shows them.
+    """
+
+    roi: EarROI
+    total_fluid_fraction: Volume
+    endolymph_fraction: Volume
+    total_fluid_mask: Volume
+    endolymph_mask: Volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class EHRatio:
+    """Endolymph volume / total fluid volume of one ear, 0..1, with its 95 % interval [low, high]."""
+
+    endolymph_mm3: float
+    total_fluid_mm3: float
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.low <= self.value <= self.high <= 1.0):
+            raise ValueError(f"need 0 <= low <= value <= high <= 1, found {self.low}, {self.value}, {self.high}")
+        if not self.total_fluid_mm3 > 0:
+            raise ValueError(f"a ratio without fluid is undefined; total fluid is {self.total_fluid_mm3} mm3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceRatio:
+    """Areas in one slice of the MRC grid; a 2D area ratio, not a grade."""
+
+    slice_index: int
+    total_fluid_mm2: float
+    endolymph_mm2: float
+    ratio: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EarFindings:
+    """One ear: measured (`ratio` and `fluid` present) or not evaluated (both None, with a STOP flag saying why)."""
+
+    side: EarSide
+    ratio: EHRatio | None
+    fluid: EarFluid | None
+    slices: tuple[SliceRatio, ...] = ()
+    quality: tuple[QualityFlag, ...] = ()
+
+    @property
+    def evaluated(self) -> bool:
+        """True if this ear has a number."""
+        return self.ratio is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelIdentity:
+    """Which method made the numbers; `sha256` is the digest of its weights, or of its constants."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyFindings:
+    """Everything SEG, SR and summary need. `alignments` is keyed by the role name of the moving series."""
+
+    ears: Mapping[EarSide, EarFindings]
+    alignments: Mapping[str, Alignment]
+    model: ModelIdentity
+    quality: tuple[QualityFlag, ...] = ()
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def computed(self) -> bool:
+        """True if at least one ear has a number."""
+        return any(ear.evaluated for ear in self.ears.values())
