@@ -72,7 +72,8 @@ class VolumeGeometry:
     @property
     def directions(self) -> FloatArray:
         """(3, 3) unit vectors in LPS; column 0 is where k grows, 1 where j grows, 2 where i grows."""
-        return self.index_to_lps[:3, :3] / self.spacing_mm
+        directions: FloatArray = self.index_to_lps[:3, :3] / self.spacing_mm
+        return directions
 
     @property
     def voxel_volume_mm3(self) -> float:
@@ -92,7 +93,7 @@ class VolumeGeometry:
     def to_index(self, lps_mm: ArrayLike) -> FloatArray:
         """Fractional (k, j, i) indices of LPS millimeters; (..., 3) in, (..., 3) out."""
         points = np.asarray(lps_mm, dtype=np.float64) - self.index_to_lps[:3, 3]
-        return cast(FloatArray, points @ np.linalg.inv(self.index_to_lps[:3, :3]).T)
+        return points @ np.linalg.inv(self.index_to_lps[:3, :3]).T
 
     def crop(self, start: tuple[int, int, int], shape: tuple[int, int, int]) -> VolumeGeometry:
         """The sub-grid that begins at index `start` (k, j, i); it may reach outside this grid."""

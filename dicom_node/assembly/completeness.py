@@ -18,7 +18,7 @@ class CompletenessState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
-    """What the spool knows about a series' arrival. Times are persisted POSIX seconds: a restart does not reset them."""
+    """What the spool knows about a series' arrival. Times are POSIX seconds, kept across restarts."""
 
     series_instance_uid: str
     received: int
