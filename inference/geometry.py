@@ -7,7 +7,7 @@ millimeters: +x to the patient's left, +y to posterior, +z to the head (PS3.3 C.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,13 +67,13 @@ class VolumeGeometry:
     @property
     def spacing_mm(self) -> FloatArray:
         """(3,) spacing along k, j, i in mm."""
-        return np.linalg.norm(self.index_to_lps[:3, :3], axis=0)
+        spacing: FloatArray = np.linalg.norm(self.index_to_lps[:3, :3], axis=0)
+        return spacing
 
     @property
     def directions(self) -> FloatArray:
         """(3, 3) unit vectors in LPS; column 0 is where k grows, 1 where j grows, 2 where i grows."""
-        directions: FloatArray = self.index_to_lps[:3, :3] / self.spacing_mm
-        return directions
+        return self.index_to_lps[:3, :3] / self.spacing_mm
 
     @property
     def voxel_volume_mm3(self) -> float:
@@ -88,7 +88,7 @@ class VolumeGeometry:
     def to_lps(self, index: ArrayLike) -> FloatArray:
         """LPS millimeters of (k, j, i) indices; (..., 3) in, (..., 3) out; fractions allowed."""
         points = np.asarray(index, dtype=np.float64)
-        return cast(FloatArray, points @ self.index_to_lps[:3, :3].T + self.index_to_lps[:3, 3])
+        return points @ self.index_to_lps[:3, :3].T + self.index_to_lps[:3, 3]
 
     def to_index(self, lps_mm: ArrayLike) -> FloatArray:
         """Fractional (k, j, i) indices of LPS millimeters; (..., 3) in, (..., 3) out."""
