@@ -1,0 +1,280 @@
+"""What became of every study: one row per study, one line per event, in the state database.
+
+The legal moves are a table (`TRANSITIONS`); every other move raises. The worker writes, `status` and the dashboard
+read. Nothing here decides: decisions come from `assembly` and `pipeline`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Column, Engine, Float, Integer, String, Table, Text, insert, select, update
+
+from dicom_node.database import metadata, writing
+
+
+class StudyState(StrEnum):
+    """Where a study stands."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    COMPUTING = "computing"
+    COMPUTED = "computed"
+    REFUSED = "refused"
+    NOT_OURS = "not_ours"
+    FAILED = "failed"
+
+
+class StudyEvent(StrEnum):
+    """What can happen to a study."""
+
+    ARRIVED = "arrived"
+    COMPLETED = "completed"
+    STARTED = "started"
+    COMPUTED = "computed"
+    REFUSED = "refused"
+    NOT_OURS = "not_ours"
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+
+
+_ANY_TIME: Final = {StudyEvent.ARRIVED: StudyState.WAITING}
+"""An image that comes late re-opens the study, whatever became of it."""
+
+TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
+    **{(state, event): after for state in StudyState for event, after in _ANY_TIME.items()},
+    # waiting: complete -> queue; or it will never be complete
+    (StudyState.WAITING, StudyEvent.COMPLETED): StudyState.QUEUED,
+    (StudyState.WAITING, StudyEvent.NOT_OURS): StudyState.NOT_OURS,
+    # a worker that was killed starts again from either side of the mark
+    (StudyState.QUEUED, StudyEvent.STARTED): StudyState.COMPUTING,
+    (StudyState.COMPUTING, StudyEvent.STARTED): StudyState.COMPUTING,
+    (StudyState.COMPUTING, StudyEvent.COMPUTED): StudyState.COMPUTED,
+    (StudyState.COMPUTING, StudyEvent.REFUSED): StudyState.REFUSED,
+    (StudyState.COMPUTING, StudyEvent.FAILED): StudyState.FAILED,
+    # new images came while the old set was queued or computed: its outcome is dropped, the study waits again
+    (StudyState.WAITING, StudyEvent.SUPERSEDED): StudyState.WAITING,
+    (StudyState.QUEUED, StudyEvent.SUPERSEDED): StudyState.WAITING,
+    (StudyState.COMPUTING, StudyEvent.SUPERSEDED): StudyState.WAITING,
+}
+
+
+class IllegalMoveError(Exception):
+    """An event that cannot happen in the state the study is in."""
+
+
+def next_state(state: StudyState, event: StudyEvent) -> StudyState:
+    """The state after `event`.
+
+    Raises
+    ------
+    IllegalMoveError
+        If the pair is not in `TRANSITIONS`.
+    """
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise IllegalMoveError(f"a study that is {state} cannot become {event}") from None
+
+
+_studies = Table(
+    "ledger_studies",
+    metadata,
+    Column("study_instance_uid", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("look_again_at", Float),
+    Column("step", String(64), nullable=False, default=""),
+    Column("reason", String(64), nullable=False, default=""),
+    Column("detail", Text, nullable=False, default=""),
+    Column("input_key", String(64), nullable=False, default=""),
+    Column("decisions", Text, nullable=False, default="[]"),
+    Column("findings", Text, nullable=False, default=""),
+    Column("first_seen_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False, index=True),
+)
+
+_events = Table(
+    "ledger_events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("detail", Text, nullable=False, default=""),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord:
+    """One study as the ledger knows it. Times are POSIX seconds.
+
+    `revision` is the spool's revision that was last examined; `decisions` lists per series role, rule, reason and
+    whether it was used; `findings` is the content of findings.json once there is one.
+    """
+
+    study_instance_uid: str
+    state: StudyState
+    revision: int
+    look_again_at: float | None
+    step: str
+    reason: str
+    detail: str
+    input_key: str
+    decisions: Sequence[Mapping[str, Any]]
+    findings: Mapping[str, Any] | None
+    first_seen_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyEventRecord:
+    """One line of a study's history."""
+
+    at: float
+    event: StudyEvent
+    detail: str
+
+
+class Ledger:
+    """The ledger on one state database; every method is one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def get(self, study_instance_uid: str) -> StudyRecord | None:
+        """The record of one study, or None if it was never examined."""
+        query = select(_studies).where(_studies.c.study_instance_uid == study_instance_uid)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        return None if row is None else _record(row)
+
+    def recent(self, *, limit: int = 1000) -> list[StudyRecord]:
+        """The studies that changed last, newest first."""
+        query = select(_studies).order_by(_studies.c.updated_at.desc()).limit(limit)
+        with self._engine.connect() as connection:
+            return [_record(row) for row in connection.execute(query).mappings()]
+
+    def history(self, study_instance_uid: str) -> list[StudyEventRecord]:
+        """Everything that happened to one study, oldest first."""
+        query = select(_events).where(_events.c.study_instance_uid == study_instance_uid).order_by(_events.c.id)
+        with self._engine.connect() as connection:
+            return [
+                StudyEventRecord(at=row["at"], event=StudyEvent(row["event"]), detail=row["detail"])
+                for row in connection.execute(query).mappings()
+            ]
+
+    def arrived(self, study_instance_uid: str, *, revision: int, at: float) -> None:
+        """Images of this study came; it waits (again) to be examined at this revision."""
+        with writing(self._engine) as connection:
+            known = connection.execute(
+                select(_studies.c.state).where(_studies.c.study_instance_uid == study_instance_uid)
+            ).scalar_one_or_none()
+            if known is None:
+                connection.execute(
+                    insert(_studies).values(
+                        study_instance_uid=study_instance_uid,
+                        state=StudyState.WAITING.value,
+                        revision=revision,
+                        first_seen_at=at,
+                        updated_at=at,
+                    )
+                )
+            else:
+                connection.execute(
+                    update(_studies)
+                    .where(_studies.c.study_instance_uid == study_instance_uid)
+                    .values(
+                        state=next_state(StudyState(known), StudyEvent.ARRIVED).value,
+                        revision=revision,
+                        look_again_at=None,
+                        updated_at=at,
+                    )
+                )
+            _log(connection, study_instance_uid, at, StudyEvent.ARRIVED, f"revision {revision}")
+
+    def waiting(
+        self,
+        study_instance_uid: str,
+        *,
+        reason: str,
+        detail: str,
+        look_again_at: float | None,
+        decisions: Sequence[Mapping[str, Any]],
+        at: float,
+    ) -> None:
+        """Note what a waiting study waits for; no change of state."""
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(_studies)
+                .where(_studies.c.study_instance_uid == study_instance_uid, _studies.c.state == StudyState.WAITING)
+                .values(
+                    reason=reason,
+                    detail=detail,
+                    look_again_at=look_again_at,
+                    decisions=json.dumps(list(decisions)),
+                    updated_at=at,
+                )
+            )
+
+    def step(self, study_instance_uid: str, step: str, *, at: float) -> None:
+        """Note which named step is running."""
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(_studies)
+                .where(_studies.c.study_instance_uid == study_instance_uid)
+                .values(step=step, updated_at=at)
+            )
+
+    def move(self, study_instance_uid: str, event: StudyEvent, *, at: float, **notes: Any) -> StudyState:
+        """Apply one event and keep `notes`: any of reason, detail, input_key, decisions, findings.
+
+        Raises
+        ------
+        IllegalMoveError
+            If the study is not in a state in which this can happen.
+        """
+        values: dict[str, Any] = {"reason": "", "detail": "", "step": "", "look_again_at": None, "updated_at": at}
+        values.update(notes)
+        for name in ("decisions", "findings"):
+            if name in values:
+                values[name] = json.dumps(values[name])
+        with writing(self._engine) as connection:
+            state = connection.execute(
+                select(_studies.c.state).where(_studies.c.study_instance_uid == study_instance_uid)
+            ).scalar_one()
+            after = next_state(StudyState(state), event)
+            connection.execute(
+                update(_studies)
+                .where(_studies.c.study_instance_uid == study_instance_uid)
+                .values(state=after.value, **values)
+            )
+            _log(connection, study_instance_uid, at, event, values["detail"] or values["reason"])
+        return after
+
+
+def _log(connection: Any, study_instance_uid: str, at: float, event: StudyEvent, detail: str) -> None:
+    connection.execute(
+        insert(_events).values(study_instance_uid=study_instance_uid, at=at, event=event.value, detail=detail)
+    )
+
+
+def _record(row: Mapping[str, Any]) -> StudyRecord:
+    return StudyRecord(
+        study_instance_uid=row["study_instance_uid"],
+        state=StudyState(row["state"]),
+        revision=row["revision"],
+        look_again_at=row["look_again_at"],
+        step=row["step"],
+        reason=row["reason"],
+        detail=row["detail"],
+        input_key=row["input_key"],
+        decisions=json.loads(row["decisions"]),
+        findings=json.loads(row["findings"]) if row["findings"] else None,
+        first_seen_at=row["first_seen_at"],
+        updated_at=row["updated_at"],
+    )
