@@ -1,0 +1,72 @@
+"""The real Orthanc of the demo and the tests, on the settings that sites start from."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from local_orthanc import LocalOrthanc, OrthancFailed, OrthancMissing, find_plugin
+
+pytestmark = [pytest.mark.orthanc]
+
+
+@pytest.fixture(scope="module")
+def orthanc() -> Iterator[LocalOrthanc]:
+    try:
+        local = LocalOrthanc()
+    except OrthancMissing as missing:
+        pytest.skip(str(missing))
+    with local:
+        yield local
+
+
+def echo(orthanc: LocalOrthanc, *, calling: str, called: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["echoscu", "-aet", calling, "-aec", called, "127.0.0.1", str(orthanc.dicom_port)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+@pytest.mark.dcmtk
+def test_a_known_caller_may_echo_and_a_stranger_may_not(orthanc: LocalOrthanc) -> None:
+    assert echo(orthanc, calling="SCANNER", called=orthanc.aet).returncode == 0
+    assert "Calling AE Title Not Recognized" in echo(orthanc, calling="STRANGER", called=orthanc.aet).stderr
+    assert "Called AE Title Not Recognized" in echo(orthanc, calling="SCANNER", called="ELSEWHERE").stderr
+
+
+def test_rest_answers_only_with_the_password(orthanc: LocalOrthanc) -> None:
+    assert requests.get(f"{orthanc.url}/system", timeout=10).status_code == 401
+    assert orthanc.session.get(f"{orthanc.url}/system", timeout=10).json()["DicomAet"] == orthanc.aet
+
+
+def test_it_starts_again_on_its_folder_and_ports_after_a_kill(tmp_path: Path) -> None:
+    with LocalOrthanc(tmp_path / "pacs") as orthanc:
+        url, first = orthanc.url, orthanc.pid
+        orthanc.kill()
+        assert orthanc.pid is None
+        orthanc.start()
+        assert (orthanc.url, orthanc.pid == first) == (url, False)
+        assert orthanc.session.get(f"{orthanc.url}/statistics", timeout=10).json()["CountInstances"] == 0
+    assert (tmp_path / "pacs" / "db").is_dir()
+
+
+def test_a_temporary_one_leaves_nothing_behind() -> None:
+    with LocalOrthanc() as orthanc:
+        folder = orthanc.folder
+        assert (folder / "orthanc.json").stat().st_mode & 0o077 == 0
+    assert not folder.exists()
+
+
+def test_a_bad_setting_is_reported_with_the_end_of_the_log(tmp_path: Path) -> None:
+    with pytest.raises(OrthancFailed, match=r"nowhere\.lua"):
+        LocalOrthanc(tmp_path, lua_scripts=[tmp_path / "nowhere.lua"]).start()
+
+
+def test_a_missing_plugin_is_named_with_its_package() -> None:
+    with pytest.raises(OrthancMissing, match="apt-get install orthanc-nonsense"):
+        find_plugin("OrthancNonsense")
