@@ -263,7 +263,7 @@ def _log(connection: Any, study_instance_uid: str, at: float, event: StudyEvent,
     )
 
 
-def _record(row: Mapping[str, Any]) -> StudyRecord:
+def _record(row: Any) -> StudyRecord:
     return StudyRecord(
         study_instance_uid=row["study_instance_uid"],
         state=StudyState(row["state"]),
