@@ -62,6 +62,19 @@ class Reason(StrEnum):
     REG_POOR = "REG_POOR"
     NO_EAR_MEASURED = "NO_EAR_MEASURED"
     CONTENT = "CONTENT"
+    # ... of one ear; the same codes as `inference.findings.QualityCode`
+    NO_CONTRAST = "NO_CONTRAST"
+    WEAK_CONTRAST = "WEAK_CONTRAST"
+    CONTRAST_SIGN = "CONTRAST_SIGN"
+    MOTION = "MOTION"
+    EAR_NOT_FOUND = "EAR_NOT_FOUND"
+    EAR_CUT_OFF = "EAR_CUT_OFF"
+    SIDE_UNSURE = "SIDE_UNSURE"
+    VOLUME_IMPLAUSIBLE = "VOLUME_IMPLAUSIBLE"
+    ENDOLYMPH_OUTSIDE_FLUID = "ENDOLYMPH_OUTSIDE_FLUID"
+    LOW_SIGNAL = "LOW_SIGNAL"
+    OUT_OF_DOMAIN = "OUT_OF_DOMAIN"
+    LOW_DEPTH = "LOW_DEPTH"
     OUTPUT_MISMATCH = "OUTPUT_MISMATCH"
     # A person's or the node's own decision
     CANCELED = "CANCELED"
@@ -110,6 +123,18 @@ _SENTENCES: dict[Reason, str] = {
     Reason.REG_POOR: "The series could not be aligned well enough; the patient probably moved.",
     Reason.NO_EAR_MEASURED: "Neither ear could be measured.",
     Reason.CONTENT: "The images do not show inner ears as expected.",
+    Reason.NO_CONTRAST: "The perilymph shows no contrast agent, so endolymph cannot be told from it.",
+    Reason.WEAK_CONTRAST: "The perilymph shows too little contrast agent to tell endolymph from it.",
+    Reason.CONTRAST_SIGN: "The subtraction image has the wrong sign or no fixed zero level.",
+    Reason.MOTION: "The patient moved during the acquisition.",
+    Reason.EAR_NOT_FOUND: "An inner ear could not be found.",
+    Reason.EAR_CUT_OFF: "An inner ear is cut off by the edge of the images.",
+    Reason.SIDE_UNSURE: "It is not certain whether the ear is the right or the left one.",
+    Reason.VOLUME_IMPLAUSIBLE: "The measured fluid volume is not that of an inner ear.",
+    Reason.ENDOLYMPH_OUTSIDE_FLUID: "Endolymph was found outside the fluid of the inner ear.",
+    Reason.LOW_SIGNAL: "The images are too noisy.",
+    Reason.OUT_OF_DOMAIN: "The images differ from what this method was made for.",
+    Reason.LOW_DEPTH: "The images have too few gray levels.",
     Reason.OUTPUT_MISMATCH: "The result failed its own check before sending and was withheld.",
     Reason.CANCELED: "The calculation was canceled by a person.",
     Reason.INTERNAL: "The node failed; the study is kept and can be repeated.",
@@ -132,9 +157,10 @@ class Refusal:
 class RejectedStudy(NodeError):
     """The study (or a series it needs) cannot be computed; explain and stop."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, *further: Refusal) -> None:
         super().__init__(f"{refusal.reason}: {refusal.detail}")
         self.refusal = refusal
+        self.refusals = (refusal, *further)
 
 
 class UnusableInput(NodeError):
