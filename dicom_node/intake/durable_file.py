@@ -1,0 +1,66 @@
+"""A file that is either there in full after a power cut, or not there at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_durably(path: Path, temporary_name: str, parts: Sequence[bytes]) -> None:
+    """Write `parts` to `path`: temporary file beside it, fsync, rename, fsync of the directory.
+
+    Without the first fsync a power cut leaves an empty file under the final name; without the second, only the
+    temporary name. A failed fsync is final: the kernel may have dropped the pages, so asking again would lie.
+
+    Raises
+    ------
+    OSError
+        Anything the disk says; the file is then gone under both names.
+    """
+    _make_folder(path.parent)
+    temporary = path.with_name(temporary_name)
+    try:
+        _write_synced(temporary, parts)
+        temporary.rename(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names created in or moved into `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    sync_directory(folder.parent)
+
+
+def _write_synced(path: Path, parts: Sequence[bytes]) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        for part in parts:
+            view = memoryview(part)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
