@@ -1,0 +1,241 @@
+"""The index of the spool: one row per kept file, in SQLite or PostgreSQL by the same statements.
+
+The statements are built once: building them for every image cost more than executing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dicom_node.assembly.completeness import Arrival
+from dicom_node.database import metadata, writing
+from dicom_node.intake.wire_check import InstanceIdentity
+
+instance_table = sa.Table(
+    "spool_instance",
+    metadata,
+    sa.Column("file_name", sa.String(64), primary_key=True),
+    sa.Column("sop_instance_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("series_instance_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("study_instance_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("sop_class_uid", sa.String(64), nullable=False),
+    sa.Column("transfer_syntax_uid", sa.String(64), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+    sa.Column("conflict", sa.Boolean, nullable=False),
+)
+series_table = sa.Table(
+    "spool_series",
+    metadata,
+    sa.Column("series_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("expected", sa.Integer, nullable=False),
+)
+study_table = sa.Table(
+    "spool_study",
+    metadata,
+    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+)
+
+
+class StoredKind(StrEnum):
+    """NEW: kept. DUPLICATE: had it already, byte for byte. CONFLICT: kept beside another content of that UID."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpooledInstance:
+    """One kept instance. `conflict` marks every instance whose SOP Instance UID has more than one content."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    sha256: str
+    path: Path
+    received_at: float
+    conflict: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyActivity:
+    """One study. `revision` grows with every change of what is known about it and never shrinks."""
+
+    study_instance_uid: str
+    instances: int
+    last_received_at: float
+    revision: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """What the index keeps about one file. `name` is its hash; times are POSIX seconds."""
+
+    name: str
+    identity: InstanceIdentity
+    transfer_syntax_uid: str
+    sha256: str
+    source: str
+    received_at: float
+
+
+_of_name = instance_table.c.file_name == sa.bindparam("name")
+_of_uid = instance_table.c.sop_instance_uid == sa.bindparam("uid")
+_of_study = instance_table.c.study_instance_uid == sa.bindparam("study")
+_HAS_NAME = sa.select(instance_table.c.file_name).where(_of_name)
+_SAME_UID = sa.select(instance_table.c.file_name, instance_table.c.study_instance_uid).where(_of_uid)
+_MARK_CONFLICT = instance_table.update().where(_of_uid).values(conflict=True)
+_ADD = instance_table.insert()
+_LOCK_UID = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))")
+_LAST = sa.func.max(instance_table.c.received_at)
+_DISTINCT = sa.func.count(sa.distinct(instance_table.c.sop_instance_uid))
+_INSTANCES = (
+    sa.select(instance_table).where(_of_study).order_by(instance_table.c.received_at, instance_table.c.file_name)
+)
+_ARRIVALS = (
+    sa.select(instance_table.c.series_instance_uid, _DISTINCT, _LAST, sa.func.max(series_table.c.expected))
+    .outerjoin(series_table, series_table.c.series_instance_uid == instance_table.c.series_instance_uid)
+    .where(_of_study)
+    .group_by(instance_table.c.series_instance_uid)
+)
+_STUDIES = (
+    sa.select(study_table.c.study_instance_uid, _DISTINCT, _LAST, study_table.c.revision)
+    .join(instance_table, instance_table.c.study_instance_uid == study_table.c.study_instance_uid)
+    .group_by(study_table.c.study_instance_uid, study_table.c.revision)
+    .order_by(_LAST)
+)
+
+
+class SpoolIndex:
+    """The rows of a spool whose files have the names `path_of(name)` gives."""
+
+    def __init__(self, engine: sa.Engine, directory: Path) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._on_postgresql = engine.dialect.name == "postgresql"
+        # Both dialects spell ON CONFLICT alike; SQLAlchemy's generic INSERT does not know it.
+        insert = postgresql.insert if self._on_postgresql else sqlite.insert
+        self._one_more_revision = (
+            insert(study_table)
+            .values(study_instance_uid=sa.bindparam("study"), revision=1)
+            .on_conflict_do_update(index_elements=["study_instance_uid"], set_={"revision": study_table.c.revision + 1})
+        )
+        expecting = insert(series_table)
+        self._set_expected = expecting.on_conflict_do_update(
+            index_elements=["series_instance_uid"], set_={"expected": expecting.excluded.expected}
+        )
+        metadata.create_all(engine, tables=[instance_table, series_table, study_table])
+
+    def path_of(self, name: str) -> Path:
+        """Where the file of that name lies."""
+        return self._directory / name[:2] / f"{name}.dcm"
+
+    def has(self, name: str) -> bool:
+        """Whether a file of that name has its row."""
+        with self._engine.connect() as connection:
+            return connection.scalar(_HAS_NAME, {"name": name}) is not None
+
+    def add(self, record: FileRecord) -> StoredKind:
+        """Commit the row of a file that is already durable, and mark every content of a UID that has several."""
+        uid, study = record.identity.sop_instance_uid, record.identity.study_instance_uid
+        with writing(self._engine) as connection:
+            if self._on_postgresql:
+                # One transaction at a time decides about a UID; SQLite has one writer at a time anyway.
+                connection.execute(_LOCK_UID, {"uid": uid})
+            others = connection.execute(_SAME_UID, {"uid": uid}).all()
+            if any(other.file_name == record.name for other in others):
+                return StoredKind.DUPLICATE
+            connection.execute(_ADD, _row(record, conflict=bool(others)))
+            if others:
+                connection.execute(_MARK_CONFLICT, {"uid": uid})
+            self._count_revision(connection, {other.study_instance_uid for other in others} | {study})
+        return StoredKind.CONFLICT if others else StoredKind.NEW
+
+    def set_expected(self, series_instance_uid: str, count: int) -> None:
+        """Remember how many instances the source says the series has; no revision when it says the same again."""
+        of_series = instance_table.c.series_instance_uid == series_instance_uid
+        known = sa.select(series_table.c.expected).where(series_table.c.series_instance_uid == series_instance_uid)
+        studies = sa.select(instance_table.c.study_instance_uid).where(of_series).distinct()
+        with writing(self._engine) as connection:
+            if connection.scalar(known) == count:
+                return
+            connection.execute(self._set_expected, {"series_instance_uid": series_instance_uid, "expected": count})
+            self._count_revision(connection, connection.scalars(studies).all())
+
+    def instances(self, study_instance_uid: str) -> list[SpooledInstance]:
+        """Every row of a study in order of receipt."""
+        with self._engine.connect() as connection:
+            return [self._instance(row) for row in connection.execute(_INSTANCES, {"study": study_instance_uid})]
+
+    def arrivals(self, study_instance_uid: str) -> dict[str, Arrival]:
+        """Counts and times per series of a study."""
+        with self._engine.connect() as connection:
+            return {
+                series: Arrival(series_instance_uid=series, received=received, last_received_at=last, expected=expected)
+                for series, received, last, expected in connection.execute(_ARRIVALS, {"study": study_instance_uid})
+            }
+
+    def studies(self) -> list[StudyActivity]:
+        """Every study that has rows, the one that changed last at the end."""
+        with self._engine.connect() as connection:
+            return [
+                StudyActivity(study_instance_uid=study, instances=count, last_received_at=at, revision=revision)
+                for study, count, at, revision in connection.execute(_STUDIES)
+            ]
+
+    def by_name(self) -> Mapping[str, SpooledInstance]:
+        """Every row by the name of its file."""
+        with self._engine.connect() as connection:
+            return {row.file_name: self._instance(row) for row in connection.execute(sa.select(instance_table))}
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Take out the rows of files that are gone, and count that as a change of their studies."""
+        with writing(self._engine) as connection:
+            for name in names:
+                of_name = instance_table.c.file_name == name
+                study = connection.scalar(sa.select(instance_table.c.study_instance_uid).where(of_name))
+                if study is not None:
+                    connection.execute(instance_table.delete().where(of_name))
+                    self._count_revision(connection, [study])
+
+    def _count_revision(self, connection: sa.Connection, studies: Iterable[str]) -> None:
+        """One more change of each study; in the order of the UIDs, so that two writers never wait for each other."""
+        for study in sorted(studies):
+            connection.execute(self._one_more_revision, {"study": study})
+
+    def _instance(self, row: sa.Row[tuple[object, ...]]) -> SpooledInstance:
+        return SpooledInstance(
+            sop_instance_uid=row.sop_instance_uid,
+            series_instance_uid=row.series_instance_uid,
+            sop_class_uid=row.sop_class_uid,
+            transfer_syntax_uid=row.transfer_syntax_uid,
+            sha256=row.sha256,
+            path=self.path_of(row.file_name),
+            received_at=row.received_at,
+            conflict=row.conflict,
+        )
+
+
+def _row(record: FileRecord, *, conflict: bool) -> dict[str, object]:
+    return {
+        "file_name": record.name,
+        "sop_instance_uid": record.identity.sop_instance_uid,
+        "series_instance_uid": record.identity.series_instance_uid,
+        "study_instance_uid": record.identity.study_instance_uid,
+        "sop_class_uid": record.identity.sop_class_uid,
+        "transfer_syntax_uid": record.transfer_syntax_uid,
+        "sha256": record.sha256,
+        "source": record.source,
+        "received_at": record.received_at,
+        "conflict": conflict,
+    }
