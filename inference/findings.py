@@ -160,11 +160,15 @@ class EarFindings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """Which method made the numbers; `sha256` is the digest of its weights, or of its constants."""
+    """Which method made the numbers; `sha256` is the digest of its weights, or of its constants.
+
+    `learned` is False for a rule that needed no training; reports must not call such a rule artificial intelligence.
+    """
 
     name: str
     version: str
     sha256: str
+    learned: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
