@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Column, Engine, Float, Integer, String, Table, Text, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Float, Integer, String, Table, Text, insert, select, update
 
 from dicom_node.database import metadata, writing
 
@@ -50,6 +50,9 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     # waiting: complete -> queue; or it will never be complete
     (StudyState.WAITING, StudyEvent.COMPLETED): StudyState.QUEUED,
     (StudyState.WAITING, StudyEvent.NOT_OURS): StudyState.NOT_OURS,
+    # ... or exactly these inputs were worked on before, and that outcome is recalled
+    (StudyState.WAITING, StudyEvent.COMPUTED): StudyState.COMPUTED,
+    (StudyState.WAITING, StudyEvent.REFUSED): StudyState.REFUSED,
     # a worker that was killed starts again from either side of the mark
     (StudyState.QUEUED, StudyEvent.STARTED): StudyState.COMPUTING,
     (StudyState.COMPUTING, StudyEvent.STARTED): StudyState.COMPUTING,
@@ -91,11 +94,24 @@ _studies = Table(
     Column("step", String(64), nullable=False, default=""),
     Column("reason", String(64), nullable=False, default=""),
     Column("detail", Text, nullable=False, default=""),
-    Column("input_key", String(64), nullable=False, default=""),
+    Column("work_id", String(128), nullable=False, default=""),
+    Column("work", Text, nullable=False, default="{}"),
     Column("decisions", Text, nullable=False, default="[]"),
     Column("findings", Text, nullable=False, default=""),
     Column("first_seen_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False, index=True),
+)
+
+_results = Table(
+    "ledger_results",
+    metadata,
+    Column("work_id", String(128), primary_key=True),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("event", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("findings", Text, nullable=False),
+    Column("at", Float, nullable=False),
 )
 
 _events = Table(
@@ -113,7 +129,8 @@ _events = Table(
 class StudyRecord:
     """One study as the ledger knows it. Times are POSIX seconds.
 
-    `revision` is the spool's revision that was last examined; `decisions` lists per series role, rule, reason and
+    `revision` is the spool's revision that was last examined; `work_id` names the piece of work (inputs, model,
+    settings) and `work` is what the worker was asked to do; `decisions` lists per series role, rule, reason and
     whether it was used; `findings` is the content of findings.json once there is one.
     """
 
@@ -124,11 +141,23 @@ class StudyRecord:
     step: str
     reason: str
     detail: str
-    input_key: str
+    work_id: str
+    work: Mapping[str, Any]
     decisions: Sequence[Mapping[str, Any]]
     findings: Mapping[str, Any] | None
     first_seen_at: float
     updated_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedWork:
+    """The outcome of one piece of work: COMPUTED or REFUSED, and its findings.json."""
+
+    work_id: str
+    event: StudyEvent
+    reason: str
+    detail: str
+    findings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +187,27 @@ class Ledger:
         query = select(_studies).order_by(_studies.c.updated_at.desc()).limit(limit)
         with self._engine.connect() as connection:
             return [_record(row) for row in connection.execute(query).mappings()]
+
+    def in_state(self, *states: StudyState) -> list[StudyRecord]:
+        """The studies in one of these states, the longest waiting first."""
+        query = select(_studies).where(_studies.c.state.in_([state.value for state in states]))
+        with self._engine.connect() as connection:
+            return [_record(row) for row in connection.execute(query.order_by(_studies.c.updated_at)).mappings()]
+
+    def finished(self, work_id: str) -> FinishedWork | None:
+        """The outcome of this piece of work if it was done before."""
+        query = select(_results).where(_results.c.work_id == work_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            return None
+        return FinishedWork(
+            work_id=work_id,
+            event=StudyEvent(row["event"]),
+            reason=row["reason"],
+            detail=row["detail"],
+            findings=json.loads(row["findings"]),
+        )
 
     def history(self, study_instance_uid: str) -> list[StudyEventRecord]:
         """Everything that happened to one study, oldest first."""
@@ -231,7 +281,9 @@ class Ledger:
             )
 
     def move(self, study_instance_uid: str, event: StudyEvent, *, at: float, **notes: Any) -> StudyState:
-        """Apply one event and keep `notes`: any of reason, detail, input_key, decisions, findings.
+        """Apply one event and keep `notes`: any of reason, detail, work_id, work, decisions, findings.
+
+        COMPUTED and REFUSED also keep the outcome under its work id, for `finished`.
 
         Raises
         ------
@@ -240,7 +292,7 @@ class Ledger:
         """
         values: dict[str, Any] = {"reason": "", "detail": "", "step": "", "look_again_at": None, "updated_at": at}
         values.update(notes)
-        for name in ("decisions", "findings"):
+        for name in ("work", "decisions", "findings"):
             if name in values:
                 values[name] = json.dumps(values[name])
         with writing(self._engine) as connection:
@@ -253,11 +305,37 @@ class Ledger:
                 .where(_studies.c.study_instance_uid == study_instance_uid)
                 .values(state=after.value, **values)
             )
+            if event in (StudyEvent.COMPUTED, StudyEvent.REFUSED):
+                _keep_result(connection, study_instance_uid, event, values, at)
             _log(connection, study_instance_uid, at, event, values["detail"] or values["reason"])
         return after
 
 
-def _log(connection: Any, study_instance_uid: str, at: float, event: StudyEvent, detail: str) -> None:
+def _keep_result(
+    connection: Connection, study_instance_uid: str, event: StudyEvent, values: Mapping[str, Any], at: float
+) -> None:
+    """Remember the first outcome of a piece of work; a repetition changes nothing."""
+    work_id = (
+        values.get("work_id")
+        or connection.execute(
+            select(_studies.c.work_id).where(_studies.c.study_instance_uid == study_instance_uid)
+        ).scalar_one()
+    )
+    if connection.execute(select(_results.c.work_id).where(_results.c.work_id == work_id)).first() is None:
+        connection.execute(
+            insert(_results).values(
+                work_id=work_id,
+                study_instance_uid=study_instance_uid,
+                event=event.value,
+                reason=values["reason"],
+                detail=values["detail"],
+                findings=values.get("findings", "{}"),
+                at=at,
+            )
+        )
+
+
+def _log(connection: Connection, study_instance_uid: str, at: float, event: StudyEvent, detail: str) -> None:
     connection.execute(
         insert(_events).values(study_instance_uid=study_instance_uid, at=at, event=event.value, detail=detail)
     )
@@ -272,7 +350,8 @@ def _record(row: Any) -> StudyRecord:
         step=row["step"],
         reason=row["reason"],
         detail=row["detail"],
-        input_key=row["input_key"],
+        work_id=row["work_id"],
+        work=json.loads(row["work"]),
         decisions=json.loads(row["decisions"]),
         findings=json.loads(row["findings"]) if row["findings"] else None,
         first_seen_at=row["first_seen_at"],

@@ -41,12 +41,12 @@ def test_a_late_image_reopens_a_study_from_every_state() -> None:
 
 def test_a_study_runs_from_arrival_to_numbers_and_its_history_tells_so(ledger: Ledger) -> None:
     ledger.arrived("1.2", revision=1, at=10.0)
-    ledger.move("1.2", StudyEvent.COMPLETED, at=11.0, input_key="abc", detail="counts agree")
+    ledger.move("1.2", StudyEvent.COMPLETED, at=11.0, work_id="abc", work={"study": "1.2"}, detail="counts agree")
     ledger.move("1.2", StudyEvent.STARTED, at=12.0)
     ledger.step("1.2", "segment", at=12.5)
     running = ledger.get("1.2")
     assert running is not None
-    assert (running.state, running.step, running.input_key) == (StudyState.COMPUTING, "segment", "abc")
+    assert (running.state, running.step, running.work_id) == (StudyState.COMPUTING, "segment", "abc")
     ledger.move("1.2", StudyEvent.COMPUTED, at=13.0, findings={"status": "computed"})
     done = ledger.get("1.2")
     assert done is not None
@@ -86,3 +86,30 @@ def test_the_newest_change_is_listed_first(ledger: Ledger) -> None:
     for uid, at in (("1.1", 1.0), ("1.3", 3.0), ("1.2", 2.0)):
         ledger.arrived(uid, revision=1, at=at)
     assert [record.study_instance_uid for record in ledger.recent()] == ["1.3", "1.2", "1.1"]
+
+
+def test_the_outcome_of_a_piece_of_work_is_recalled_when_the_same_inputs_come_again(ledger: Ledger) -> None:
+    ledger.arrived("1.2", revision=1, at=10.0)
+    ledger.move("1.2", StudyEvent.COMPLETED, at=11.0, work_id="abc")
+    ledger.move("1.2", StudyEvent.STARTED, at=12.0)
+    ledger.move("1.2", StudyEvent.REFUSED, at=13.0, reason="REG_POOR", findings={"status": "refused"})
+    ledger.arrived("1.2", revision=2, at=20.0)
+    known = ledger.finished("abc")
+    assert known is not None
+    assert (known.event, known.reason, known.findings) == (StudyEvent.REFUSED, "REG_POOR", {"status": "refused"})
+    ledger.move("1.2", known.event, at=21.0, reason=known.reason, work_id="abc", findings=known.findings)
+    record = ledger.get("1.2")
+    assert record is not None
+    assert record.state is StudyState.REFUSED
+    assert ledger.finished("other") is None
+
+
+def test_studies_that_were_under_way_are_found_again_after_a_restart(ledger: Ledger) -> None:
+    for uid in ("1.1", "1.2", "1.3"):
+        ledger.arrived(uid, revision=1, at=1.0)
+    ledger.move("1.2", StudyEvent.COMPLETED, at=2.0, work_id="abc", work={"study_instance_uid": "1.2"})
+    ledger.move("1.3", StudyEvent.COMPLETED, at=3.0, work_id="def")
+    ledger.move("1.3", StudyEvent.STARTED, at=4.0)
+    under_way = ledger.in_state(StudyState.QUEUED, StudyState.COMPUTING)
+    assert [(record.study_instance_uid, record.work_id) for record in under_way] == [("1.2", "abc"), ("1.3", "def")]
+    assert under_way[0].work == {"study_instance_uid": "1.2"}
