@@ -1,0 +1,179 @@
+"""The head around the ears: skull, brain, cisterns, internal auditory canals with nerves, eyes, air, fat and skin.
+
+Patient space is LPS in mm with its origin between the ears. Shapes are painted one over the other, each with a soft
+edge as wide as the grid that asks, so the same head can be drawn on a coarse grid and sharply around the ears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.phantom.physics import Tissue
+from inference.phantom.shapes import capsule, ellipsoid, occupancy, smooth_union, vector
+
+EAR_LPS_MM: Final = (39.0, 6.0, -6.0)
+"""Middle of the left vestibule; ears 78 mm apart (72.2 mm between utricles, 80.6 mm between labyrinth centers)."""
+
+TISSUES: Final = tuple(Tissue)
+
+Painting = tuple[Tissue, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Waves:
+    """A smooth random field without a grid: a sum of plane waves, about -1..1, features about `period_mm` wide."""
+
+    directions: Tensor
+    phases: Tensor
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, period_mm: float, count: int = 7) -> Waves:
+        """Random waves with wavelengths around `period_mm`."""
+        directions = rng.normal(size=(3, count))
+        directions *= 2 * np.pi / period_mm * rng.uniform(0.7, 1.4, count) / np.linalg.norm(directions, axis=0)
+        return cls(directions=vector(directions), phases=vector(rng.uniform(0, 2 * np.pi, count)))
+
+    def at(self, points: Tensor) -> Tensor:
+        """(N,) value at `points`."""
+        total = torch.zeros(len(points))
+        for direction, phase in zip(self.directions.T, self.phases, strict=True):
+            total += torch.sin(points @ direction + phase)
+        field: Tensor = total / len(self.phases) ** 0.5
+        return field
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Head:
+    """One person's head. `scale` enlarges everything but the labyrinths' neighborhood about the origin."""
+
+    folds: Waves
+    patches: Waves
+    cells: Waves
+    scale: float = 1.0
+    ears_lps_mm: tuple[tuple[float, float, float], ...] = field(
+        default=((-EAR_LPS_MM[0], EAR_LPS_MM[1], EAR_LPS_MM[2]), EAR_LPS_MM)
+    )
+
+    @classmethod
+    def individual(cls, rng: np.random.Generator, ears_lps_mm: tuple[tuple[float, float, float], ...]) -> Head:
+        """A random person around ears at given places."""
+        return cls(
+            folds=Waves.draw(rng, 13.0),
+            patches=Waves.draw(rng, 7.0),
+            cells=Waves.draw(rng, 4.5),
+            scale=float(np.clip(rng.normal(1.0, 0.02), 0.96, 1.04)),
+            ears_lps_mm=ears_lps_mm,
+        )
+
+    def fractions(self, points: Tensor, *, edge_mm: float) -> Tensor:
+        """(N, number of tissues) parts that sum to 1, at `points` (N, 3); edges are `edge_mm` wide."""
+        parts = torch.zeros(len(points), len(TISSUES))
+        parts[:, TISSUES.index(Tissue.AIR)] = 1.0
+        for tissue, distance in self._paint(points):
+            share = occupancy(distance, edge_mm)[:, None]
+            parts *= 1.0 - share
+            parts[:, TISSUES.index(tissue)] += share[:, 0]
+        return parts
+
+    def _paint(self, points: Tensor) -> Iterator[Painting]:
+        """Shapes from the outside in; later ones cover earlier ones."""
+        mirrored = points.clone()
+        mirrored[:, 0] = mirrored[:, 0].abs()
+        yield from self._outer_layers(points / self.scale)
+        cavity = self._cranial_cavity(points / self.scale) * self.scale
+        yield from self._brain(points / self.scale, mirrored / self.scale, cavity)
+        yield from self._face(mirrored / self.scale)
+        yield from self._temporal_bone(points)
+
+    def _outer_layers(self, points: Tensor) -> Iterator[Painting]:
+        """Skin, fat, muscle and the skull, as shells below the head's surface."""
+        surface = smooth_union(
+            _ball(points, (0.0, -4.0, 12.0), (75.0, 92.0, 104.0)),
+            capsule(points, vector((0.0, 22.0, -60.0)), vector((0.0, 34.0, -140.0)), 58.0),
+            20.0,
+        )
+        yield Tissue.SKIN, surface
+        yield Tissue.FAT, surface + 2.0
+        yield Tissue.MUSCLE, surface + 5.0
+        skull = _ball(points, (0.0, -4.0, 24.0), (69.0, 86.0, 86.0))
+        yield Tissue.BONE, skull
+        yield Tissue.MARROW, skull + 2.0
+        yield Tissue.BONE, skull + 4.5
+
+    def _cranial_cavity(self, points: Tensor) -> Tensor:
+        """Distance to the inside of the skull: cerebral part, posterior fossa and spinal canal."""
+        upper = _ball(points, (0.0, -4.0, 46.0), (64.0, 80.0, 54.0))
+        fossa = _ball(points, (0.0, 38.0, -14.0), (52.0, 40.0, 34.0))
+        canal = capsule(points, vector((0.0, 24.0, -30.0)), vector((0.0, 34.0, -120.0)), 10.0)
+        return smooth_union(smooth_union(upper, fossa, 10.0), canal, 6.0)
+
+    def _brain(self, points: Tensor, mirrored: Tensor, cavity: Tensor) -> Iterator[Painting]:
+        """CSF up to the bone; brain inside it with sulci, brainstem, cisterns and ventricles."""
+        yield Tissue.CSF, cavity
+        sulci = 2.8 * self.folds.at(points).abs() - 0.6
+        yield Tissue.BRAIN, cavity + 2.0
+        yield Tissue.CSF, torch.maximum(torch.maximum(sulci, cavity), -(cavity + 9.0))
+        yield Tissue.CSF, _ball(points, (0.0, -6.0, 8.0), (16.0, 12.0, 10.0))
+        yield Tissue.CSF, _ball(points, (0.0, 8.0, -10.0), (24.0, 14.0, 20.0))
+        yield Tissue.CSF, _ball(mirrored, (22.0, 16.0, -7.0), (10.0, 9.0, 13.0))
+        yield Tissue.BRAIN, _ball(points, (0.0, 15.0, -10.0), (15.5, 12.5, 17.0))
+        yield Tissue.BRAIN, capsule(points, vector((0.0, 20.0, -20.0)), vector((0.0, 34.0, -120.0)), 7.0, 5.0)
+        yield Tissue.CSF, _ball(points, (0.0, 31.0, -10.0), (6.5, 5.0, 11.0))
+        yield Tissue.CSF, _ball(mirrored, (9.0, -2.0, 40.0), (5.0, 30.0, 8.0))
+
+    def _face(self, mirrored: Tensor) -> Iterator[Painting]:
+        """Orbits with eyes, and air in sinuses and nose."""
+        yield Tissue.FAT, _ball(mirrored, (31.0, -66.0, 4.0), (17.0, 22.0, 17.0))
+        yield Tissue.CSF, _ball(mirrored, (31.0, -73.0, 4.0), (12.0, 12.0, 12.0))
+        yield Tissue.AIR, _ball(mirrored, (0.0, -50.0, -6.0), (13.0, 26.0, 14.0))
+        yield Tissue.AIR, _ball(mirrored, (27.0, -58.0, -30.0), (13.0, 15.0, 16.0))
+        yield Tissue.AIR, _ball(mirrored, (0.0, -20.0, -45.0), (14.0, 12.0, 22.0))
+
+    def _temporal_bone(self, points: Tensor) -> Iterator[Painting]:
+        """Petrous bone with marrow and air cells, ear canal, internal auditory canal, carotid and jugular voids."""
+        ears = [vector(ear) for ear in self.ears_lps_mm]
+        side = [points[:, 0] * ear[0] > 0 for ear in ears]
+        local = torch.zeros_like(points)
+        for ear, here in zip(ears, side, strict=True):
+            local[here] = points[here] - ear
+        local[:, 0] = torch.where(points[:, 0] < 0, -local[:, 0], local[:, 0])
+        apex, ear_rod = vector((-24.0, -16.0, 0.0)), vector((0.0, -1.0, 1.0))
+        petrous = smooth_union(
+            capsule(local, apex, ear_rod, 6.5, 11.5),
+            capsule(local, ear_rod, vector((22.0, 9.0, -4.0)), 11.5, 16.0),
+            5.0,
+        )
+        yield Tissue.BONE, petrous
+        patches = self.patches.at(points)
+        away = (local.norm(dim=1) - 13.0).neg()
+        yield Tissue.MARROW, torch.maximum(torch.maximum(petrous + 2.0, away), 1.5 - 3.0 * patches)
+        cells = self.cells.at(points)
+        mastoid = ellipsoid(local, vector((21.0, 9.0, -5.0)), vector((11.0, 12.0, 16.0)))
+        yield Tissue.AIR, torch.maximum(torch.maximum(mastoid, away), -0.2 - 2.0 * cells)
+        yield Tissue.MUCOSA, torch.maximum(torch.maximum(mastoid, away), 3.4 - 2.0 * cells)
+        yield Tissue.AIR, capsule(local, vector((8.5, -4.0, -3.0)), vector((40.0, -3.0, -5.0)), 3.5)
+        yield from _internal_auditory_canal(local)
+        yield Tissue.AIR, capsule(local, vector((-4.0, -12.0, -9.0)), vector((-19.0, -17.0, -8.0)), 2.8)
+        yield Tissue.AIR, ellipsoid(local, vector((-3.0, 8.0, -13.0)), vector((4.5, 4.5, 6.0)))
+
+
+def _internal_auditory_canal(local: Tensor) -> Iterator[Painting]:
+    """CSF from the fundus between cochlea and vestibule to the cistern, with four dark nerves."""
+    fundus, porus = vector((-3.4, -3.0, 1.6)), vector((-13.5, 0.2, 2.2))
+    yield Tissue.CSF, capsule(local, fundus, porus, 1.3, 3.0)
+    yield Tissue.CSF, capsule(local, porus, vector((-20.0, 3.0, 2.0)), 3.2, 7.0)
+    stem = vector((-24.0, 5.0, 1.5))
+    for y, z in ((-0.65, 0.6), (0.65, 0.6), (-0.65, -0.6), (0.65, -0.6)):
+        offset = vector((0.0, y, z))
+        yield Tissue.NERVE, capsule(local, fundus + 0.8 * offset, porus + offset, 0.3, 0.45)
+        yield Tissue.NERVE, capsule(local, porus + offset, stem + 0.8 * offset, 0.45, 0.6)
+
+
+def _ball(points: Tensor, center: tuple[float, float, float], semi_axes: tuple[float, float, float]) -> Tensor:
+    return ellipsoid(points, vector(center), vector(semi_axes))

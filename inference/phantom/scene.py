@@ -1,0 +1,178 @@
+"""The patient as a continuous object, and what part of each tissue every voxel of a series holds.
+
+The head is drawn on a coarse grid; a box around each ear is drawn on the series' own grid, where the labyrinth's
+points are counted per voxel. A series in which the patient lay differently is drawn from the object again, never
+resampled from another series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.anatomy import EarSide
+from inference.geometry import FloatArray, VolumeGeometry
+from inference.phantom import motion
+from inference.phantom.head import TISSUES, Head
+from inference.phantom.labyrinth import FluidPoints
+from inference.phantom.physics import Tissue
+from inference.phantom.voxelization import filled_fraction
+
+COARSE_MM: Final = 2.0
+"""Cells of the head away from the ears; nothing there is measured, it only has to look and register like a head."""
+
+BOX_HALF_MM: Final = 21.0
+"""Half edge of the box around an ear that is drawn on the series' own grid: labyrinth, canal and cistern."""
+
+RAMP_VOXELS: Final = 4
+"""The box fades into the coarse head over this many voxels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """The patient: head and the fluid of the ears that are there. `ear_origins_mm` also names missing ears' places."""
+
+    head: Head
+    fluids: Mapping[EarSide, FluidPoints]
+    ear_origins_mm: Mapping[EarSide, FloatArray]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Box:
+    """A part of a grid, from index `start` (k, j, i), with tissue `parts` (k, j, i, tissue) of each voxel."""
+
+    start: tuple[int, int, int]
+    parts: Tensor
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """Where the box lies in the grid."""
+        k, j, i = (slice(begin, begin + size) for begin, size in zip(self.start, self.parts.shape[:3], strict=True))
+        return k, j, i
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """The scene as one series sees it: coarse tissue parts that span the grid, and sharp boxes at the ears."""
+
+    geometry: VolumeGeometry
+    coarse: Tensor
+    boxes: tuple[Box, ...]
+
+
+def view(scene: Scene, geometry: VolumeGeometry, patient_pose: FloatArray) -> View:
+    """Tissue parts on `geometry` with the patient moved by `patient_pose` (4, 4; identity: as in the MRC)."""
+    to_object = motion.inverse(patient_pose)
+    return View(
+        geometry=geometry,
+        coarse=_coarse_head(scene.head, geometry, to_object),
+        boxes=tuple(
+            box
+            for side, origin in scene.ear_origins_mm.items()
+            if (box := _ear_box(scene, side, origin, geometry, patient_pose)) is not None
+        ),
+    )
+
+
+def mixture(view_: View, signal: Mapping[Tissue, float], *, resolution: float) -> NDArray[np.float32]:
+    """(K, J, I) float32 signed signal: tissues mixed by volume.
+
+    `resolution` >= 1 is how many voxels one acquired point spans; above 1 the boxes lose the outer k-space as in a
+    zero-filled acquisition, with its ringing.
+    """
+    weights = torch.tensor([signal[tissue] for tissue in TISSUES])
+    coarse = (view_.coarse @ weights)[None, None]
+    full = torch.nn.functional.interpolate(coarse, size=view_.geometry.shape, mode="trilinear", align_corners=True)
+    image: NDArray[np.float32] = full[0, 0].numpy()
+    for box in view_.boxes:
+        sharp = _truncate_k_space((box.parts @ weights).numpy(), resolution)
+        ramp = _ramp(sharp.shape)
+        image[box.slices] += ramp * (sharp - image[box.slices])
+    return image
+
+
+def _coarse_head(head: Head, geometry: VolumeGeometry, to_object: FloatArray) -> Tensor:
+    counts = [
+        max(2, int(np.ceil((n - 1) * spacing / COARSE_MM)) + 1)
+        for n, spacing in zip(geometry.shape, geometry.spacing_mm, strict=True)
+    ]
+    axes = [np.linspace(0.0, n - 1.0, count) for n, count in zip(geometry.shape, counts, strict=True)]
+    points = _object_points(axes, geometry, to_object)
+    return head.fractions(points, edge_mm=COARSE_MM).reshape(*counts, len(TISSUES))
+
+
+def _ear_box(
+    scene: Scene, side: EarSide, origin: FloatArray, geometry: VolumeGeometry, patient_pose: FloatArray
+) -> Box | None:
+    """The box around one ear, or None where the slab does not reach it."""
+    middle = geometry.to_index(patient_pose[:3, :3] @ origin + patient_pose[:3, 3])
+    half = BOX_HALF_MM / geometry.spacing_mm
+    low = np.maximum(np.floor(middle - half), 0).astype(int)
+    high = np.minimum(np.ceil(middle + half) + 1, geometry.shape).astype(int)
+    if (high <= low).any():
+        return None
+    start = (int(low[0]), int(low[1]), int(low[2]))
+    size = (int(high[0] - low[0]), int(high[1] - low[1]), int(high[2] - low[2]))
+    grid = geometry.crop(start, size)
+    to_object = motion.inverse(patient_pose)
+    points = _object_points([np.arange(n, dtype=float) for n in size], grid, to_object)
+    parts = scene.head.fractions(points, edge_mm=float(grid.spacing_mm.mean())).reshape(*size, len(TISSUES))
+    if side in scene.fluids:
+        _pour(parts, scene.fluids[side], grid, patient_pose)
+    return Box(start=start, parts=parts)
+
+
+def _pour(parts: Tensor, fluid: FluidPoints, grid: VolumeGeometry, patient_pose: FloatArray) -> None:
+    """Put the labyrinth's fluid into `parts`, displacing what the head had there."""
+    total, endolymph = fluid_fractions(fluid, grid, patient_pose)
+    parts *= 1.0 - torch.from_numpy(total)[..., None]
+    parts[..., TISSUES.index(Tissue.ENDOLYMPH)] += torch.from_numpy(endolymph)
+    parts[..., TISSUES.index(Tissue.PERILYMPH)] += torch.from_numpy(total - endolymph)
+
+
+def fluid_fractions(
+    fluid: FluidPoints, grid: VolumeGeometry, patient_pose: FloatArray
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(total fluid, endolymph) parts 0..1 of each voxel of `grid`, float32 (K, J, I)."""
+    turn, shift = patient_pose[:3, :3].astype(np.float32), patient_pose[:3, 3].astype(np.float32)
+    moved = fluid.lps_mm @ turn.T + shift
+    total = filled_fraction(moved, fluid.volume_mm3, grid)
+    endolymph = filled_fraction(moved[fluid.is_endolymph], fluid.volume_mm3, grid)
+    return total, np.minimum(endolymph, total)
+
+
+def _object_points(axes: list[NDArray[np.float64]], grid: VolumeGeometry, to_object: FloatArray) -> Tensor:
+    """(N, 3) float32 object points of a grid's indices given per axis."""
+    index_to_object = to_object @ grid.index_to_lps
+    k, j, i = (axis[:, None] * index_to_object[:3, column] for column, axis in enumerate(axes))
+    points = k[:, None, None] + j[None, :, None] + i[None, None, :] + index_to_object[:3, 3]
+    return torch.from_numpy(points.reshape(-1, 3).astype(np.float32))
+
+
+def _ramp(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """1 inside, falling to 0 over RAMP_VOXELS at every face."""
+    ramp = np.ones(shape, dtype=np.float32)
+    for axis, n in enumerate(shape):
+        edge = np.minimum(np.arange(n), np.arange(n)[::-1]) / RAMP_VOXELS
+        ramp *= np.clip(edge, 0.0, 1.0).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    return ramp
+
+
+def _truncate_k_space(image: NDArray[np.float32], resolution: float) -> NDArray[np.float32]:
+    """`image` without the spatial frequencies that an acquisition `resolution` times coarser does not measure."""
+    if resolution <= 1.0:
+        return image
+    keep = np.ones(image.shape, dtype=np.float32)
+    for axis, n in enumerate(image.shape):
+        frequency = np.abs(np.fft.fftfreq(n)) * 2.0 * resolution
+        # Half a Hann edge over the last third: scanners apodize, and full ringing would look too sharp.
+        window = np.where(frequency < 2 / 3, 1.0, 0.5 + 0.5 * np.cos(np.pi * np.clip(3 * frequency - 2, 0, 1)))
+        keep *= window.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    filtered: NDArray[np.float32] = np.fft.ifftn(np.fft.fftn(image) * keep).real.astype(np.float32)
+    return filtered

@@ -1,0 +1,49 @@
+"""The vestibule with utricle and saccule, in the ear's frame (lateral, posterior, superior) in mm.
+
+Endolymph sits in the upper and medial part and never reaches the oval and round windows (Conte 2018).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from inference.phantom.shapes import ellipsoid, relative_radius, smooth_union, vector
+
+UTRICLE_GROWTH: Final = 0.36
+"""Linear growth at severity 1: 2.5 times the volume, the largest hydropic utricles."""
+
+SACCULE_GROWTH: Final = 1.15
+"""Linear growth at severity 1: 10 times the volume; the saccule distends first."""
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vestibule:
+    """One person's vestibule (about 5 x 5 x 3 mm, 55-70 mm3), utricle (10.65 mm3) and saccule (2.42 mm3)."""
+
+    body_semi_mm: Triple = (1.55, 2.45, 2.55)
+    recess_mm: Triple = (0.35, 0.2, 1.5)
+    recess_semi_mm: Triple = (1.65, 2.4, 1.5)
+    utricle_mm: Triple = (0.25, 0.35, 1.25)
+    utricle_semi_mm: Triple = (1.12, 2.1, 1.08)
+    saccule_mm: Triple = (-0.55, -1.2, -0.55)
+    saccule_semi_mm: Triple = (0.75, 0.9, 0.85)
+
+
+def distance(shape: Vestibule, points: Tensor) -> Tensor:
+    """Distance (mm) to the bony vestibule."""
+    body = ellipsoid(points, vector((0.0, 0.0, 0.0)), vector(shape.body_semi_mm))
+    recess = ellipsoid(points, vector(shape.recess_mm), vector(shape.recess_semi_mm))
+    return smooth_union(body, recess, 0.6)
+
+
+def endolymph_onset(shape: Vestibule, points: Tensor) -> Tensor:
+    """Severity at which utricle or saccule reaches each point."""
+    utricle = relative_radius(points, vector(shape.utricle_mm), vector(shape.utricle_semi_mm))
+    saccule = relative_radius(points, vector(shape.saccule_mm), vector(shape.saccule_semi_mm))
+    return torch.minimum((utricle - 1.0) / UTRICLE_GROWTH, (saccule - 1.0) / SACCULE_GROWTH)
