@@ -1,0 +1,294 @@
+"""C-STORE and C-ECHO as service class user.
+
+An object goes out as the bytes it was encoded to: its own SOP class and transfer syntax are the only ones proposed,
+and the data set is copied onto the wire without being decoded. Whatever the receiver does about it comes back as a
+`DeliveryOutcome`; nothing here raises because of a peer.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dsutils import split_dataset
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time
+
+from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
+from dicom_node.delivery.peer_answers import SUCCESS, outcome_of_rejection, outcome_of_status
+
+# Without it pynetdicom decodes and re-encodes every data set that it sends, so the receiver would get other bytes
+# than those whose SHA-256 we keep.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+# An association carries at most 128 presentation contexts: their IDs are the odd numbers of one byte (PS3.8 9.3.2.2).
+MAX_CONTEXTS = 128
+# The answer to a C-STORE is waited for from the first byte on, so a large object gets extra time as if the line
+# were this slow: about what a hospital's ADSL branch uploads.
+SLOWEST_LINE_BYTES_PER_S = 64_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part10File:
+    """What has to be known of an encoded object to send it: three UIDs from its file meta information."""
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+
+    @property
+    def context(self) -> tuple[str, str]:
+        """SOP class and transfer syntax: what is proposed for it."""
+        return self.sop_class_uid, self.transfer_syntax_uid
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOutcome:
+    """What became of one file of a folder."""
+
+    path: Path
+    outcome: DeliveryOutcome
+
+
+Progress = Callable[[FileOutcome], None]
+
+
+def read_part10(path: Path) -> Part10File | None:
+    """The three UIDs of a Part 10 file, or None when the file is no such thing or lacks one of them."""
+    try:
+        meta, _ = split_dataset(path)
+    except (InvalidDicomError, EOFError, ValueError, NotImplementedError):
+        return None
+    keywords = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
+    uids = [str(meta.get(keyword, "")) for keyword in keywords]
+    if not all(UID(uid).is_valid for uid in uids):
+        return None
+    return Part10File(path=path, sop_class_uid=uids[0], sop_instance_uid=uids[1], transfer_syntax_uid=uids[2])
+
+
+def store(data: bytes, destination: Destination) -> DeliveryOutcome:
+    """Send one encoded object over an association of its own.
+
+    Parameters
+    ----------
+    data
+        A complete Part 10 file; its data set is sent as it is.
+    destination
+        A destination of kind "dicom".
+    """
+    with tempfile.TemporaryDirectory(prefix="hydrops-send-") as folder:
+        path = Path(folder) / "object.dcm"
+        path.write_bytes(data)
+        file = read_part10(path)
+        if file is None:
+            return DeliveryOutcome(
+                kind=OutcomeKind.STOPPED, detail=f"not sent: these {len(data)} bytes are not a DICOM Part 10 file"
+            )
+        with _association(destination, [file.context]) as association:
+            return association if isinstance(association, DeliveryOutcome) else _send(association, file, destination)
+
+
+def echo(destination: Destination) -> DeliveryOutcome:
+    """C-ECHO: DELIVERED when the receiver answers success."""
+    with _association(destination, [(Verification, "1.2.840.10008.1.2")]) as association:
+        if isinstance(association, DeliveryOutcome):
+            return association
+        status = association.send_c_echo().get("Status")
+    if status is None:
+        return _later(f"{_address(destination)} took the association but did not answer the C-ECHO")
+    if status != SUCCESS:
+        return DeliveryOutcome(
+            kind=OutcomeKind.STOPPED,
+            detail=f"{_address(destination)} answered C-ECHO with {status:04X}H",
+            status=status,
+        )
+    return DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=f"{_address(destination)} answers", status=status)
+
+
+def send_folder(paths: Sequence[Path], destination: Destination, progress: Progress) -> list[FileOutcome]:
+    """Send many files over as few associations as possible, in the order given.
+
+    Parameters
+    ----------
+    paths
+        Part 10 files; anything else gets the outcome STOPPED.
+    destination
+        A destination of kind "dicom".
+    progress
+        Called with every file's outcome as soon as it is known.
+
+    Notes
+    -----
+    An association that cannot be opened decides all its files at once, so a dead receiver costs one connection
+    attempt, not one for each file. One that breaks on the way is opened again for the files that follow; the
+    file on which it broke keeps its outcome.
+    """
+    outcomes: list[FileOutcome] = []
+
+    def note(path: Path, outcome: DeliveryOutcome) -> None:
+        outcomes.append(FileOutcome(path=path, outcome=outcome))
+        progress(outcomes[-1])
+
+    files: list[Part10File] = []
+    for path in paths:
+        file = read_part10(path)
+        if file is None:
+            note(path, DeliveryOutcome(kind=OutcomeKind.STOPPED, detail="not a DICOM Part 10 file"))
+        else:
+            files.append(file)
+    for batch in _batches(files):
+        waiting = list(batch)
+        while waiting:
+            waiting = _send_batch(waiting, destination, note)
+    return outcomes
+
+
+def _send_batch(
+    files: Sequence[Part10File], destination: Destination, note: Callable[[Path, DeliveryOutcome], None]
+) -> list[Part10File]:
+    """Send `files` over one association; returns those that are left when it breaks on the way."""
+    contexts = list(dict.fromkeys(file.context for file in files))
+    with _association(destination, contexts) as association:
+        if isinstance(association, DeliveryOutcome):
+            for file in files:
+                note(file.path, association)
+            return []
+        for sent, file in enumerate(files, start=1):
+            note(file.path, _send(association, file, destination))
+            if not association.is_established:
+                return list(files[sent:])
+    return []
+
+
+def _batches(files: Sequence[Part10File]) -> Iterator[list[Part10File]]:
+    """The files in order, cut where one more kind of object would exceed what an association can carry."""
+    batch: list[Part10File] = []
+    contexts: set[tuple[str, str]] = set()
+    for file in files:
+        if file.context not in contexts and len(contexts) == MAX_CONTEXTS:
+            yield batch
+            batch, contexts = [], set()
+        batch.append(file)
+        contexts.add(file.context)
+    if batch:
+        yield batch
+
+
+def _send(association: Association, file: Part10File, destination: Destination) -> DeliveryOutcome:
+    """One C-STORE on an open association."""
+    offered = (UID(file.sop_class_uid), UID(file.transfer_syntax_uid))
+    if not any((one.abstract_syntax, one.transfer_syntax[0]) == offered for one in association.accepted_contexts):
+        return _no_context([file.context], destination)
+    patience_s = destination.timeout_s + file.path.stat().st_size / SLOWEST_LINE_BYTES_PER_S
+    association.dimse_timeout = patience_s
+    asked_at = time.monotonic()
+    try:
+        response = association.send_c_store(file.path)
+    except RuntimeError:  # the peer left between our look and our request
+        return _later(f"{_address(destination)} closed the association before it took the object")
+    status = response.get("Status")
+    if status is None:
+        late = time.monotonic() - asked_at >= patience_s
+        how = f"did not answer the C-STORE within {patience_s:.0f} s" if late else "broke off during the C-STORE"
+        return _later(f"{_address(destination)} {how}")
+    return outcome_of_status(status, str(response.get("ErrorComment", "")))
+
+
+@contextmanager
+def _association(
+    destination: Destination, contexts: Sequence[tuple[str, str]]
+) -> Iterator[Association | DeliveryOutcome]:
+    """An open association, released at the end, or the outcome that tells why there is none."""
+    ae = AE(ae_title=destination.calling_ae)
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = destination.timeout_s
+    ae.network_timeout = None  # we never sit idle, and its abort would collide with that of a release without answer
+    connected: list[bool] = []
+
+    def on_connected(event: evt.Event) -> None:
+        connected.append(True)
+        wrapper = event.assoc.dul.socket
+        if wrapper is not None and wrapper.socket is not None:
+            _tune(wrapper.socket, destination.timeout_s)
+
+    try:
+        association = ae.associate(
+            destination.host,
+            destination.port,
+            contexts=[build_context(*one) for one in contexts],
+            ae_title=destination.called_ae,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+        )
+    except socket.gaierror as error:
+        yield _later(
+            f"the name {destination.host!r} of destination {destination.name!r} has no address: {error.strerror}"
+        )
+        return
+    if not association.is_established:
+        yield _why_not(association, destination, contexts, connected=bool(connected))
+        return
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def _tune(connection: socket.socket, timeout_s: float) -> None:
+    """Make a connection fit for sending.
+
+    pynetdicom leaves it without a time limit, so a receiver that stops reading would hold the sending thread for
+    ever; and with Nagle's algorithm on, every object waits about 40 ms for the receiver's delayed acknowledgement.
+    """
+    connection.settimeout(timeout_s)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _why_not(
+    association: Association, destination: Destination, contexts: Sequence[tuple[str, str]], *, connected: bool
+) -> DeliveryOutcome:
+    """The outcome of an association that was not established."""
+    where = _address(destination)
+    if not connected:
+        return _later(f"no connection to {where}: is it running, and are host, port and firewall right?")
+    # A receiver that rejects and hangs up at once can be gone before pynetdicom's requestor looks; its answer then
+    # still lies in the queue.
+    answer = association.acceptor.primitive or association.dul.receive_pdu(wait=False)
+    if not isinstance(answer, A_ASSOCIATE):
+        return _later(f"{where} accepted the connection but gave no answer to the association request")
+    if answer.result:
+        return outcome_of_rejection(
+            answer.result,
+            answer.result_source or 0,
+            answer.diagnostic or 0,
+            calling=destination.calling_ae,
+            called=destination.called_ae,
+            name=destination.name,
+        )
+    return _no_context(contexts, destination)
+
+
+def _no_context(contexts: Sequence[tuple[str, str]], destination: Destination) -> DeliveryOutcome:
+    wanted = "; ".join(f"{UID(sop_class).name} as {UID(syntax).name}" for sop_class, syntax in contexts)
+    return DeliveryOutcome(
+        kind=OutcomeKind.STOPPED,
+        detail=f"{_address(destination)} does not take {wanted}; let the receiver accept this kind of object",
+    )
+
+
+def _later(detail: str) -> DeliveryOutcome:
+    return DeliveryOutcome(kind=OutcomeKind.RETRY_LATER, detail=detail)
+
+
+def _address(destination: Destination) -> str:
+    return f"{destination.called_ae}@{destination.host}:{destination.port}"
