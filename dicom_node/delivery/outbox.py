@@ -1,0 +1,394 @@
+"""The outbox: results encoded once, kept durably, and resent as they are until every destination has them.
+
+Order of writing: the file (fsync, rename, fsync of its folder), then the rows in one transaction. A crash between
+the two leaves a file without a row, which `sweep` removes; never a row without its file. Encoding an object twice
+gives other bytes (dates of creation), so the first bytes under a SOP Instance UID are the only ones ever sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Table,
+    UniqueConstraint,
+    and_,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from dicom_node.database import metadata, writing
+from dicom_node.delivery.object_files import ObjectFiles
+from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
+from dicom_node.errors import OutputMismatch
+
+# Structured reports of every class (PS3.4 annex B.5) begin with this root. A report refers to the segmentation, so
+# it goes last: a viewer that opens it must find what it points at.
+_REPORT_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
+
+
+class DeliveryState(StrEnum):
+    """WAITING: to be sent, now or later. DELIVERED: the receiver said so. STOPPED: dead letter, a person decides."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutboxObject:
+    """One encoded result: `data` is its complete Part 10 file, `kind` the word for logs and status ("SEG", "SR")."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """One object on its way to one destination. Times are POSIX seconds."""
+
+    delivery_id: int
+    key: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    kind: str
+    destination: str
+    state: DeliveryState
+    attempts: int
+    queued_at: float
+    next_attempt_at: float
+    last_attempt_at: float | None
+    last_status: int | None
+    last_detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """Delays double from `first_retry_s` up to `max_retry_s`; `give_up_after_s` after queueing it is a dead letter.
+
+    `jitter` (0..1) is the share by which a delay may be shortened at random, so that many nodes or objects do not
+    come back at the same second.
+    """
+
+    first_retry_s: float = 30.0
+    max_retry_s: float = 600.0
+    give_up_after_s: float = 72 * 3600.0
+    jitter: float = 0.2
+
+    def delay_s(self, failures: int, chance: float) -> float:
+        """Seconds until the next attempt after `failures` (1 or more) failed ones; `chance` is random in 0..1."""
+        # The exponent is bounded: 2.0 ** 1024 raises, and the cap is reached long before.
+        full_s = min(self.max_retry_s, self.first_retry_s * 2.0 ** min(failures - 1, 60))
+        return full_s * (1.0 - self.jitter * chance)
+
+
+_objects = Table(
+    "outbox_object",
+    metadata,
+    Column("sop_instance_uid", String(64), primary_key=True),
+    Column("key", String(128), nullable=False),
+    Column("study_instance_uid", String(64), nullable=False, index=True),
+    Column("series_instance_uid", String(64), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("send_order", Integer, nullable=False),
+    Column("sha256", String(64), nullable=False),
+)
+
+_deliveries = Table(
+    "outbox_delivery",
+    metadata,
+    Column("delivery_id", Integer, primary_key=True, autoincrement=True),
+    Column("sop_instance_uid", ForeignKey(_objects.c.sop_instance_uid), nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("queued_at", Float, nullable=False),
+    Column("next_attempt_at", Float, nullable=False),
+    Column("last_attempt_at", Float),
+    Column("last_status", Integer),
+    Column("last_detail", String, nullable=False),
+    UniqueConstraint("sop_instance_uid", "destination"),
+    Index("outbox_due", "destination", "state", "next_attempt_at"),
+)
+
+_joined = _deliveries.join(_objects, _deliveries.c.sop_instance_uid == _objects.c.sop_instance_uid)
+_delivery_columns = (
+    *_deliveries.c,
+    *(column for column in _objects.c if column.name not in ("sop_instance_uid", "send_order", "sha256")),
+)
+
+
+class Outbox:
+    """Results and their deliveries. Safe to use from several threads; each call is one transaction of its own.
+
+    Parameters
+    ----------
+    directory
+        Where the encoded objects lie, one file each, named by SHA-256; made when missing.
+    engine
+        From `open_database`.
+    random
+        Draws the jitter of retries.
+    """
+
+    def __init__(self, directory: Path, engine: Engine, *, random: Random | None = None) -> None:
+        self._files = ObjectFiles(directory)
+        self._engine = engine
+        self._random = random or Random()
+
+    def put(
+        self,
+        key: str,
+        study_instance_uid: str,
+        objects: Sequence[OutboxObject],
+        destinations: Sequence[str],
+        at: float,
+    ) -> None:
+        """Keep a study's results and queue each for each destination; the same call again changes nothing.
+
+        An object whose SOP Instance UID is already here keeps its first bytes, whatever `data` says now.
+
+        Parameters
+        ----------
+        key
+            The input key: results of one input set, settings and model share it.
+        study_instance_uid
+            The study that the results belong to.
+        objects
+            In the order in which they should arrive; reports go last in any case.
+        destinations
+            Names from the configuration.
+        at
+            POSIX seconds; the clock of giving up starts here.
+        """
+        ordered = sorted(objects, key=lambda one: one.sop_class_uid.startswith(_REPORT_CLASSES))
+        uids = [one.sop_instance_uid for one in ordered]
+        with self._engine.connect() as connection:
+            first = _digests(connection, uids)
+        # A retried step may have encoded the same object anew: those bytes are not even written.
+        digests = {
+            one.sop_instance_uid: self._files.keep(one.data) for one in ordered if one.sop_instance_uid not in first
+        }
+        with writing(self._engine) as connection:
+            known = _digests(connection, uids)
+            for order, one in enumerate(ordered):
+                if one.sop_instance_uid not in known:
+                    connection.execute(
+                        insert(_objects).values(
+                            sop_instance_uid=one.sop_instance_uid,
+                            key=key,
+                            study_instance_uid=study_instance_uid,
+                            series_instance_uid=one.series_instance_uid,
+                            sop_class_uid=one.sop_class_uid,
+                            kind=one.kind,
+                            send_order=order,
+                            sha256=digests[one.sop_instance_uid],
+                        )
+                    )
+            _queue(connection, uids, destinations, at)
+
+    def due(self, destination: str, now: float) -> list[Delivery]:
+        """Deliveries to attempt now, those that waited longest first.
+
+        An object is held back while an earlier one of the same key still waits for the same destination, so the
+        report never arrives before its segmentation. One that was stopped holds nothing back.
+        """
+        ready = and_(_sendable(destination), _deliveries.c.next_attempt_at <= now)
+        return self._select(ready, order=(_deliveries.c.next_attempt_at, _deliveries.c.delivery_id))
+
+    def next_attempt_at(self, destination: str) -> float | None:
+        """When the next delivery to `destination` is due, or None when nothing waits."""
+        soonest = select(func.min(_deliveries.c.next_attempt_at)).select_from(_joined).where(_sendable(destination))
+        with self._engine.connect() as connection:
+            found: float | None = connection.scalar(soonest)
+        return found
+
+    def read(self, sop_instance_uid: str) -> bytes:
+        """The bytes of one object, exactly as they were put.
+
+        Raises
+        ------
+        OutputMismatch
+            If the file is missing or its SHA-256 is no longer the recorded one: it must not leave the node.
+        OSError
+            If the disk does not let us read it now.
+        """
+        with self._engine.connect() as connection:
+            expected = _digests(connection, [sop_instance_uid]).get(sop_instance_uid)
+        if expected is None:
+            raise OutputMismatch(f"{sop_instance_uid}: not in the outbox")
+        try:
+            data, found = self._files.read(expected)
+        except FileNotFoundError:
+            raise OutputMismatch(f"{sop_instance_uid}: its file is missing from the outbox") from None
+        if found != expected:
+            raise OutputMismatch(f"{sop_instance_uid}: damaged on disk; expected SHA-256 {expected}, found {found}")
+        return data
+
+    def record(self, delivery_id: int, outcome: DeliveryOutcome, now: float, policy: RetryPolicy) -> Delivery:
+        """Note what one attempt came to, and plan the next one if there is to be one."""
+        with writing(self._engine) as connection:
+            row = connection.execute(select(_deliveries).where(_deliveries.c.delivery_id == delivery_id)).one()
+            change: dict[str, Any] = {
+                "attempts": row.attempts + 1,
+                "last_attempt_at": now,
+                "last_status": outcome.status,
+                "last_detail": outcome.detail,
+                "state": _AFTER[outcome.kind],
+            }
+            if outcome.kind is OutcomeKind.RETRY_LATER:
+                next_at = now + policy.delay_s(row.attempts + 1, self._random.random())
+                change["next_attempt_at"] = next_at
+                if next_at > row.queued_at + policy.give_up_after_s:
+                    hours = policy.give_up_after_s / 3600
+                    change["state"] = DeliveryState.STOPPED
+                    change["last_detail"] = f"given up after {hours:g} h and {row.attempts + 1} tries: {outcome.detail}"
+            connection.execute(update(_deliveries).where(_deliveries.c.delivery_id == delivery_id).values(**change))
+        return self._select(_deliveries.c.delivery_id == delivery_id)[0]
+
+    def deliveries(self, study_instance_uid: str) -> list[Delivery]:
+        """Every delivery of one study, in the order of queueing."""
+        return self._select(_objects.c.study_instance_uid == study_instance_uid)
+
+    def dead_letters(self) -> list[Delivery]:
+        """Every delivery that was stopped and waits for a person."""
+        return self._select(_deliveries.c.state == DeliveryState.STOPPED)
+
+    def counts(self) -> Mapping[DeliveryState, int]:
+        """How many deliveries are in each state."""
+        counted = select(_deliveries.c.state, func.count()).group_by(_deliveries.c.state)
+        with self._engine.connect() as connection:
+            found = {row[0]: int(row[1]) for row in connection.execute(counted)}
+        return {state: found.get(state, 0) for state in DeliveryState}
+
+    def resend(
+        self, study_instance_uid: str, *, at: float, destination: str | None = None, delivered_too: bool = False
+    ) -> int:
+        """Queue a study's stopped deliveries again, with all their tries and time before them.
+
+        Parameters
+        ----------
+        study_instance_uid
+            Whose results.
+        at
+            POSIX seconds; the clock of giving up starts anew.
+        destination
+            Only this one, or None for all.
+        delivered_too
+            Also send again what a receiver already confirmed (it lost its disk, say).
+
+        Returns
+        -------
+        int
+            How many deliveries were queued.
+        """
+        states = [DeliveryState.STOPPED, *([DeliveryState.DELIVERED] if delivered_too else [])]
+        of_study = select(_objects.c.sop_instance_uid).where(_objects.c.study_instance_uid == study_instance_uid)
+        wanted: list[ColumnElement[bool]] = [
+            _deliveries.c.sop_instance_uid.in_(of_study),
+            _deliveries.c.state.in_(states),
+        ]
+        if destination is not None:
+            wanted.append(_deliveries.c.destination == destination)
+        fresh = {"state": DeliveryState.WAITING, "attempts": 0, "queued_at": at, "next_attempt_at": at}
+        with writing(self._engine) as connection:
+            return connection.execute(update(_deliveries).where(*wanted).values(**fresh)).rowcount
+
+    def hurry(self, destination: str, now: float) -> None:
+        """Let everything that waits for `destination` be due now: it was away and has come back."""
+        waiting = and_(_deliveries.c.destination == destination, _deliveries.c.state == DeliveryState.WAITING)
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(_deliveries).where(waiting, _deliveries.c.next_attempt_at > now).values(next_attempt_at=now)
+            )
+
+    def sweep(self, now: float) -> int:
+        """Remove files that a crash left without a row; returns how many. Call it once at start."""
+        with self._engine.connect() as connection:
+            used = set(connection.scalars(select(_objects.c.sha256)))
+        return self._files.sweep(used, now)
+
+    def _select(self, condition: Any, *, order: Sequence[Any] = (_deliveries.c.delivery_id,)) -> list[Delivery]:
+        query = select(*_delivery_columns).select_from(_joined).where(condition).order_by(*order)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
+
+
+_AFTER = {
+    OutcomeKind.DELIVERED: DeliveryState.DELIVERED,
+    OutcomeKind.STOPPED: DeliveryState.STOPPED,
+    OutcomeKind.RETRY_LATER: DeliveryState.WAITING,
+}
+
+
+def _sendable(destination: str) -> ColumnElement[bool]:
+    """What waits for `destination` and is not held back by an earlier object of its key that waits too."""
+    earlier, earlier_object = _deliveries.alias(), _objects.alias()
+    held_back = exists(
+        select(earlier.c.delivery_id)
+        .join(earlier_object, earlier.c.sop_instance_uid == earlier_object.c.sop_instance_uid)
+        .where(
+            earlier.c.destination == destination,
+            earlier.c.state == DeliveryState.WAITING,
+            earlier_object.c.key == _objects.c.key,
+            earlier_object.c.send_order < _objects.c.send_order,
+        )
+    )
+    return and_(_deliveries.c.destination == destination, _deliveries.c.state == DeliveryState.WAITING, ~held_back)
+
+
+def _digests(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, str]:
+    """SHA-256 by SOP Instance UID, of those that are here."""
+    query = select(_objects.c.sop_instance_uid, _objects.c.sha256)
+    rows = connection.execute(query.where(_objects.c.sop_instance_uid.in_(list(sop_instance_uids))))
+    return {row[0]: row[1] for row in rows}
+
+
+def _queue(connection: Connection, sop_instance_uids: Sequence[str], destinations: Sequence[str], at: float) -> None:
+    """One waiting row for every object and destination that has none yet."""
+    found = connection.execute(
+        select(_deliveries.c.sop_instance_uid, _deliveries.c.destination).where(
+            _deliveries.c.sop_instance_uid.in_(list(sop_instance_uids))
+        )
+    )
+    known = {(row[0], row[1]) for row in found}
+    wanted = [(uid, destination) for uid in sop_instance_uids for destination in destinations]
+    rows = [
+        {
+            "sop_instance_uid": uid,
+            "destination": destination,
+            "state": DeliveryState.WAITING,
+            "attempts": 0,
+            "queued_at": at,
+            "next_attempt_at": at,
+            "last_detail": "",
+        }
+        for uid, destination in dict.fromkeys(wanted)
+        if (uid, destination) not in known
+    ]
+    if rows:
+        connection.execute(insert(_deliveries), rows)

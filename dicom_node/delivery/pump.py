@@ -1,0 +1,191 @@
+"""Moves what waits in the outbox: one thread for each destination, so a dead one never delays another."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from sqlalchemy.exc import OperationalError
+
+from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, RetryPolicy
+from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
+from dicom_node.errors import OutputMismatch
+
+LOGGER = logging.getLogger(__name__)
+
+Sender = Callable[[bytes, Destination], DeliveryOutcome]
+
+# Another process may put results without being able to wake us; so we look this often in any case.
+LOOK_EVERY_S = 10.0
+# How long to leave the database alone when it does not answer.
+DATABASE_PAUSE_S = 5.0
+
+
+class DeliveryPump:
+    """Sends due deliveries and records their outcomes until stopped.
+
+    A kill between sending and recording repeats the delivery: the same bytes under the same SOP Instance UID, which
+    a receiver takes for what it already has.
+
+    Parameters
+    ----------
+    outbox
+        Where the deliveries wait.
+    destinations
+        One thread is run for each.
+    senders
+        By `Destination.kind`: how to send one object. A sender returns an outcome; it does not raise because of a peer.
+    policy
+        When to try again and when to give up.
+    clock
+        POSIX seconds now.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        destinations: Sequence[Destination],
+        senders: Mapping[str, Sender],
+        *,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+    ) -> None:
+        self._lanes = [_Lane(outbox, one, senders[one.kind], policy=policy, clock=clock) for one in destinations]
+
+    def start(self) -> None:
+        """Start one thread for each destination; what was left waiting by the last run is sent first."""
+        for lane in self._lanes:
+            lane.start()
+
+    def wake(self) -> None:
+        """Look at the outbox now: something was put or queued again. Returns at once."""
+        for lane in self._lanes:
+            lane.wake()
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """Finish the object that is being sent, begin no other; True when all threads ended within `timeout_s`."""
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        deadline = time.monotonic() + timeout_s
+        for lane in self._lanes:
+            lane.join(max(0.0, deadline - time.monotonic()))
+        return not any(lane.is_alive() for lane in self._lanes)
+
+    def dead(self) -> tuple[str, ...]:
+        """Names of destinations whose thread ended by a fault of ours: nothing is sent there until a restart."""
+        return tuple(lane.destination.name for lane in self._lanes if lane.broken)
+
+
+class _Lane(threading.Thread):
+    """The thread of one destination."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        destination: Destination,
+        sender: Sender,
+        *,
+        policy: RetryPolicy,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(name=f"delivery-{destination.name}", daemon=True)
+        self._outbox = outbox
+        self.destination = destination
+        self._sender = sender
+        self._policy = policy
+        self._clock = clock
+        self._awake = threading.Event()
+        self._stopping = threading.Event()
+        self._away_until: float | None = None
+        self.broken = False
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    def ask_to_stop(self) -> None:
+        self._stopping.set()
+        self._awake.set()
+
+    def run(self) -> None:
+        self.broken = True  # until we leave in good order
+        self._run()
+        self.broken = False
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._awake.clear()
+            try:
+                self._send_what_is_due()
+                pause_s = self._pause_s()
+            except OperationalError as error:  # the database is busy, gone or its disk full: nothing is lost by waiting
+                LOGGER.warning("event=delivery_paused destination=%s reason=%s", self.destination.name, error.orig)
+                pause_s = DATABASE_PAUSE_S
+            self._awake.wait(pause_s)
+
+    def _send_what_is_due(self) -> None:
+        """Send until nothing is due. The outbox is asked anew after each, because a report waits for its SEG."""
+        while not self._stopping.is_set() and not self._is_away():
+            due = self._outbox.due(self.destination.name, self._clock())
+            if not due:
+                return
+            self._deliver(due[0])
+
+    def _deliver(self, delivery: Delivery) -> None:
+        outcome = self._attempt(delivery)
+        after = self._outbox.record(delivery.delivery_id, outcome, self._clock(), self._policy)
+        _log(outcome, after)
+        if outcome.kind is OutcomeKind.RETRY_LATER and outcome.status is None:
+            # Nobody answered: the next object would only wait for the same silence. One knock per first delay.
+            self._away_until = self._clock() + self._policy.first_retry_s
+        elif outcome.kind is not OutcomeKind.RETRY_LATER and self._away_until is not None:
+            self._away_until = None
+            self._outbox.hurry(self.destination.name, self._clock())
+
+    def _attempt(self, delivery: Delivery) -> DeliveryOutcome:
+        try:
+            data = self._outbox.read(delivery.sop_instance_uid)
+        except OutputMismatch as damage:
+            return DeliveryOutcome(kind=OutcomeKind.STOPPED, detail=f"not sent: {damage}")
+        except OSError as error:
+            return DeliveryOutcome(kind=OutcomeKind.RETRY_LATER, detail=f"our disk does not answer: {error.strerror}")
+        try:
+            return self._sender(data, self.destination)
+        except Exception as error:  # the net of this worker: one object must not end the thread of all others
+            LOGGER.exception(
+                "event=sender_failed destination=%s sop_instance=%s", delivery.destination, delivery.sop_instance_uid
+            )
+            return DeliveryOutcome(
+                kind=OutcomeKind.RETRY_LATER,
+                detail=f"this node failed to send it ({type(error).__name__}); see its log",
+            )
+
+    def _is_away(self) -> bool:
+        return self._away_until is not None and self._clock() < self._away_until
+
+    def _pause_s(self) -> float:
+        """Seconds until there may be something to do, unless somebody wakes us."""
+        now = self._clock()
+        soonest = self._outbox.next_attempt_at(self.destination.name)
+        waits = [LOOK_EVERY_S]
+        if self._is_away() and self._away_until is not None:
+            waits.append(self._away_until - now)
+        elif soonest is not None and soonest > now:
+            waits.append(soonest - now)
+        return max(0.0, min(waits))
+
+
+def _log(outcome: DeliveryOutcome, after: Delivery) -> None:
+    # A receiver's comment may name the patient, so an answer is logged by its number and our own words by themselves.
+    LOGGER.log(
+        logging.WARNING if after.state is DeliveryState.STOPPED else logging.INFO,
+        "event=delivery destination=%s kind=%s sop_instance=%s outcome=%s state=%s attempts=%d answer=%s",
+        after.destination,
+        after.kind,
+        after.sop_instance_uid,
+        outcome.kind,
+        after.state,
+        after.attempts,
+        repr(outcome.detail) if outcome.status is None else f"{outcome.status:04X}H",
+    )
