@@ -62,7 +62,7 @@ def test_a_study_runs_from_arrival_to_numbers_and_its_history_tells_so(ledger: L
 def test_an_impossible_move_raises_and_changes_nothing(ledger: Ledger) -> None:
     ledger.arrived("1.2", revision=1, at=10.0)
     with pytest.raises(IllegalMoveError):
-        ledger.move("1.2", StudyEvent.COMPUTED, at=11.0)
+        ledger.move("1.2", StudyEvent.STARTED, at=11.0)
     record = ledger.get("1.2")
     assert record is not None
     assert record.state is StudyState.WAITING
