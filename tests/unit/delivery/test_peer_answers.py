@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from dicom_node.delivery.outcome import OutcomeKind
@@ -30,7 +32,7 @@ def test_a_status_decides_what_happens_next(status: int, kind: OutcomeKind) -> N
 
 def test_no_two_lines_of_the_table_claim_the_same_status() -> None:
     ranges = sorted((line.first, line.last) for line in C_STORE_STATUSES)
-    assert all(last < first for (_, last), (first, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(last < first for (_, last), (first, _) in pairwise(ranges))
 
 
 def test_the_comment_of_the_receiver_reaches_the_operator() -> None:
