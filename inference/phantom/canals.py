@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from inference.geometry import FloatArray
-from inference.phantom.shapes import capsule, smooth_union, vector
+from inference.phantom.shapes import capsule, column, length, smooth_union
 
 Triple = tuple[float, float, float]
 
@@ -103,15 +103,15 @@ class CanalField:
 
 
 def evaluate(shape: Canal, points: Tensor) -> CanalField:
-    """Distance and endolymph onset at `points` (N, 3)."""
+    """Distance and endolymph onset at `points` (3, N)."""
     to_lumen = _arc_distance(shape, points, shape.radius_mm) - shape.lumen_mm
-    foot, limb = vector(shape.start_foot_mm), vector(shape.at(shape.start_deg))
+    foot, limb = column(shape.start_foot_mm), column(shape.at(shape.start_deg))
     to_lumen = smooth_union(to_lumen, capsule(points, foot, limb, shape.lumen_mm + 0.1), 0.3)
-    chain = [vector(shape.at(shape.end_deg)), *(vector(point) for point in shape.end_foot_mm)]
+    chain = [column(shape.at(shape.end_deg)), *(column(point) for point in shape.end_foot_mm)]
     for begin, end in pairwise(chain):
         to_lumen = smooth_union(to_lumen, capsule(points, begin, end, shape.lumen_mm, shape.lumen_mm + 0.08), 0.3)
     ampulla_center = 0.65 * limb + 0.35 * foot
-    to_ampulla = (points - ampulla_center).norm(dim=1)
+    to_ampulla = length(points - ampulla_center)
 
     # The membranous duct hangs on the outer wall of the bony canal.
     to_duct = _arc_distance(shape, points, shape.radius_mm + shape.lumen_mm - shape.duct_mm - 0.05)
@@ -126,11 +126,10 @@ def evaluate(shape: Canal, points: Tensor) -> CanalField:
 
 def _arc_distance(shape: Canal, points: Tensor, radius_mm: float) -> Tensor:
     """Distance (mm) to the arc's middle line, the circle having `radius_mm`."""
-    local = (points - vector(shape.center_mm)) @ vector(shape.frame())
+    local = torch.from_numpy(shape.frame().T.astype(np.float32)) @ (points - column(shape.center_mm))
     half = abs(np.deg2rad(shape.end_deg - shape.start_deg)) / 2.0
     middle = np.deg2rad(shape.start_deg + shape.end_deg) / 2.0
-    angle = torch.remainder(torch.atan2(local[:, 1], local[:, 0]) - middle + pi, 2 * pi) - pi
+    angle = torch.remainder(torch.atan2(local[1], local[0]) - middle + pi, 2 * pi) - pi
     angle = angle.clamp(-half, half) + middle
-    nearest = torch.stack([torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)], dim=1) * radius_mm
-    distance: Tensor = (local - nearest).norm(dim=1)
-    return distance
+    nearest = torch.stack([torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)]) * radius_mm
+    return length(local - nearest)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inference.geometry import FloatArray
-from inference.phantom.shapes import vector
+from inference.phantom.shapes import column, length
 
 HOOK_RAD: Final = 0.45
 """Angle before the round window by which the basal canal reaches back into the vestibule."""
@@ -89,18 +89,18 @@ class CochleaField:
 
 
 def evaluate(shape: Cochlea, points: Tensor) -> CochleaField:
-    """Distance and endolymph onset at `points` (N, 3).
+    """Distance and endolymph onset at `points` (3, N).
 
     The spiral is unrolled: a point's angle is only known up to full turns, so every turn is tried and the nearest
     canal section wins.
     """
-    local = (points - vector(shape.modiolus_base())) @ vector(shape.frame())
-    radius = local[:, :2].norm(dim=1)
-    angle = torch.remainder(torch.atan2(local[:, 1], local[:, 0]) + HOOK_RAD, 2 * pi) - HOOK_RAD
+    local = torch.from_numpy(shape.frame().T.astype(np.float32)) @ (points - column(shape.modiolus_base()))
+    radius = length(local[:2])
+    angle = torch.remainder(torch.atan2(local[1], local[0]) + HOOK_RAD, 2 * pi) - HOOK_RAD
     best = torch.full_like(radius, torch.inf)
     onset = torch.full_like(radius, torch.inf)
     for turn in range(int(shape.turns) + 2):
-        section = _section(shape, angle + 2 * pi * turn, radius, local[:, 2])
+        section = _section(shape, angle + 2 * pi * turn, radius, local[2])
         nearer = section.distance < best
         best = torch.where(nearer, section.distance, best)
         onset = torch.where(nearer, section.onset, onset)
@@ -119,7 +119,7 @@ def _section(shape: Cochlea, angle: Tensor, radius: Tensor, height: Tensor) -> C
     half_height = shape.axial_mm[0] + (shape.axial_mm[1] - shape.axial_mm[0]) * progress
 
     outward, upward, beyond = radius - middle, height - level, overshoot * middle
-    scaled = torch.stack([outward / half_width, upward / half_height, beyond / half_height]).norm(dim=0)
+    scaled = length(torch.stack([outward / half_width, upward / half_height, beyond / half_height]))
     canal = (scaled - 1.0) * torch.minimum(half_width, half_height)
     lamina = torch.maximum(upward.abs() - LAMINA_HALF_MM, outward + 0.05 * half_width)
     lamina = torch.where(angle < shape.end_rad - HELICOTREMA_RAD, lamina, torch.full_like(lamina, torch.inf))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.phantom.physics import Tissue
-from inference.phantom.shapes import capsule, ellipsoid, occupancy, smooth_union, vector
+from inference.phantom.shapes import capsule, column, ellipsoid, length, occupancy, smooth_union
 
 EAR_LPS_MM: Final = (39.0, 6.0, -6.0)
 """Middle of the left vestibule; ears 78 mm apart (72.2 mm between utricles, 80.6 mm between labyrinth centers)."""
@@ -37,13 +37,16 @@ class Waves:
         """Random waves with wavelengths around `period_mm`."""
         directions = rng.normal(size=(3, count))
         directions *= 2 * np.pi / period_mm * rng.uniform(0.7, 1.4, count) / np.linalg.norm(directions, axis=0)
-        return cls(directions=vector(directions), phases=vector(rng.uniform(0, 2 * np.pi, count)))
+        return cls(
+            directions=torch.from_numpy(directions.T.astype(np.float32)),
+            phases=column(rng.uniform(0, 2 * np.pi, count)),
+        )
 
     def at(self, points: Tensor) -> Tensor:
         """(N,) value at `points`."""
-        total = torch.zeros(len(points))
-        for direction, phase in zip(self.directions.T, self.phases, strict=True):
-            total += torch.sin(points @ direction + phase)
+        total = torch.zeros(points.shape[1])
+        for wave, phase in zip(self.directions, self.phases, strict=True):
+            total += torch.sin(wave @ points + phase)
         field: Tensor = total / len(self.phases) ** 0.5
         return field
 
@@ -72,19 +75,22 @@ class Head:
         )
 
     def fractions(self, points: Tensor, *, edge_mm: float) -> Tensor:
-        """(N, number of tissues) parts that sum to 1, at `points` (N, 3); edges are `edge_mm` wide."""
-        parts = torch.zeros(len(points), len(TISSUES))
-        parts[:, TISSUES.index(Tissue.AIR)] = 1.0
+        """(number of tissues, N) parts that sum to 1, at `points` (3, N); edges are `edge_mm` wide."""
+        parts = torch.zeros(len(TISSUES), points.shape[1])
+        parts[TISSUES.index(Tissue.AIR)] = 1.0
+        used = {Tissue.AIR}
         for tissue, distance in self._paint(points):
-            share = occupancy(distance, edge_mm)[:, None]
-            parts *= 1.0 - share
-            parts[:, TISSUES.index(tissue)] += share[:, 0]
+            share = occupancy(distance, edge_mm)
+            for covered in used:
+                parts[TISSUES.index(covered)] *= 1.0 - share
+            parts[TISSUES.index(tissue)] += share
+            used.add(tissue)
         return parts
 
     def _paint(self, points: Tensor) -> Iterator[Painting]:
         """Shapes from the outside in; later ones cover earlier ones."""
         mirrored = points.clone()
-        mirrored[:, 0] = mirrored[:, 0].abs()
+        mirrored[0] = mirrored[0].abs()
         yield from self._outer_layers(points / self.scale)
         cavity = self._cranial_cavity(points / self.scale) * self.scale
         yield from self._brain(points / self.scale, mirrored / self.scale, cavity)
@@ -95,7 +101,7 @@ class Head:
         """Skin, fat, muscle and the skull, as shells below the head's surface."""
         surface = smooth_union(
             _ball(points, (0.0, -4.0, 12.0), (75.0, 92.0, 104.0)),
-            capsule(points, vector((0.0, 22.0, -60.0)), vector((0.0, 34.0, -140.0)), 58.0),
+            capsule(points, column((0.0, 22.0, -60.0)), column((0.0, 34.0, -140.0)), 58.0),
             20.0,
         )
         yield Tissue.SKIN, surface
@@ -110,7 +116,7 @@ class Head:
         """Distance to the inside of the skull: cerebral part, posterior fossa and spinal canal."""
         upper = _ball(points, (0.0, -4.0, 46.0), (64.0, 80.0, 54.0))
         fossa = _ball(points, (0.0, 38.0, -14.0), (52.0, 40.0, 34.0))
-        canal = capsule(points, vector((0.0, 24.0, -30.0)), vector((0.0, 34.0, -120.0)), 10.0)
+        canal = capsule(points, column((0.0, 24.0, -30.0)), column((0.0, 34.0, -120.0)), 10.0)
         return smooth_union(smooth_union(upper, fossa, 10.0), canal, 6.0)
 
     def _brain(self, points: Tensor, mirrored: Tensor, cavity: Tensor) -> Iterator[Painting]:
@@ -123,7 +129,7 @@ class Head:
         yield Tissue.CSF, _ball(points, (0.0, 8.0, -10.0), (24.0, 14.0, 20.0))
         yield Tissue.CSF, _ball(mirrored, (22.0, 16.0, -7.0), (10.0, 9.0, 13.0))
         yield Tissue.BRAIN, _ball(points, (0.0, 15.0, -10.0), (15.5, 12.5, 17.0))
-        yield Tissue.BRAIN, capsule(points, vector((0.0, 20.0, -20.0)), vector((0.0, 34.0, -120.0)), 7.0, 5.0)
+        yield Tissue.BRAIN, capsule(points, column((0.0, 20.0, -20.0)), column((0.0, 34.0, -120.0)), 7.0, 5.0)
         yield Tissue.CSF, _ball(points, (0.0, 31.0, -10.0), (6.5, 5.0, 11.0))
         yield Tissue.CSF, _ball(mirrored, (9.0, -2.0, 40.0), (5.0, 30.0, 8.0))
 
@@ -137,43 +143,42 @@ class Head:
 
     def _temporal_bone(self, points: Tensor) -> Iterator[Painting]:
         """Petrous bone with marrow and air cells, ear canal, internal auditory canal, carotid and jugular voids."""
-        ears = [vector(ear) for ear in self.ears_lps_mm]
-        side = [points[:, 0] * ear[0] > 0 for ear in ears]
-        local = torch.zeros_like(points)
-        for ear, here in zip(ears, side, strict=True):
-            local[here] = points[here] - ear
-        local[:, 0] = torch.where(points[:, 0] < 0, -local[:, 0], local[:, 0])
-        apex, ear_rod = vector((-24.0, -16.0, 0.0)), vector((0.0, -1.0, 1.0))
+        ears = [column(ear) for ear in self.ears_lps_mm]
+        right, left = ears
+        on_right = points[0] < 0
+        local = points - torch.where(on_right, right, left)
+        local[0] = torch.where(on_right, -local[0], local[0])
+        apex, ear_rod = column((-24.0, -16.0, 0.0)), column((0.0, -1.0, 1.0))
         petrous = smooth_union(
             capsule(local, apex, ear_rod, 6.5, 11.5),
-            capsule(local, ear_rod, vector((22.0, 9.0, -4.0)), 11.5, 16.0),
+            capsule(local, ear_rod, column((22.0, 9.0, -4.0)), 11.5, 16.0),
             5.0,
         )
         yield Tissue.BONE, petrous
         patches = self.patches.at(points)
-        away = (local.norm(dim=1) - 13.0).neg()
+        away = 13.0 - length(local)
         yield Tissue.MARROW, torch.maximum(torch.maximum(petrous + 2.0, away), 1.5 - 3.0 * patches)
         cells = self.cells.at(points)
-        mastoid = ellipsoid(local, vector((21.0, 9.0, -5.0)), vector((11.0, 12.0, 16.0)))
+        mastoid = ellipsoid(local, column((21.0, 9.0, -5.0)), column((11.0, 12.0, 16.0)))
         yield Tissue.AIR, torch.maximum(torch.maximum(mastoid, away), -0.2 - 2.0 * cells)
         yield Tissue.MUCOSA, torch.maximum(torch.maximum(mastoid, away), 3.4 - 2.0 * cells)
-        yield Tissue.AIR, capsule(local, vector((8.5, -4.0, -3.0)), vector((40.0, -3.0, -5.0)), 3.5)
+        yield Tissue.AIR, capsule(local, column((8.5, -4.0, -3.0)), column((40.0, -3.0, -5.0)), 3.5)
         yield from _internal_auditory_canal(local)
-        yield Tissue.AIR, capsule(local, vector((-4.0, -12.0, -9.0)), vector((-19.0, -17.0, -8.0)), 2.8)
-        yield Tissue.AIR, ellipsoid(local, vector((-3.0, 8.0, -13.0)), vector((4.5, 4.5, 6.0)))
+        yield Tissue.AIR, capsule(local, column((-4.0, -12.0, -9.0)), column((-19.0, -17.0, -8.0)), 2.8)
+        yield Tissue.AIR, ellipsoid(local, column((-3.0, 8.0, -13.0)), column((4.5, 4.5, 6.0)))
 
 
 def _internal_auditory_canal(local: Tensor) -> Iterator[Painting]:
     """CSF from the fundus between cochlea and vestibule to the cistern, with four dark nerves."""
-    fundus, porus = vector((-3.4, -3.0, 1.6)), vector((-13.5, 0.2, 2.2))
+    fundus, porus = column((-3.4, -3.0, 1.6)), column((-13.5, 0.2, 2.2))
     yield Tissue.CSF, capsule(local, fundus, porus, 1.3, 3.0)
-    yield Tissue.CSF, capsule(local, porus, vector((-20.0, 3.0, 2.0)), 3.2, 7.0)
-    stem = vector((-24.0, 5.0, 1.5))
+    yield Tissue.CSF, capsule(local, porus, column((-20.0, 3.0, 2.0)), 3.2, 7.0)
+    stem = column((-24.0, 5.0, 1.5))
     for y, z in ((-0.65, 0.6), (0.65, 0.6), (-0.65, -0.6), (0.65, -0.6)):
-        offset = vector((0.0, y, z))
+        offset = column((0.0, y, z))
         yield Tissue.NERVE, capsule(local, fundus + 0.8 * offset, porus + offset, 0.3, 0.45)
         yield Tissue.NERVE, capsule(local, porus + offset, stem + 0.8 * offset, 0.45, 0.6)
 
 
 def _ball(points: Tensor, center: tuple[float, float, float], semi_axes: tuple[float, float, float]) -> Tensor:
-    return ellipsoid(points, vector(center), vector(semi_axes))
+    return ellipsoid(points, column(center), column(semi_axes))

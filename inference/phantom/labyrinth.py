@@ -82,7 +82,7 @@ class FluidPoints:
 
 
 def evaluate(labyrinth: Labyrinth, points: Tensor) -> LabyrinthField:
-    """Distance and endolymph onset of the whole labyrinth at `points` (N, 3) of the ear's frame.
+    """Distance and endolymph onset of the whole labyrinth at `points` (3, N) of the ear's frame.
 
     Each point takes the onset of the compartment it lies deepest in, so a distended saccule cannot flow into the
     cochlea: membranes end at the compartment's mouth.
@@ -143,7 +143,7 @@ def fill(labyrinth: Labyrinth, to_lps: FloatArray, *, eh_ratio: float | None, st
     points = sample_inside(lambda p: evaluate(labyrinth, p).distance, BOX_LOW_MM, BOX_HIGH_MM, step_mm=step_mm)
     onset = evaluate(labyrinth, points).onset.numpy()
     severity = 0.0 if eh_ratio is None else severity_for(onset, eh_ratio)
-    lps = points.numpy() @ to_lps[:3, :3].T.astype(np.float32) + to_lps[:3, 3].astype(np.float32)
+    lps = points.numpy().T @ to_lps[:3, :3].T.astype(np.float32) + to_lps[:3, 3].astype(np.float32)
     volume = step_mm**3 * abs(float(np.linalg.det(to_lps[:3, :3])))
     return FluidPoints(lps_mm=lps, is_endolymph=onset <= severity, volume_mm3=volume)
 

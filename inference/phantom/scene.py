@@ -45,7 +45,7 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Box:
-    """A part of a grid, from index `start` (k, j, i), with tissue `parts` (k, j, i, tissue) of each voxel."""
+    """A part of a grid, from index `start` (k, j, i), with tissue `parts` (tissue, k, j, i) of each voxel."""
 
     start: tuple[int, int, int]
     parts: Tensor
@@ -53,7 +53,7 @@ class Box:
     @property
     def slices(self) -> tuple[slice, slice, slice]:
         """Where the box lies in the grid."""
-        k, j, i = (slice(begin, begin + size) for begin, size in zip(self.start, self.parts.shape[:3], strict=True))
+        k, j, i = (slice(begin, begin + size) for begin, size in zip(self.start, self.parts.shape[1:], strict=True))
         return k, j, i
 
 
@@ -87,11 +87,11 @@ def mixture(view_: View, signal: Mapping[Tissue, float], *, resolution: float) -
     zero-filled acquisition, with its ringing.
     """
     weights = torch.tensor([signal[tissue] for tissue in TISSUES])
-    coarse = (view_.coarse @ weights)[None, None]
+    coarse = torch.tensordot(weights, view_.coarse, dims=1)[None, None]
     full = torch.nn.functional.interpolate(coarse, size=view_.geometry.shape, mode="trilinear", align_corners=True)
     image: NDArray[np.float32] = full[0, 0].numpy()
     for box in view_.boxes:
-        sharp = _truncate_k_space((box.parts @ weights).numpy(), resolution)
+        sharp = _truncate_k_space(torch.tensordot(weights, box.parts, dims=1).numpy(), resolution)
         ramp = _ramp(sharp.shape)
         image[box.slices] += ramp * (sharp - image[box.slices])
     return image
@@ -104,7 +104,7 @@ def _coarse_head(head: Head, geometry: VolumeGeometry, to_object: FloatArray) ->
     ]
     axes = [np.linspace(0.0, n - 1.0, count) for n, count in zip(geometry.shape, counts, strict=True)]
     points = _object_points(axes, geometry, to_object)
-    return head.fractions(points, edge_mm=COARSE_MM).reshape(*counts, len(TISSUES))
+    return head.fractions(points, edge_mm=COARSE_MM).reshape(len(TISSUES), *counts)
 
 
 def _ear_box(
@@ -122,7 +122,7 @@ def _ear_box(
     grid = geometry.crop(start, size)
     to_object = motion.inverse(patient_pose)
     points = _object_points([np.arange(n, dtype=float) for n in size], grid, to_object)
-    parts = scene.head.fractions(points, edge_mm=float(grid.spacing_mm.mean())).reshape(*size, len(TISSUES))
+    parts = scene.head.fractions(points, edge_mm=float(grid.spacing_mm.mean())).reshape(len(TISSUES), *size)
     if side in scene.fluids:
         _pour(parts, scene.fluids[side], grid, patient_pose)
     return Box(start=start, parts=parts)
@@ -131,9 +131,9 @@ def _ear_box(
 def _pour(parts: Tensor, fluid: FluidPoints, grid: VolumeGeometry, patient_pose: FloatArray) -> None:
     """Put the labyrinth's fluid into `parts`, displacing what the head had there."""
     total, endolymph = fluid_fractions(fluid, grid, patient_pose)
-    parts *= 1.0 - torch.from_numpy(total)[..., None]
-    parts[..., TISSUES.index(Tissue.ENDOLYMPH)] += torch.from_numpy(endolymph)
-    parts[..., TISSUES.index(Tissue.PERILYMPH)] += torch.from_numpy(total - endolymph)
+    parts *= 1.0 - torch.from_numpy(total)
+    parts[TISSUES.index(Tissue.ENDOLYMPH)] += torch.from_numpy(endolymph)
+    parts[TISSUES.index(Tissue.PERILYMPH)] += torch.from_numpy(total - endolymph)
 
 
 def fluid_fractions(
@@ -148,11 +148,13 @@ def fluid_fractions(
 
 
 def _object_points(axes: list[NDArray[np.float64]], grid: VolumeGeometry, to_object: FloatArray) -> Tensor:
-    """(N, 3) float32 object points of a grid's indices given per axis."""
-    index_to_object = to_object @ grid.index_to_lps
-    k, j, i = (axis[:, None] * index_to_object[:3, column] for column, axis in enumerate(axes))
-    points = k[:, None, None] + j[None, :, None] + i[None, None, :] + index_to_object[:3, 3]
-    return torch.from_numpy(points.reshape(-1, 3).astype(np.float32))
+    """(3, N) float32 object points of a grid's indices given per axis."""
+    index_to_object = (to_object @ grid.index_to_lps).astype(np.float32)
+    k, j, i = (torch.from_numpy(axis.astype(np.float32)) for axis in axes)
+    rows = [
+        a * k[:, None, None] + b * j[None, :, None] + (c * i + d)[None, None, :] for a, b, c, d in index_to_object[:3]
+    ]
+    return torch.stack(rows).reshape(3, -1)
 
 
 def _ramp(shape: tuple[int, ...]) -> NDArray[np.float32]:

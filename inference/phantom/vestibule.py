@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from inference.phantom.shapes import ellipsoid, relative_radius, smooth_union, vector
+from inference.phantom.shapes import column, ellipsoid, relative_radius, smooth_union
 
 UTRICLE_GROWTH: Final = 0.36
 """Linear growth at severity 1: 2.5 times the volume, the largest hydropic utricles."""
@@ -37,13 +37,13 @@ class Vestibule:
 
 def distance(shape: Vestibule, points: Tensor) -> Tensor:
     """Distance (mm) to the bony vestibule."""
-    body = ellipsoid(points, vector((0.0, 0.0, 0.0)), vector(shape.body_semi_mm))
-    recess = ellipsoid(points, vector(shape.recess_mm), vector(shape.recess_semi_mm))
+    body = ellipsoid(points, column((0.0, 0.0, 0.0)), column(shape.body_semi_mm))
+    recess = ellipsoid(points, column(shape.recess_mm), column(shape.recess_semi_mm))
     return smooth_union(body, recess, 0.6)
 
 
 def endolymph_onset(shape: Vestibule, points: Tensor) -> Tensor:
     """Severity at which utricle or saccule reaches each point."""
-    utricle = relative_radius(points, vector(shape.utricle_mm), vector(shape.utricle_semi_mm))
-    saccule = relative_radius(points, vector(shape.saccule_mm), vector(shape.saccule_semi_mm))
+    utricle = relative_radius(points, column(shape.utricle_mm), column(shape.utricle_semi_mm))
+    saccule = relative_radius(points, column(shape.saccule_mm), column(shape.saccule_semi_mm))
     return torch.minimum((utricle - 1.0) / UTRICLE_GROWTH, (saccule - 1.0) / SACCULE_GROWTH)

@@ -30,7 +30,7 @@ def sample_inside(
     *,
     step_mm: float,
 ) -> Tensor:
-    """(N, 3) float32 points of a regular grid, `step_mm` apart, where `distance` is negative.
+    """(3, N) float32 points of a regular grid, `step_mm` apart, where `distance` is negative.
 
     A coarse grid of blocks is tried first; only blocks that the surface or the inside can reach are filled.
     """
@@ -39,17 +39,17 @@ def sample_inside(
         torch.arange(low + block_mm / 2, high + block_mm / 2, block_mm)
         for low, high in zip(low_mm, high_mm, strict=True)
     ]
-    centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3).T
     # Half the diagonal, and a third more because the distances of smooth unions and ellipsoids are first order only.
     reach = block_mm * 3**0.5 / 2 * 4 / 3
-    centers = centers[distance(centers) < reach]
+    centers = centers[:, distance(centers) < reach]
     offsets = (torch.arange(BLOCK) - (BLOCK - 1) / 2) * step_mm
-    inner = torch.stack(torch.meshgrid(offsets, offsets, offsets, indexing="ij"), dim=-1).reshape(-1, 3)
+    inner = torch.stack(torch.meshgrid(offsets, offsets, offsets, indexing="ij")).reshape(3, 1, -1)
     kept = []
-    for some in torch.split(centers, max(1, CHUNK // BLOCK**3)):
-        points = (some[:, None, :] + inner).reshape(-1, 3)
-        kept.append(points[distance(points) < 0.0])
-    return torch.cat(kept) if kept else torch.empty(0, 3)
+    for some in torch.split(centers, max(1, CHUNK // BLOCK**3), dim=1):
+        points = (some[:, :, None] + inner).reshape(3, -1)
+        kept.append(points[:, distance(points) < 0.0])
+    return torch.cat(kept, dim=1)
 
 
 def filled_fraction(lps_mm: NDArray[np.float32], volume_mm3: float, geometry: VolumeGeometry) -> NDArray[np.float32]:
