@@ -1,0 +1,183 @@
+"""pynetdicom's association with bounds: on one PDU in bytes and time, on one object, on what waits in memory.
+
+pynetdicom 3.0.4 reads a PDU of any announced length, waits for its last byte without a limit of its own, collects an
+object of any size, and queues objects as fast as a peer sends them.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.transport import AssociationSocket
+
+# A command set has a dozen short elements.
+MAX_COMMAND_BYTES = 65536
+# One operation at a time was negotiated; a second may already be on its way when we answer the first.
+MAX_WAITING_MESSAGES = 2
+# What pydicom and pynetdicom raise on a command set that is none.
+_BAD_MESSAGE = (AttributeError, EOFError, LookupError, TypeError, ValueError, struct.error)
+
+log = logging.getLogger(__name__)
+
+
+class _BoundOverstepped(Exception):
+    """The peer sends more than it may."""
+
+
+class OversizedDataset(BytesIO):
+    """Stands for a data set that grew beyond the bound; what came after the bound was not kept."""
+
+
+class BoundedSocket(AssociationSocket):
+    """Socket that starts with bytes read before, and closes on a peer that oversteps a bound.
+
+    Parameters
+    ----------
+    head
+        What was read from the connection already; it is read again first.
+    max_pdu_bytes
+        Most that one PDU may hold.
+    pdu_timeout_s
+        Longest that the rest of a PDU may take to come once its header is here.
+    """
+
+    def __init__(
+        self,
+        association: Association,
+        connection: socket.socket,
+        *,
+        head: bytes,
+        max_pdu_bytes: int,
+        pdu_timeout_s: float,
+    ) -> None:
+        super().__init__(association, client_socket=connection)
+        self._head = memoryview(head)
+        self._max_pdu_bytes = max(max_pdu_bytes, len(head))
+        self._pdu_timeout_s = pdu_timeout_s
+
+    @property
+    def ready(self) -> bool:
+        """Whether a read would return something at once."""
+        return bool(self._head) or bool(super().ready)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Exactly `nr_bytes`, or fewer when the peer closed.
+
+        Raises
+        ------
+        OSError
+            More than the bound is asked for, or it did not come in time.
+        """
+        if nr_bytes > self._max_pdu_bytes:
+            raise OSError(f"PDU of {nr_bytes} bytes announced, at most {self._max_pdu_bytes} agreed")
+        if self._head:
+            taken, self._head = bytearray(self._head[:nr_bytes]), self._head[nr_bytes:]
+            return taken
+        return self._receive(nr_bytes)
+
+    def _receive(self, nr_bytes: int) -> bytearray:
+        if self.socket is None:
+            raise OSError("connection closed")
+        received = bytearray(nr_bytes)
+        view, filled = memoryview(received), 0
+        deadline = time.monotonic() + self._pdu_timeout_s
+        while filled < nr_bytes:
+            count = self.socket.recv_into(view[filled:])
+            filled += count
+            if count == 0:
+                break
+            if filled < nr_bytes and time.monotonic() > deadline:
+                raise TimeoutError(f"{filled} of {nr_bytes} bytes of a PDU after {self._pdu_timeout_s} s")
+        view.release()
+        del received[filled:]
+        return received
+
+
+class BoundedDimse(DIMSEServiceProvider):
+    """Puts messages together, but never holds more of an object than `max_instance_bytes`."""
+
+    def __init__(self, association: Association, *, max_instance_bytes: int) -> None:
+        super().__init__(association)
+        self._max_instance_bytes = max_instance_bytes
+        self._command_bytes = 0
+        self._dataset_bytes = 0
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the fragments of one P-DATA, one after the other; nonsense ends the association."""
+        try:
+            for context_id, fragment in primitive.presentation_data_value_list:
+                self._take(context_id, fragment)
+        except (*_BAD_MESSAGE, _BoundOverstepped) as problem:
+            log.warning("event=message_refused error=%s", type(problem).__name__)
+            self.dul.event_queue.put("Evt19")  # "invalid PDU": the state machine aborts
+
+    def _take(self, context_id: int, fragment: bytes) -> None:
+        if self.message is None:
+            self._command_bytes = self._dataset_bytes = 0
+        one = P_DATA()
+        pair: Any = [context_id, self._bounded(fragment)]  # annotated as a tuple upstream, checked to be a list
+        one.presentation_data_value_list = [pair]
+        super().receive_primitive(one)
+
+    def _bounded(self, fragment: bytes) -> bytes:
+        """The fragment; only its header byte once the data set has outgrown the bound."""
+        if self.msg_queue.qsize() > MAX_WAITING_MESSAGES:
+            raise _BoundOverstepped
+        if fragment[0] & 1:
+            self._command_bytes += len(fragment)
+            if self._command_bytes > MAX_COMMAND_BYTES:
+                raise _BoundOverstepped
+            return fragment
+        self._dataset_bytes += len(fragment) - 1
+        if self._dataset_bytes <= self._max_instance_bytes or self.message is None:
+            return fragment
+        if not isinstance(self.message.data_set, OversizedDataset):
+            self.message.data_set = OversizedDataset()
+        return fragment[:1]
+
+
+class IntakeAssociation(Association):
+    """An association as acceptor, with bounds, that says when it is over.
+
+    Parameters
+    ----------
+    max_instance_bytes
+        Most that one object may hold.
+    on_end
+        Called once, with this association, when its connection is closed.
+    """
+
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        *,
+        max_instance_bytes: int,
+        on_end: Callable[[IntakeAssociation], None],
+    ) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self.dimse = BoundedDimse(self, max_instance_bytes=max_instance_bytes)
+        self._on_end = on_end
+
+    def run_reactor(self) -> None:
+        """Serve the peer until it leaves or is dropped."""
+        try:
+            super().run_reactor()
+        finally:
+            self._on_end(self)
+
+    def _bind_defaults(self) -> None:
+        # Without pynetdicom's own logging handlers: they format every PDU and know patients' names.
+        for event in evt._INTERVENTION_EVENTS:
+            self.bind(event, evt.get_default_handler(event))

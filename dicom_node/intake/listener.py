@@ -1,0 +1,253 @@
+"""The C-STORE SCP: takes MR images from listed peers, keeps them durably, and only then says success.
+
+The data set is written as it came, without decoding. Every outcome is one status, one Error Comment and one line in
+the log; none of them holds a value of the patient's.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import cast
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.events import Event
+
+from dicom_node.errors import TransientError
+from dicom_node.intake.admission import Admission, AllowedPeer
+from dicom_node.intake.association import OversizedDataset
+from dicom_node.intake.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.intake.server import IntakeServer, ServerBounds
+from dicom_node.intake.spool import Spool
+from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireReason, check_command, check_dataset
+from dicom_node.intake.wire_status import STATUS_OUT_OF_RESOURCES, STATUS_SUCCESS
+
+__all__ = ["AllowedPeer", "Listener", "ListenerOptions"]
+
+log = logging.getLogger(__name__)
+
+VERIFICATION = "1.2.840.10008.1.1"
+MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+STORED_SOP_CLASSES = (MR_IMAGE_STORAGE, ENHANCED_MR_IMAGE_STORAGE)
+
+# Lossy ones are taken and judged later, so that nothing is lost. Not offered: deflated (a bomb), HTJ2K and private
+# ones (no decoder here); their sender then chooses another one or is told so at once.
+TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
+    "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+    "1.2.840.10008.1.2.5",  # RLE Lossless
+    "1.2.840.10008.1.2.4.57",  # JPEG Lossless, process 14
+    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, process 14 SV1
+    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
+    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
+    "1.2.840.10008.1.2.4.51",  # JPEG Extended
+    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
+    "1.2.840.10008.1.2.4.91",  # JPEG 2000
+)
+_MAX_COMMENT_CHARACTERS = 64  # Error Comment (0000,0902) is LO
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerOptions:
+    """How the listener listens; lengths in bytes, times in seconds. `port` 0 takes a free one.
+
+    The space to leave on disk belongs to the spool: `Spool(min_free_bytes=...)`.
+    """
+
+    ae_title: str
+    host: str = "127.0.0.1"
+    port: int = 11112
+    allowed: tuple[AllowedPeer, ...] = ()
+    max_associations: int = 10
+    max_waiting_peers: int = 64
+    max_pdu_bytes: int = 131072
+    max_instance_bytes: int = 1073741824
+    acse_timeout_s: float = 10.0
+    dimse_timeout_s: float = 30.0
+    network_timeout_s: float = 30.0
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What is answered to one C-STORE; `code` and `detail` also go into the log."""
+
+    status: int
+    code: str
+    detail: str = ""
+    series_instance_uid: str = "-"
+
+    def answer(self) -> Dataset:
+        """Status (0000,0900), and for a failure the Error Comment (0000,0902)."""
+        answer = Dataset()
+        answer.Status = self.status
+        if self.status != STATUS_SUCCESS:
+            answer.ErrorComment = f"{self.code}: {self.detail}"[:_MAX_COMMENT_CHARACTERS]
+        return answer
+
+
+class Listener:
+    """C-ECHO and C-STORE for MR Image and Enhanced MR Image Storage.
+
+    Parameters
+    ----------
+    options
+        How to listen.
+    spool
+        Where instances are kept.
+    clock
+        Time of receipt, POSIX seconds.
+    """
+
+    def __init__(self, options: ListenerOptions, spool: Spool, clock: Callable[[], float] = time.time) -> None:
+        self._options = options
+        self._spool = spool
+        self._clock = clock
+        self._server: IntakeServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port it listens on, once started."""
+        return int(self._running().server_address[1])
+
+    @property
+    def live_associations(self) -> int:
+        """How many associations are open."""
+        return self._running().live_associations
+
+    def start(self) -> None:
+        """Listen from now on; returns once peers can connect.
+
+        Raises
+        ------
+        OSError
+            The address is not ours or the port is taken.
+        """
+        options = self._options
+        server = IntakeServer(
+            _application_entity(options),
+            (options.host, options.port),
+            on_store=self._on_store,
+            admission=Admission(options.ae_title, options.allowed),
+            bounds=ServerBounds(
+                max_associations=options.max_associations,
+                max_waiting_peers=options.max_waiting_peers,
+                max_pdu_bytes=options.max_pdu_bytes,
+                max_instance_bytes=options.max_instance_bytes,
+                acse_timeout_s=options.acse_timeout_s,
+                network_timeout_s=options.network_timeout_s,
+            ),
+            tls=options.tls,
+        )
+        self._server = server
+        self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="Listener", daemon=True)
+        self._thread.start()
+        log.info("event=listening ae=%s address=%s port=%d", options.ae_title, options.host, self.port)
+
+    def stop(self, drain_s: float = 30.0) -> int:
+        """Stop accepting at once, let live associations finish for `drain_s`, abort the rest; the number aborted."""
+        server = self._running()
+        server.close()
+        aborted = server.drain(drain_s=drain_s)
+        if self._thread is not None:
+            self._thread.join()
+        self._server = self._thread = None
+        log.info("event=listener_stopped aborted=%d", aborted)
+        return aborted
+
+    def _running(self) -> IntakeServer:
+        if self._server is None:
+            raise RuntimeError("the listener is not running")
+        return self._server
+
+    def _on_store(self, event: Event) -> Dataset:
+        """Answer one C-STORE-RQ."""
+        started_s = time.monotonic()
+        request = cast(C_STORE, event.request)
+        stream = cast(BytesIO, request.DataSet)
+        source = str(event.assoc.requestor.ae_title)
+        outcome = self._keep(event, request, stream, source)
+        log.log(
+            logging.INFO if outcome.status == STATUS_SUCCESS else logging.WARNING,
+            'event=instance_received status=0x%04X outcome=%s source=%r series=%s sop=%s bytes=%d ms=%d detail="%s"',
+            outcome.status,
+            outcome.code,
+            source,
+            outcome.series_instance_uid,
+            _printable_uid(request.AffectedSOPInstanceUID),
+            stream.getbuffer().nbytes,
+            (time.monotonic() - started_s) * 1000,
+            outcome.detail,
+        )
+        return outcome.answer()
+
+    def _keep(self, event: Event, request: C_STORE, stream: BytesIO, source: str) -> _Outcome:
+        try:
+            identity = self._check(event, request, stream)
+            stored = self._spool.store_dataset(
+                stream.getvalue(),
+                str(event.context.transfer_syntax),
+                source=source,
+                at=self._clock(),
+                identity=identity,
+            )
+        except UnstorableInstance as problem:
+            return _Outcome(status=problem.reason.status, code=problem.reason, detail=problem.detail)
+        except TransientError as problem:
+            return _Outcome(status=STATUS_OUT_OF_RESOURCES, code="OUT_OF_RESOURCES", detail=str(problem))
+        return _Outcome(
+            status=STATUS_SUCCESS,
+            code=stored.kind,
+            detail=" ".join(identity.warnings),
+            series_instance_uid=identity.series_instance_uid,
+        )
+
+    def _check(self, event: Event, request: C_STORE, stream: BytesIO) -> InstanceIdentity:
+        """The identity of an object that can be kept and that is what its command says."""
+        if isinstance(stream, OversizedDataset):
+            limit = self._options.max_instance_bytes
+            raise UnstorableInstance(WireReason.SIZE_LIMIT, f"data set has more than {limit} bytes")
+        syntax = str(event.context.transfer_syntax)
+        identity = check_dataset(stream.getvalue(), syntax, limits=self._spool.limits)
+        if request.AffectedSOPClassUID != event.context.abstract_syntax:
+            raise UnstorableInstance(WireReason.SOP_MISMATCH, "SOP class is not that of the presentation context")
+        check_command(
+            identity,
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+        )
+        return identity
+
+
+def _application_entity(options: ListenerOptions) -> ApplicationEntity:
+    """pynetdicom's view of us; who may call is judged before it, so its own lists stay empty."""
+    entity = ApplicationEntity(options.ae_title)
+    entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.acse_timeout = options.acse_timeout_s
+    entity.dimse_timeout = options.dimse_timeout_s
+    entity.network_timeout = options.network_timeout_s
+    entity.maximum_pdu_size = options.max_pdu_bytes
+    entity.maximum_associations = options.max_associations + 1  # ours is counted at the front desk
+    entity.add_supported_context(VERIFICATION)
+    for sop_class in STORED_SOP_CLASSES:
+        entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
+    return entity
+
+
+def _printable_uid(uid: object) -> str:
+    """The UID for a log line, or a note that it is none: text from the wire must not forge a second line."""
+    text = str(uid)
+    return text if text.replace(".", "").isdecimal() and len(text) <= 64 else "not-a-uid"

@@ -1,0 +1,265 @@
+"""The TCP side of the listener: one short-lived thread per new peer until it is admitted, then pynetdicom.
+
+A peer that stalls before its A-ASSOCIATE-RQ holds a waiting place, not an association; when all places are taken,
+the peer that has waited longest loses its own. So 15 silent peers never keep out a good one.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from socketserver import BaseRequestHandler, BaseServer
+from typing import Any, cast
+
+from pydicom.dataset import Dataset
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.transport import AddressInformation, ThreadedAssociationServer
+
+from dicom_node.intake.admission import (
+    LIMIT_REACHED,
+    Admission,
+    AssociateRequest,
+    NoRequest,
+    Rejection,
+    read_request,
+    refuse,
+)
+from dicom_node.intake.association import BoundedSocket, IntakeAssociation
+
+log = logging.getLogger(__name__)
+
+# Some senders take the agreed maximum for the length of the data in a PDU and add its headers on top.
+_PDU_SLACK_BYTES = 64
+_ACCEPT_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerBounds:
+    """Limits of the TCP side; lengths in bytes, times in seconds."""
+
+    max_associations: int
+    max_waiting_peers: int
+    max_pdu_bytes: int
+    max_instance_bytes: int
+    acse_timeout_s: float
+    network_timeout_s: float
+
+
+class IntakeServer(ThreadedAssociationServer):
+    """Accepts connections, admits peers, and knows every association that lives."""
+
+    daemon_threads = True  # also: a thread that waits for a silent peer is not waited for at the end
+    request_queue_size = 128
+
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        address: tuple[str, int],
+        *,
+        on_store: Callable[[evt.Event], Dataset],
+        admission: Admission,
+        bounds: ServerBounds,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.admission = admission
+        self.bounds = bounds
+        self.tls = tls
+        self.on_store = on_store
+        self._changed = threading.Condition()
+        self._waiting: dict[int, socket.socket] = {}
+        self._live: set[IntakeAssociation] = set()
+        self._taken = 0
+        super().__init__(
+            ae,
+            address,
+            ae.ae_title,
+            ae.supported_contexts,
+            request_handler=FrontDesk,
+        )
+
+    @property
+    def live_associations(self) -> int:
+        """Associations that hold one of the places."""
+        with self._changed:
+            return self._taken
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """The next connection; no handshake here, so that no peer can hold up the others."""
+        listening = cast(socket.socket, self.socket)
+        try:
+            connection, address = listening.accept()
+        except OSError:
+            time.sleep(_ACCEPT_PAUSE_S)  # out of file descriptors: the connection stays queued, do not spin on it
+            raise
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
+        """One line for a connection whose thread failed; the connection is closed by the caller."""
+        problem = sys.exc_info()[0]
+        log.error("event=connection_failed address=%s error=%s", client_address[0], problem and problem.__name__)
+
+    def wait_here(self, place: int, connection: socket.socket) -> None:
+        """Give a peer that has not asked for an association yet a waiting place."""
+        with self._changed:
+            self._waiting[place] = connection
+            crowded = len(self._waiting) > self.bounds.max_waiting_peers
+            oldest = self._waiting.pop(next(iter(self._waiting))) if crowded else None
+        if oldest is not None:
+            _hang_up(oldest)
+
+    def leave_waiting(self, place: int) -> None:
+        """Give the waiting place back."""
+        with self._changed:
+            self._waiting.pop(place, None)
+
+    def take_place(self) -> bool:
+        """Whether one of the associations was free; it is taken then."""
+        with self._changed:
+            if self._taken >= self.bounds.max_associations:
+                return False
+            self._taken += 1
+            return True
+
+    def begin(self, association: IntakeAssociation) -> None:
+        """Serve an association from now on, in its own threads."""
+        with self._changed:
+            self._live.add(association)
+        association.start()
+
+    def end(self, association: IntakeAssociation | None) -> None:
+        """Give a place back, and forget the association that had it."""
+        with self._changed:
+            self._live -= {association}
+            self._taken -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Stop accepting, and hang up on peers that have not asked for an association yet."""
+        BaseServer.shutdown(self)
+        self.server_close()
+        with self._changed:
+            waiting = list(self._waiting.values())
+        for connection in waiting:
+            _hang_up(connection)
+
+    def drain(self, *, drain_s: float) -> int:
+        """Let live associations finish, then abort the rest; the number aborted."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken, timeout=drain_s)
+            left = list(self._live)
+        for association in left:
+            association.abort()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken, timeout=self.bounds.acse_timeout_s)
+        return len(left)
+
+
+class FrontDesk(BaseRequestHandler):
+    """One new connection: TLS, first PDU, judgment; then either a polite end or an association."""
+
+    server: IntakeServer
+    request: socket.socket
+
+    def handle(self) -> None:
+        """Admit the peer or send it away."""
+        server, place = self.server, id(self)
+        server.wait_here(place, self.request)
+        try:
+            connection = self._secured(place)
+            request = read_request(connection, timeout_s=server.bounds.acse_timeout_s)
+        except NoRequest as problem:
+            log.info("event=connection_without_request address=%s reason=%s", self._address, problem.reason)
+            self._send_away(problem.answer)
+            return
+        finally:
+            server.leave_waiting(place)
+        rejection = server.admission.judge(request, self._address)
+        if rejection is None and not server.take_place():
+            rejection = LIMIT_REACHED
+        if rejection is not None:
+            self._log_rejection(request, rejection)
+            self._send_away(rejection.encoded())
+            return
+        try:
+            server.begin(self._association(connection, request))
+        except BaseException:
+            server.end(None)
+            raise
+
+    @property
+    def _address(self) -> str:
+        return str(self.client_address[0])
+
+    def _secured(self, place: int) -> socket.socket:
+        """The connection, after the TLS handshake when TLS is on; it runs in this peer's own thread."""
+        if self.server.tls is None:
+            return self.request
+        self.request.settimeout(self.server.bounds.acse_timeout_s)
+        try:
+            self.request = self.server.tls.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+            self.server.wait_here(place, self.request)
+            self.request.do_handshake()
+        except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
+            raise NoRequest(f"tls_{type(error).__name__}") from None
+        return self.request
+
+    def _send_away(self, answer: bytes) -> None:
+        if answer:
+            refuse(self.request, answer)
+        self.server.shutdown_request(self.request)
+
+    def _log_rejection(self, request: AssociateRequest, rejection: Rejection) -> None:
+        log.warning(
+            'event=association_rejected code=%d/%d/%d reason="%s" calling=%r called=%r address=%s',
+            rejection.result,
+            rejection.source,
+            rejection.reason,
+            rejection.words,
+            request.calling_ae,
+            request.called_ae,
+            self._address,
+        )
+
+    def _association(self, connection: socket.socket, request: AssociateRequest) -> IntakeAssociation:
+        """What pynetdicom needs to serve the peer; it reads the request again from the bytes we have."""
+        server, ae = self.server, self.server.ae
+        association = IntakeAssociation(ae, max_instance_bytes=server.bounds.max_instance_bytes, on_end=server.end)
+        association._server = server
+        association.name = f"AcceptorThread-{self._address}"
+        connection.settimeout(server.bounds.network_timeout_s)
+        association.set_socket(
+            BoundedSocket(
+                association,
+                connection,
+                head=request.pdu,
+                max_pdu_bytes=server.bounds.max_pdu_bytes + _PDU_SLACK_BYTES,
+                pdu_timeout_s=server.bounds.network_timeout_s,
+            )
+        )
+        acceptor = association.acceptor
+        acceptor.maximum_length = ae.maximum_pdu_size
+        acceptor.ae_title = server.ae_title
+        acceptor.address_info = AddressInformation.from_tuple(server.server_address)
+        acceptor.implementation_class_uid = ae.implementation_class_uid
+        acceptor.implementation_version_name = ae.implementation_version_name
+        acceptor.supported_contexts = deepcopy(server.contexts)
+        association.requestor.address_info = AddressInformation.from_tuple(self.client_address)
+        association.bind(evt.EVT_C_STORE, server.on_store)
+        return association
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Wake the thread that reads from this connection; it then closes it."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return
