@@ -7,39 +7,26 @@ lately are compared with the spool when the feed starts and every few minutes.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from dicom_node.errors import Reason, Refusal, TransientError
+from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.change_cursor import Cursor, CursorStore
-from dicom_node.intake.part10 import split_file
-from dicom_node.intake.spool import Spool, StoredKind
-from dicom_node.intake.wire_check import UnstorableInstance, check_dataset
-from dicom_node.orthanc_client import (
-    Change,
-    OrthancAccessDenied,
-    OrthancClient,
-    OrthancSeries,
-    OrthancTooLarge,
-    OrthancUnavailable,
-)
+from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker
+from dicom_node.intake.spool import Spool
+from dicom_node.orthanc_client import Change, OrthancAccessDenied, OrthancClient, OrthancSeries
 
 log = logging.getLogger(__name__)
 
-MR_SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"})
-"""MR Image Storage and Enhanced MR Image Storage: never SEG, SR or anything else, so never our own results."""
-
-INTERNAL_SERVER_ERROR = 500
 ACCESS_DENIED_DELAY_S = 60.0
 MAX_DELAY_S = 60.0
 WAKE_CHECK_S = 0.5  # how late a stop may be noticed; a wake-up is noticed at once
@@ -82,16 +69,6 @@ class FeedStatus:
     detail: str
     fetched: int
     left_out: int
-
-
-class _Outcome(StrEnum):
-    """What became of one instance: spooled now, had before, deleted at the source, not for us, or to be retried."""
-
-    SPOOLED = "spooled"
-    KNOWN = "known"
-    DELETED = "deleted"
-    LEFT_OUT = "left_out"
-    OWED = "owed"
 
 
 def log_refusal(study_instance_uid: str, refusal: Refusal) -> None:
@@ -139,16 +116,27 @@ class OrthancFeed:
         self._spool = spool
         self._cursors = CursorStore(engine)
         self._options = options or FeedOptions()
+        self._taker = InstanceTaker(
+            client=client,
+            spool=spool,
+            source=self._options.source,
+            max_instance_bytes=self._options.max_instance_bytes,
+            transfer_syntaxes=self._options.transfer_syntaxes,
+            clock=clock,
+        )
         self._clock = clock
         self._on_refusal = on_refusal
         self._wake = threading.Event()
         self._condition = FeedCondition.STARTING
         self._detail = ""
         self._fetched = 0
+        self._owed = 0
         self._unstable: set[str] = set()
         self._ahead: set[str] = set()
-        self._left_out: dict[str, bool] = {}
-        self._attempts: Counter[str] = Counter()
+        self._ahead_before: set[str] = set()
+        self._left_out: set[str] = set()
+        self._foreign: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         self._settled: dict[str, tuple[float | None, int]] = {}
 
     def status(self) -> FeedStatus:
@@ -192,6 +180,7 @@ class OrthancFeed:
         TransientError
             Orthanc, network, disk or database failed; the cursor then stands before what is still owed.
         """
+        self._owed = 0
         cursor = self._cursor()
         taken = sum(self._take_series_by_id(one) for one in sorted(self._unstable))
         while True:
@@ -204,26 +193,28 @@ class OrthancFeed:
                 continue
             fresh = [change for change in page.changes if change.seq > cursor.seq]
             taken += self._take_changes([c for c in fresh if c.at is None or c.at >= cursor.ignore_before])
+            if self._owed:
+                raise TransientError(
+                    f"Orthanc at {self._client.url} failed on {self._owed} instances; asked again later"
+                )
             if fresh:
                 cursor = cursor.advanced_to(fresh[-1])
                 self._cursors.save(self._client.url, cursor)
             if page.done or not fresh:
+                self._ahead_before, self._ahead = self._ahead, set()
                 return taken
 
     def reconcile_once(self) -> int:
         """Compare the MR series that changed within the window with the spool and fetch what is missing.
 
-        Returns and raises as `poll_once`.
+        Returns and raises as `poll_once`, but is not held up by instances that Orthanc fails on.
         """
-        self._attempts.clear()
         horizon = self._horizon()
-        taken = 0
-        for series in self._client.mr_series():
-            unchanged = self._settled.get(series.orthanc_id) == (series.last_update, len(series.instance_ids))
-            if unchanged or (series.last_update is not None and series.last_update < horizon):
-                continue
-            taken += self._take_series(series)
-        return taken
+        return sum(
+            self._take_series(series, insist=True)
+            for series in self._client.mr_series()
+            if series.last_update is None or series.last_update >= horizon
+        )
 
     # -- cursor -------------------------------------------------------------------------------------------------
 
@@ -233,8 +224,10 @@ class OrthancFeed:
     def _begin_anew(self) -> Cursor:
         cursor = Cursor(ignore_before=self._horizon())
         self._cursors.save(self._client.url, cursor)
-        for memory in (self._unstable, self._ahead, self._left_out, self._attempts, self._settled):
-            memory.clear()
+        self._unstable.clear()
+        self._settled.clear()
+        self._ahead.clear()
+        self._ahead_before.clear()
         return cursor
 
     def _horizon(self) -> float:
@@ -243,23 +236,120 @@ class OrthancFeed:
     # -- changes -> series -> instances -------------------------------------------------------------------------
 
     def _take_changes(self, changes: Sequence[Change]) -> int:
-        taken = 0
+        whole_series = [c.resource_id for c in changes if c.kind in ("NewSeries", "StableSeries")]
+        taken = sum(self._take_series_by_id(one) for one in dict.fromkeys(whole_series))
         for change in changes:
-            if change.kind in ("NewSeries", "StableSeries"):
-                taken += self._take_series_by_id(change.resource_id)
-        for change in changes:
-            if change.kind == "NewInstance":
-                taken += self._take_new_instance(change.resource_id)
+            if change.kind == "NewInstance" and not self._came_ahead(change.resource_id):
+                series_id = self._client.series_of_instance(change.resource_id)
+                if series_id is not None:
+                    # Where the spool has the image, Orthanc has replaced it: take the bytes again.
+                    taken += self._take_series_by_id(series_id, again=change.resource_id)
         return taken
 
-    def _take_new_instance(self, instance_id: str) -> int:
-        if instance_id in self._ahead:  # came with its series a moment ago
-            self._ahead.discard(instance_id)
-            return 0
-        series_id = self._client.series_of_instance(instance_id)
-        if series_id is None:
-            return 0
-        # Where the spool has it already, Orthanc may have replaced it: ask for the bytes again.
-        taken = self._take_series_by_id(series_id, again=instance_id)
+    def _came_ahead(self, instance_id: str) -> bool:
+        """Whether it was taken with its series ahead of this row of the change log; true once for each taking."""
+        ahead = instance_id in self._ahead or instance_id in self._ahead_before
         self._ahead.discard(instance_id)
+        self._ahead_before.discard(instance_id)
+        return ahead
+
+    def _take_series_by_id(self, series_id: str, *, again: str | None = None) -> int:
+        series = self._client.series(series_id)
+        if series is None:
+            self._unstable.discard(series_id)
+            return 0
+        return self._take_series(series, again=again)
+
+    def _take_series(self, series: OrthancSeries, *, again: str | None = None, insist: bool = False) -> int:
+        """Fetch what the spool lacks of a series, and `again` in any case; `insist` also tries what was given up."""
+        if series.modality != "MR":
+            self._ahead.update(series.instance_ids)
+            return 0
+        state = (series.last_update, len(series.instance_ids))
+        if again is None and self._settled.get(series.orthanc_id) == state:
+            return 0
+        study_uid = self._client.study_instance_uid(series.study_id)
+        listed = self._client.instances_of_series(series.orthanc_id)
+        if study_uid is None or listed is None:
+            self._unstable.discard(series.orthanc_id)
+            return 0
+        had = {one.sop_instance_uid for one in self._spool.instances(study_uid)}
+        missing = [one for one, sop_uid in listed.items() if one == again or sop_uid not in had]
+        wanted = [one for one in missing if one not in self._left_out and (insist or not self._is_given_up(one))]
+        outcomes = self._take_instances(wanted, study_uid, series)
+        self._ahead.update(outcomes)
+        taken = sum(outcome is InstanceOutcome.SPOOLED for outcome in outcomes.values())
+        self._settle(series, len(listed), state if InstanceOutcome.OWED not in outcomes.values() else None)
+        if taken:
+            log.info("event=orthanc_series_read series=%s new=%d", series.series_instance_uid, taken)
         return taken
+
+    def _settle(self, series: OrthancSeries, listed: int, state: tuple[float | None, int] | None) -> None:
+        """Tell the spool how many to expect once Orthanc has seen no new image for a while."""
+        if not series.is_stable:
+            self._unstable.add(series.orthanc_id)
+            return
+        self._unstable.discard(series.orthanc_id)
+        self._spool.set_expected(series.series_instance_uid, listed - self._foreign[series.orthanc_id])
+        if state is not None:
+            self._settled[series.orthanc_id] = state
+
+    def _take_instances(
+        self, wanted: Iterable[str], study_uid: str, series: OrthancSeries
+    ) -> dict[str, InstanceOutcome | None]:
+        """Several at once; None stands for an instance that was refused."""
+        with ThreadPoolExecutor(self._options.parallel, thread_name_prefix="orthanc-fetch") as pool:
+            running = {one: pool.submit(self._taker.take, one) for one in wanted}
+            try:
+                outcomes = {one: self._outcome(future, study_uid, series) for one, future in running.items()}
+            finally:
+                pool.shutdown(cancel_futures=True)  # when Orthanc is gone, do not wait for it once per image
+        for one, outcome in outcomes.items():
+            self._remember(one, outcome, series)
+        return outcomes
+
+    def _outcome(
+        self, future: Future[InstanceOutcome], study_uid: str, series: OrthancSeries
+    ) -> InstanceOutcome | None:
+        try:
+            return future.result()
+        except InstanceRefused as refused:
+            uid = series.series_instance_uid
+            self._on_refusal(study_uid, Refusal(reason=refused.reason, detail=refused.detail, series_instance_uid=uid))
+            return None
+
+    def _remember(self, instance_id: str, outcome: InstanceOutcome | None, series: OrthancSeries) -> None:
+        if outcome is InstanceOutcome.OWED:
+            self._failures[instance_id] += 1
+            given_up = self._is_given_up(instance_id)
+            self._owed += not given_up
+            log.warning(
+                "event=orthanc_instance_failed series=%s instance=%s attempt=%d given_up=%s",
+                series.series_instance_uid,
+                instance_id,
+                self._failures[instance_id],
+                given_up,
+            )
+            return
+        self._failures.pop(instance_id, None)
+        if outcome in (InstanceOutcome.FOREIGN, None):
+            self._left_out.add(instance_id)
+        self._foreign[series.orthanc_id] += outcome is InstanceOutcome.FOREIGN
+        self._fetched += outcome is InstanceOutcome.SPOOLED
+
+    def _is_given_up(self, instance_id: str) -> bool:
+        return self._failures[instance_id] >= self._options.attempts_per_instance
+
+    # -- running ------------------------------------------------------------------------------------------------
+
+    def _note(self, condition: FeedCondition, detail: str) -> None:
+        if condition is not self._condition:
+            level = logging.INFO if condition is FeedCondition.READING else logging.WARNING
+            log.log(level, "event=orthanc_feed condition=%s url=%s detail=%s", condition, self._client.url, detail)
+        self._condition, self._detail = condition, detail
+
+    def _pause(self, stop: threading.Event, delay_s: float) -> None:
+        until = time.monotonic() + delay_s
+        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+            if self._wake.wait(min(left, WAKE_CHECK_S)):
+                return

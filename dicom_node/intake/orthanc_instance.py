@@ -1,0 +1,126 @@
+"""One image from Orthanc into the spool: read whole, compared with Orthanc's own digest, kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dicom_node.errors import Reason
+from dicom_node.intake.part10 import split_file
+from dicom_node.intake.spool import Spool, StoredKind
+from dicom_node.intake.wire_check import UnstorableInstance, WireReason, check_dataset
+from dicom_node.orthanc_client import OrthancClient, OrthancTooLarge, OrthancUnavailable
+
+MR_SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"})
+"""MR Image Storage and Enhanced MR Image Storage: never SEG, SR or anything else, so never our own results."""
+
+_INTERNAL_SERVER_ERROR = 500
+_REASONS = {
+    WireReason.TS_UNSUPPORTED: Reason.TS_UNSUPPORTED,
+    WireReason.WIRE_TRUNCATED: Reason.PIXEL_LENGTH,
+    WireReason.DEPTH_LIMIT: Reason.SIZE_LIMIT,
+    WireReason.ELEMENT_LIMIT: Reason.SIZE_LIMIT,
+    WireReason.SIZE_LIMIT: Reason.SIZE_LIMIT,
+}
+
+
+class InstanceOutcome(StrEnum):
+    """What became of one instance.
+
+    SPOOLED: kept now. KNOWN: the spool had these bytes. DELETED: no longer at the source. FOREIGN: no MR image,
+    although it lies in an MR series. OWED: Orthanc failed on it, to be asked again.
+    """
+
+    SPOOLED = "spooled"
+    KNOWN = "known"
+    DELETED = "deleted"
+    FOREIGN = "foreign"
+    OWED = "owed"
+
+
+class InstanceRefused(Exception):
+    """This MR image cannot be taken, and why; never leaves this package."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceTaker:
+    """Takes single instances; may be used from several threads.
+
+    Parameters
+    ----------
+    client, spool
+        From where to where.
+    source
+        Noted in the spool as sender.
+    max_instance_bytes
+        Longer files are refused.
+    transfer_syntaxes
+        What the listener offers, and so what is taken here; None takes everything that the spool can keep.
+    clock
+        POSIX seconds.
+    """
+
+    client: OrthancClient
+    spool: Spool
+    source: str
+    max_instance_bytes: int
+    transfer_syntaxes: frozenset[str] | None
+    clock: Callable[[], float]
+
+    def take(self, instance_id: str) -> InstanceOutcome:
+        """Bring one instance into the spool.
+
+        Raises
+        ------
+        InstanceRefused
+            Its bytes are not what Orthanc received (SOURCE_CORRUPT), it is too long (SIZE_LIMIT), encoded in a way
+            that is not offered (TS_UNSUPPORTED), or not readable to its end.
+        TransientError
+            Orthanc, network, disk or database failed.
+        """
+        try:
+            part10 = self._read_verified(instance_id)
+        except OrthancUnavailable as error:
+            if error.status != _INTERNAL_SERVER_ERROR:
+                raise
+            return InstanceOutcome.OWED
+        except OrthancTooLarge as error:
+            raise InstanceRefused(Reason.SIZE_LIMIT, str(error)) from None
+        if part10 is None:
+            return InstanceOutcome.DELETED
+        try:
+            return self._keep(part10)
+        except UnstorableInstance as error:
+            reason = _REASONS.get(error.reason, Reason.TAG_INVALID)
+            raise InstanceRefused(reason, f"instance {instance_id}: {error.detail}") from None
+
+    def _read_verified(self, instance_id: str) -> bytes | None:
+        """The file whose MD5 is the one that Orthanc took at receipt, or None if it was deleted meanwhile."""
+        for _ in range(2):  # twice, because the image may be replaced between the two questions
+            part10 = self.client.instance_file(instance_id, limit_bytes=self.max_instance_bytes)
+            expected = self.client.instance_md5(instance_id)
+            if part10 is None or expected is None:
+                return part10
+            found = hashlib.md5(part10, usedforsecurity=False).hexdigest()
+            if found == expected:
+                return part10
+        raise InstanceRefused(Reason.SOURCE_CORRUPT, f"instance {instance_id}: expected MD5 {expected}, found {found}")
+
+    def _keep(self, part10: bytes) -> InstanceOutcome:
+        parts = split_file(part10)
+        identity = check_dataset(parts.dataset, parts.transfer_syntax_uid)
+        if identity.sop_class_uid not in MR_SOP_CLASSES:
+            return InstanceOutcome.FOREIGN
+        if self.transfer_syntaxes is not None and parts.transfer_syntax_uid not in self.transfer_syntaxes:
+            raise UnstorableInstance(WireReason.TS_UNSUPPORTED, f"{parts.transfer_syntax_uid} is not offered")
+        stored = self.spool.store_dataset(
+            parts.dataset, parts.transfer_syntax_uid, source=self.source, at=self.clock(), identity=identity
+        )
+        return InstanceOutcome.KNOWN if stored.kind is StoredKind.DUPLICATE else InstanceOutcome.SPOOLED

@@ -1,0 +1,389 @@
+"""Images travel from a real Orthanc into the spool, whatever is killed, reset, replaced or damaged on the way."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from local_orthanc import LocalOrthanc, OrthancMissing
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    EnhancedSRStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    SegmentationStorage,
+    generate_uid,
+)
+
+from dicom_node.database import open_database
+from dicom_node.errors import Reason, Refusal
+from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
+from dicom_node.intake.part10 import split_file
+from dicom_node.intake.spool import Spool
+from dicom_node.orthanc_client import OrthancAccessDenied, OrthancClient
+
+pytestmark = [pytest.mark.orthanc]
+
+
+def dicom_file(
+    study: str,
+    series: str,
+    number: int,
+    *,
+    sop_class: UID = MRImageStorage,
+    modality: str = "MR",
+    syntax: UID = ExplicitVRLittleEndian,
+    sop_instance_uid: str | None = None,
+) -> bytes:
+    """A small DICOM file whose pixels depend on `number`."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = sop_instance_uid or generate_uid()
+    meta.TransferSyntaxUID = syntax
+    dataset = Dataset()
+    dataset.file_meta = meta
+    dataset.SOPClassUID = sop_class
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
+    dataset.PatientID, dataset.PatientName, dataset.Modality = "TEST-1", "Test^Phantom", modality
+    dataset.StudyDate, dataset.StudyTime, dataset.AccessionNumber = "20260101", "120000", ""
+    dataset.InstanceNumber = number
+    dataset.Rows = dataset.Columns = 16
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.PixelData = bytes([number % 256, 0]) * 256
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def mr_series(count: int, *, study: str | None = None, **more: Any) -> tuple[str, str, list[bytes]]:
+    """Study UID, series UID and files of one series."""
+    study, series = study or generate_uid(), generate_uid()
+    return study, series, [dicom_file(study, series, number, **more) for number in range(1, count + 1)]
+
+
+def upload(orthanc: LocalOrthanc, files: list[bytes]) -> list[str]:
+    """Orthanc ids of the files put in over REST."""
+    answers = [orthanc.session.post(f"{orthanc.url}/instances", data=one, timeout=20) for one in files]
+    assert {one.status_code for one in answers} <= {200}
+    return [one.json()["ID"] for one in answers]
+
+
+def storescu(orthanc: LocalOrthanc, files: list[bytes], folder: Path) -> None:
+    """Send with DCMTK, as a scanner would."""
+    folder.mkdir()
+    for number, one in enumerate(files):
+        (folder / f"{number}.dcm").write_bytes(one)
+    subprocess.run(
+        ["storescu", "-R", "+sd", "-aet", "SCANNER", "-aec", orthanc.aet, "127.0.0.1", str(orthanc.dicom_port), folder],
+        env={**os.environ, "TCP_NODELAY": "1"},
+        check=True,
+        timeout=60,
+    )
+
+
+class Node:
+    """The part of the node that is tested here: state database, spool and feed on one folder."""
+
+    def __init__(self, folder: Path, orthanc: LocalOrthanc, *, password: str | None = None, **options: Any) -> None:
+        folder.mkdir(exist_ok=True)
+        self.refusals: list[tuple[str, Refusal]] = []
+        self.engine: sa.Engine = open_database(f"sqlite:///{folder / 'node.db'}")
+        self.spool = Spool(folder / "spool", self.engine)
+        self.client = OrthancClient(
+            orthanc.url, username=orthanc.username, password=password or orthanc.password, timeout_s=10
+        )
+        self.feed = OrthancFeed(
+            self.client,
+            self.spool,
+            self.engine,
+            options=FeedOptions(**{"poll_interval_s": 0.2, **options}),
+            on_refusal=lambda study, refusal: self.refusals.append((study, refusal)),
+        )
+
+    def datasets(self, study: str) -> set[bytes]:
+        return {split_file(one.path.read_bytes()).dataset for one in self.spool.instances(study)}
+
+
+def sent_datasets(files: list[bytes]) -> set[bytes]:
+    return {split_file(one).dataset for one in files}
+
+
+@pytest.fixture
+def orthanc() -> Iterator[LocalOrthanc]:
+    try:
+        local = LocalOrthanc(extra={"StableAge": 1})
+    except OrthancMissing as missing:
+        pytest.skip(str(missing))
+    with local:
+        yield local
+
+
+@pytest.fixture
+def node(tmp_path: Path, orthanc: LocalOrthanc) -> Node:
+    return Node(tmp_path / "node", orthanc)
+
+
+@pytest.mark.dcmtk
+def test_a_series_sent_to_orthanc_is_spooled_byte_for_byte(orthanc: LocalOrthanc, node: Node, tmp_path: Path) -> None:
+    study, _, files = mr_series(30)
+    storescu(orthanc, files, tmp_path / "sent")
+    assert node.feed.poll_once() == 30
+    assert node.datasets(study) == sent_datasets(files)
+    assert node.feed.poll_once() == 0
+
+
+def test_enhanced_mr_is_taken_and_nothing_else_of_the_study(orthanc: LocalOrthanc, node: Node) -> None:
+    study, _, enhanced = mr_series(1, sop_class=EnhancedMRImageStorage)
+    for sop_class, modality in ((CTImageStorage, "CT"), (SegmentationStorage, "SEG"), (EnhancedSRStorage, "SR")):
+        upload(orthanc, mr_series(2, study=study, sop_class=sop_class, modality=modality)[2])
+    upload(orthanc, enhanced)
+    assert node.feed.poll_once() == 1
+    assert node.datasets(study) == sent_datasets(enhanced)
+
+
+def test_results_written_back_start_nothing(orthanc: LocalOrthanc, node: Node) -> None:
+    study, _, files = mr_series(2)
+    upload(orthanc, files)
+    node.feed.poll_once()
+    before = node.spool.studies()
+    upload(orthanc, mr_series(1, study=study, sop_class=SegmentationStorage, modality="SEG")[2])
+    assert node.feed.poll_once() + node.feed.reconcile_once() == 0
+    assert node.spool.studies() == before
+
+
+def test_a_foreign_object_in_an_mr_series_does_not_count_as_expected(orthanc: LocalOrthanc, node: Node) -> None:
+    study, series, files = mr_series(3)
+    upload(orthanc, [*files, dicom_file(study, series, 4, sop_class=UID("1.2.840.10008.5.1.4.1.1.66"))])
+    wait_until_stable(orthanc)
+    node.feed.poll_once()
+    assert node.spool.arrivals(study)[series].expected == 3
+
+
+def wait_until_stable(orthanc: LocalOrthanc) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if all(one["IsStable"] for one in orthanc.session.get(f"{orthanc.url}/series?expand", timeout=10).json()):
+            return
+        time.sleep(0.1)
+    raise AssertionError("no series became stable")
+
+
+def test_the_count_is_asked_back_only_when_orthanc_has_come_to_rest(orthanc: LocalOrthanc, node: Node) -> None:
+    study, series, files = mr_series(5)
+    upload(orthanc, files[:3])
+    node.feed.poll_once()
+    assert node.spool.arrivals(study)[series].expected is None
+    upload(orthanc, files[3:])
+    wait_until_stable(orthanc)
+    node.feed.poll_once()
+    assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (5, 5)
+
+
+def test_orthanc_killed_before_the_series_is_stable_loses_nothing(orthanc: LocalOrthanc, node: Node) -> None:
+    study, series, files = mr_series(8)
+    upload(orthanc, files[:4])
+    node.feed.poll_once()
+    upload(orthanc, files[4:])
+    orthanc.kill()
+    orthanc.start()
+    changes = orthanc.session.get(f"{orthanc.url}/changes", timeout=10).json()["Changes"]
+    assert "StableSeries" not in {one["ChangeType"] for one in changes}  # the event that never comes again
+    node.feed.poll_once()
+    assert node.datasets(study) == sent_datasets(files)
+    assert node.spool.arrivals(study)[series].expected == 8
+
+
+def test_a_series_that_came_while_the_node_was_down_is_read_from_the_cursor(
+    orthanc: LocalOrthanc, node: Node, tmp_path: Path
+) -> None:
+    upload(orthanc, mr_series(2)[2])
+    node.feed.poll_once()
+    study, _, files = mr_series(3)
+    upload(orthanc, files)
+    assert Node(tmp_path / "node", orthanc).feed.poll_once() == 3
+    assert node.datasets(study) == sent_datasets(files)
+
+
+def test_the_look_at_the_start_finds_what_the_change_log_no_longer_tells(orthanc: LocalOrthanc, node: Node) -> None:
+    study, _, files = mr_series(3)
+    upload(orthanc, files)
+    assert orthanc.session.delete(f"{orthanc.url}/changes", timeout=10).status_code == 200
+    assert node.feed.poll_once() == 0
+    assert node.feed.reconcile_once() == 3
+    assert node.datasets(study) == sent_datasets(files)
+
+
+def test_the_cursor_survives_a_restart_of_the_node(orthanc: LocalOrthanc, node: Node, tmp_path: Path) -> None:
+    upload(orthanc, mr_series(4)[2])
+    node.feed.poll_once()
+    elsewhere = Node(tmp_path / "empty", orthanc)
+    again = OrthancFeed(node.client, elsewhere.spool, node.engine)
+    assert again.poll_once() == 0  # an empty spool, but the cursor says that everything was read
+    assert elsewhere.feed.poll_once() == 4
+
+
+@pytest.mark.parametrize("count", [1, 12], ids=["shorter log", "longer log"])
+def test_an_orthanc_begun_anew_is_read_from_its_start(orthanc: LocalOrthanc, node: Node, count: int) -> None:
+    upload(orthanc, mr_series(5)[2])
+    node.feed.poll_once()
+    orthanc.kill()
+    shutil.rmtree(orthanc.folder / "db")
+    orthanc.start()
+    study, _, files = mr_series(count)
+    upload(orthanc, files)
+    assert node.feed.poll_once() == count
+    assert node.datasets(study) == sent_datasets(files)
+
+
+def test_a_node_that_meets_an_old_archive_does_not_fetch_its_past(tmp_path: Path) -> None:
+    with LocalOrthanc(extra={"StableAge": 60}) as orthanc:
+        upload(orthanc, mr_series(2)[2])
+        time.sleep(2.1)
+        node = Node(tmp_path / "node", orthanc, reconcile_window_h=1 / 3600)
+        assert node.feed.poll_once() + node.feed.reconcile_once() == 0
+        upload(orthanc, mr_series(3)[2])
+        assert node.feed.poll_once() == 3
+
+
+def test_a_deleted_study_leaves_a_gap_and_no_error(orthanc: LocalOrthanc, node: Node) -> None:
+    study, _, files = mr_series(2)
+    gone = upload(orthanc, mr_series(2)[2])
+    node.feed.poll_once()
+    parent = orthanc.session.get(f"{orthanc.url}/instances/{gone[0]}/study", timeout=10).json()["ID"]
+    assert orthanc.session.delete(f"{orthanc.url}/studies/{parent}", timeout=10).status_code == 200
+    assert node.feed.poll_once() == 0
+    upload(orthanc, files)
+    assert node.feed.poll_once() == 2
+    assert node.datasets(study) == sent_datasets(files)
+
+
+def test_many_changes_are_read_page_by_page(orthanc: LocalOrthanc, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", orthanc, page_size=3)
+    first, second = mr_series(4), mr_series(5)
+    for pair in zip(first[2], second[2], strict=False):  # two series whose images alternate
+        upload(orthanc, list(pair))
+    upload(orthanc, second[2][4:])
+    assert node.feed.poll_once() == 9
+    assert node.feed.poll_once() == 0
+
+
+def test_a_replaced_image_is_kept_as_a_conflict(tmp_path: Path) -> None:
+    with LocalOrthanc(extra={"OverwriteInstances": True}) as orthanc:
+        node = Node(tmp_path / "node", orthanc)
+        study, series, _ = mr_series(0)
+        uid = generate_uid()
+        for number in (1, 2):
+            upload(orthanc, [dicom_file(study, series, number, sop_instance_uid=uid)])
+            assert node.feed.poll_once() == 1
+        assert [one.conflict for one in node.spool.instances(study)] == [True, True]
+
+
+def storage_files(orthanc: LocalOrthanc) -> list[Path]:
+    return [path for path in (orthanc.folder / "db").glob("*/*/*") if path.is_file()]
+
+
+def test_a_file_damaged_on_orthancs_disk_is_refused(orthanc: LocalOrthanc, node: Node) -> None:
+    study, series, files = mr_series(1)
+    upload(orthanc, files)
+    orthanc.kill()  # so that it does not answer from memory
+    (path,) = storage_files(orthanc)
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 0xFF
+    path.write_bytes(damaged)
+    orthanc.start()
+    assert node.feed.poll_once() == 0
+    assert node.spool.instances(study) == []
+    ((refused_study, refusal),) = node.refusals
+    assert (refused_study, refusal.series_instance_uid, refusal.reason) == (study, series, Reason.SOURCE_CORRUPT)
+
+
+def test_a_deflated_image_is_refused_and_its_neighbors_are_taken(orthanc: LocalOrthanc, node: Node) -> None:
+    study, series, files = mr_series(2)
+    upload(orthanc, [*files, dicom_file(study, series, 3, syntax=DeflatedExplicitVRLittleEndian)])
+    assert node.feed.poll_once() == 2
+    assert node.datasets(study) == sent_datasets(files)
+    assert [refusal.reason for _, refusal in node.refusals] == [Reason.TS_UNSUPPORTED]
+    assert node.feed.status().left_out == 1
+
+
+def test_only_what_the_listener_offers_is_taken(orthanc: LocalOrthanc, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", orthanc, transfer_syntaxes=frozenset({"1.2.840.10008.1.2"}))
+    upload(orthanc, mr_series(1)[2])
+    assert node.feed.poll_once() == 0
+    assert [refusal.reason for _, refusal in node.refusals] == [Reason.TS_UNSUPPORTED]
+
+
+def test_an_image_above_the_size_limit_is_refused_without_reading_it(orthanc: LocalOrthanc, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", orthanc, max_instance_bytes=600)
+    upload(orthanc, mr_series(1)[2])
+    assert node.feed.poll_once() == 0
+    assert [refusal.reason for _, refusal in node.refusals] == [Reason.SIZE_LIMIT]
+
+
+def test_a_wrong_password_is_explained_and_tried_again(orthanc: LocalOrthanc, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", orthanc, password="wrong")
+    with pytest.raises(OrthancAccessDenied, match=r"refuses user 'hydrops'.*RegisteredUsers"):
+        node.feed.poll_once()
+    with running(node):
+        wait_for(lambda: node.feed.status().condition is FeedCondition.DENIED)
+
+
+class running:  # noqa: N801 - reads as a sentence: with running(node)
+    """Runs the feed of a node in its thread."""
+
+    def __init__(self, node: Node) -> None:
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=node.feed.run, args=(self.stop,))
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+
+def wait_for(condition: Any, *, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_wake_up_is_answered_at_once(orthanc: LocalOrthanc, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", orthanc, poll_interval_s=60)
+    with running(node):
+        wait_for(lambda: node.feed.status().condition is FeedCondition.READING)
+        study, _, files = mr_series(2)
+        upload(orthanc, files)
+        node.feed.wake()
+        wait_for(lambda: len(node.spool.instances(study)) == 2, seconds=5)
+
+
+def test_the_running_feed_waits_out_a_dead_orthanc(orthanc: LocalOrthanc, node: Node) -> None:
+    with running(node):
+        wait_for(lambda: node.feed.status().condition is FeedCondition.READING)
+        orthanc.kill()
+        wait_for(lambda: node.feed.status().condition is FeedCondition.UNREACHABLE)
+        orthanc.start()
+        study, series, files = mr_series(3)
+        upload(orthanc, files)
+        wait_for(lambda: node.spool.arrivals(study).get(series) is not None)
+        wait_for(lambda: node.spool.arrivals(study)[series].expected == 3)
