@@ -23,7 +23,7 @@ Triple = tuple[float, float, float]
 DUCT_GROWTH: Final = 0.5
 """Linear growth of ducts and membranous ampullae at severity 1; they distend least."""
 
-MEMBRANOUS_AMPULLA: Final = 0.68
+MEMBRANOUS_AMPULLA: Final = 0.62
 """Membranous ampulla's radius as part of the bony one's."""
 
 
@@ -44,7 +44,7 @@ class Canal:
     end_foot_mm: tuple[Triple, ...]
     lumen_mm: float = 0.52
     ampulla_mm: float = 0.95
-    duct_mm: float = 0.2
+    duct_mm: float = 0.15
 
     def frame(self) -> FloatArray:
         """(3, 3) columns: reference direction in the plane, 90 degrees further, normal."""

@@ -19,11 +19,11 @@ from inference.phantom.shapes import column, length
 HOOK_RAD: Final = 0.45
 """Angle before the round window by which the basal canal reaches back into the vestibule."""
 
-REISSNER_NORMAL_DEG: Final = 32.0
+REISSNER_NORMAL_DEG: Final = 24.0
 """Angle between basilar and Reissner's membrane in a normal ear; with the lumen below it makes the scala media's
 mean section 0.23 mm2 (7.67 mm3 over 33 mm, temporal bones, n = 31)."""
 
-REISSNER_RISE_DEG: Final = 110.0
+REISSNER_RISE_DEG: Final = 118.0
 """Rise of Reissner's membrane at severity 1: the scala vestibuli is then nearly filled (Barath grade II)."""
 
 LAMINA_HALF_MM: Final = 0.08

@@ -163,9 +163,10 @@ def draw_patient(options: PhantomOptions) -> Scene:
         # +- 1.5 mm and 4 degrees: what differs between people's heads in the same head coil.
         origin = np.array([side.lps_sign * EAR_LPS_MM[0], *EAR_LPS_MM[1:]]) + rng.normal(0.0, 1.0, 3).clip(-2, 2)
         turn = motion.rotation(rng.normal(size=3), float(rng.normal(0.0, 3.0)))
+        own_scale = scale * float(rng.normal(1.0, 0.005))
         origins[side] = origin
         if side in options.ears:
-            to_lps = place(side, origin_lps_mm=origin, rotation=turn, scale=scale * float(rng.normal(1.0, 0.005)))
+            to_lps = place(side, origin_lps_mm=origin, rotation=turn, scale=own_scale)
             fluids[side] = fill(shared, to_lps, eh_ratio=options.eh_ratio.get(side), step_mm=options.step_mm)
     ears = tuple((float(o[0]), float(o[1]), float(o[2])) for o in origins.values())
     return Scene(head=Head.individual(rng, ears), fluids=fluids, ear_origins_mm=origins)

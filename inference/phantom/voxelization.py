@@ -7,6 +7,7 @@ partial volume and rotation are exact up to the distance of the points.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -53,11 +54,23 @@ def sample_inside(
 
 
 def filled_fraction(lps_mm: NDArray[np.float32], volume_mm3: float, geometry: VolumeGeometry) -> NDArray[np.float32]:
-    """(K, J, I) float32, the part of each voxel filled by points that stand for `volume_mm3` each."""
-    index = np.rint(geometry.to_index(lps_mm)).astype(np.int64)
-    inside = ((index >= 0) & (index < np.array(geometry.shape))).all(axis=1)
-    flat = np.ravel_multi_index(tuple(index[inside].T), geometry.shape)
-    counts = np.bincount(flat, minlength=int(np.prod(geometry.shape)))
-    fraction = counts.reshape(geometry.shape) * (volume_mm3 / geometry.voxel_volume_mm3)
-    filled: NDArray[np.float32] = np.minimum(fraction, 1.0).astype(np.float32)
-    return filled
+    """(K, J, I) float32, the part of each voxel filled by points that stand for `volume_mm3` each.
+
+    A point counts as a small cube along the voxel's axes: where it straddles voxels it is shared by overlap. Counting
+    whole points instead makes full voxels of a turned grid scatter by several percent.
+    """
+    width = volume_mm3 ** (1 / 3) / geometry.spacing_mm
+    edge = geometry.to_index(lps_mm) + 0.5 - width / 2
+    low = np.floor(edge).astype(np.int64)
+    beyond = np.clip((edge + width - low - 1.0) / width, 0.0, 1.0)
+    padded = tuple(n + 2 for n in geometry.shape)
+    filled = np.zeros(int(np.prod(padded)))
+    for corner in product((0, 1), repeat=3):
+        share = np.where(np.array(corner) == 1, beyond, 1.0 - beyond).prod(axis=1)
+        index = low + np.array(corner) + 1
+        keep = (share > 0) & ((index >= 0) & (index < np.array(padded))).all(axis=1)
+        flat = np.ravel_multi_index(tuple(index[keep].T), padded)
+        filled += np.bincount(flat, weights=share[keep], minlength=filled.size)
+    inner = filled.reshape(padded)[1:-1, 1:-1, 1:-1] * (volume_mm3 / geometry.voxel_volume_mm3)
+    fraction: NDArray[np.float32] = np.minimum(inner, 1.0).astype(np.float32)
+    return fraction
