@@ -1,0 +1,285 @@
+"""DICOM instances to volumes: the only place where DICOM geometry meets arrays.
+
+Arrays are (K, J, I) float32 physical values: stored value x slope + intercept, per plane (PS3.3 C.11.1). The slices
+are sorted along the normal (row x column direction), so k grows along the normal and the grid is right-handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.pixels.utils import pixel_array
+
+from dicom_node.assembly.attributes import CONVERSION_ERRORS, AttributeReader
+from dicom_node.assembly.geometry import SliceStack, check_stack
+from dicom_node.assembly.headers import FrameHeader, SeriesHeader
+from dicom_node.errors import Reason, Refusal, RejectedStudy
+from inference.geometry import Volume, VolumeGeometry
+
+UNCOMPRESSED: Final = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
+"""Implicit and explicit little endian, explicit big endian."""
+LOSSLESS_COMPRESSED: Final = frozenset(
+    {
+        "1.2.840.10008.1.2.5",  # RLE
+        "1.2.840.10008.1.2.4.57",  # JPEG lossless
+        "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
+        "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
+        "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
+    }
+)
+LOADABLE: Final = UNCOMPRESSED | LOSSLESS_COMPRESSED
+"""Deflated files are not loaded: 0.5 MB of them can inflate to a gigabyte."""
+PHOTOMETRIC_INTERPRETATIONS: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
+
+BITS_ALLOCATED: Final = (8, 16)
+DECODER_ERRORS: Final = (RuntimeError, AttributeError, MemoryError, EOFError, *CONVERSION_ERRORS)
+"""What pydicom and its decoders raise for forged or broken streams."""
+
+PixelArray = NDArray[np.float32]
+_Plane = tuple[int, FrameHeader]
+"""k and the header of one plane."""
+
+
+def check_geometry(header: SeriesHeader) -> VolumeGeometry:
+    """The grid of a series in patient space.
+
+    Raises
+    ------
+    RejectedStudy
+        If the planes are not one regular volume; see `assembly.geometry.check_stack` for the reasons.
+    """
+    return _grid(check_stack(header))
+
+
+def ordered_frames(header: SeriesHeader) -> tuple[FrameHeader, ...]:
+    """The planes of a series in the order of k.
+
+    Raises
+    ------
+    RejectedStudy
+        As `check_geometry`.
+    """
+    return check_stack(header).frames
+
+
+def load_volume(header: SeriesHeader, files: Mapping[str, Path], *, threads: int = 2) -> Volume:
+    """The physical values of a series on its grid.
+
+    Parameters
+    ----------
+    header
+        What to load; of a mixed series only the planes listed here.
+    files
+        Path of the DICOM file of each SOP Instance UID.
+    threads
+        Files decoded at a time.
+
+    Returns
+    -------
+    Volume
+        (K, J, I) float32. MONOCHROME1 is inverted, bits outside the stored ones are masked.
+
+    Raises
+    ------
+    RejectedStudy
+        Geometry reasons of `check_geometry`; TS_UNSUPPORTED, PIXEL_FORMAT, PIXEL_MISSING, PIXEL_LENGTH, DECODE.
+    OSError
+        If a file cannot be read.
+    """
+    stack = check_stack(header)
+    geometry = _grid(stack)
+    planes_of: dict[str, list[_Plane]] = {}
+    for k, frame in enumerate(stack.frames):
+        planes_of.setdefault(frame.sop_instance_uid, []).append((k, frame))
+    instances = list(planes_of)
+    load = _InstanceLoader(header=header, files=files)
+    first = load(instances[0], planes_of[instances[0]])  # a forged size is found here, before memory is taken
+    array = np.empty(geometry.shape, dtype=np.float32)
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        others = pool.map(lambda uid: load(uid, planes_of[uid]), instances[1:])
+        for planes in (first, *others):
+            for k, plane in planes:
+                array[k] = plane
+    return Volume(array=array, geometry=geometry)
+
+
+def source_datasets(header: SeriesHeader, files: Mapping[str, Path]) -> list[Dataset]:
+    """The data sets of a series without pixels, in the order of k; an enhanced image comes once.
+
+    Raises
+    ------
+    RejectedStudy
+        As `check_geometry`.
+    OSError
+        If a file cannot be read.
+    """
+    uids = dict.fromkeys(frame.sop_instance_uid for frame in ordered_frames(header))
+    return [dcmread(files[uid], stop_before_pixels=True, force=True) for uid in uids]
+
+
+def _grid(stack: SliceStack) -> VolumeGeometry:
+    first = stack.frames[0]
+    assert first.orientation is not None
+    assert first.pixel_spacing_mm is not None
+    row, column = np.array(first.orientation[:3]), np.array(first.orientation[3:])
+    between_rows, between_columns = first.pixel_spacing_mm
+    affine = np.eye(4)
+    affine[:3, 0] = np.array(stack.normal) * stack.spacing_mm
+    affine[:3, 1] = column * between_rows  # j counts rows: they follow each other along the column direction
+    affine[:3, 2] = row * between_columns
+    affine[:3, 3] = first.position_mm
+    assert first.frame_of_reference_uid is not None
+    return VolumeGeometry(
+        shape=(len(stack.frames), first.rows, first.columns),
+        index_to_lps=affine,
+        frame_of_reference_uid=first.frame_of_reference_uid,
+    )
+
+
+class _InstanceLoader:
+    """Loads the planes of one instance at a time; safe to call from several threads."""
+
+    def __init__(self, *, header: SeriesHeader, files: Mapping[str, Path]) -> None:
+        self._uid = header.series_instance_uid
+        self._files = files
+
+    def __call__(self, sop_instance_uid: str, planes: Sequence[_Plane]) -> list[tuple[int, PixelArray]]:
+        """(k, (J, I) float32 physical values) of each wanted plane of the instance."""
+        path = self._files[sop_instance_uid]
+        try:
+            _check_transfer_syntax(path)
+            dataset = dcmread(path)
+            layout = _read_layout(dataset)
+            _check_layout(layout)
+            _check_size(layout, dataset, planes)
+            stored = _decode(dataset, layout)
+        except _Unreadable as unreadable:
+            detail = f"instance {sop_instance_uid}: {unreadable.detail}"
+            refusal = Refusal(reason=unreadable.reason, detail=detail, series_instance_uid=self._uid)
+            raise RejectedStudy(refusal) from unreadable
+        return [(k, _physical(stored[frame.frame_number - 1], frame, layout)) for k, frame in planes]
+
+
+class _Unreadable(Exception):
+    """Why the pixels of one instance cannot be used."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PixelLayout:
+    """How stored values lie in Pixel Data (PS3.3 C.7.6.3)."""
+
+    frames: int
+    rows: int
+    columns: int
+    samples: int
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+    photometric_interpretation: str
+
+
+def _check_transfer_syntax(path: Path) -> None:
+    """Look at the file meta information alone: reading a deflated data set would inflate it first."""
+    try:
+        uid = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+    except InvalidDicomError:
+        raise _Unreadable(Reason.DECODE, "not a DICOM file") from None
+    if uid not in LOADABLE:
+        raise _Unreadable(Reason.TS_UNSUPPORTED, f"transfer syntax {uid or 'not stated'}")
+
+
+def _read_layout(dataset: Dataset) -> _PixelLayout:
+    reader = AttributeReader([dataset])
+    bits_stored = reader.integer("BitsStored") or 0
+    layout = _PixelLayout(
+        frames=reader.integer("NumberOfFrames") or 1,
+        rows=reader.integer("Rows") or 0,
+        columns=reader.integer("Columns") or 0,
+        samples=reader.integer("SamplesPerPixel") or 1,
+        bits_allocated=reader.integer("BitsAllocated") or 0,
+        bits_stored=bits_stored,
+        high_bit=reader.integer("HighBit") if "HighBit" in dataset else bits_stored - 1,  # type: ignore[arg-type]
+        signed=reader.integer("PixelRepresentation") == 1,
+        photometric_interpretation=reader.text("PhotometricInterpretation"),
+    )
+    if reader.problem is not None:
+        raise _Unreadable(Reason(reader.problem[0]), reader.problem[1])
+    return layout
+
+
+def _check_layout(layout: _PixelLayout) -> None:
+    """One unpacked gray sample of 8 or 16 bits per pixel, as MR images have (PS3.3 C.8.3.1)."""
+    if layout.samples != 1 or layout.photometric_interpretation not in PHOTOMETRIC_INTERPRETATIONS:
+        found = f"{layout.samples} samples per pixel, {layout.photometric_interpretation or 'no photometric'}"
+        raise _Unreadable(Reason.PIXEL_FORMAT, f"expected one gray sample per pixel, found {found}")
+    stored, high_bit = layout.bits_stored, layout.high_bit
+    fits = 0 < stored <= layout.bits_allocated and stored - 1 <= high_bit < layout.bits_allocated
+    if layout.bits_allocated not in BITS_ALLOCATED or not fits:
+        found = f"{layout.bits_allocated} bits allocated, {stored} stored, high bit {high_bit}"
+        raise _Unreadable(Reason.PIXEL_FORMAT, f"expected 8 or 16 bits allocated, found {found}")
+
+
+def _check_size(layout: _PixelLayout, dataset: Dataset, planes: Sequence[_Plane]) -> None:
+    """The announced size is the header's, and uncompressed data have exactly that length (one pad byte allowed)."""
+    frame = planes[0][1]
+    if (layout.rows, layout.columns) != (frame.rows, frame.columns):
+        found = f"{layout.rows} x {layout.columns}"
+        raise _Unreadable(Reason.MATRIX_MIXED, f"expected {frame.rows} x {frame.columns}, found {found}")
+    if any(frame.frame_number > layout.frames for _, frame in planes):
+        raise _Unreadable(Reason.PIXEL_LENGTH, f"only {layout.frames} frames are announced")
+    data = dataset.get("PixelData")
+    if not data:
+        raise _Unreadable(Reason.PIXEL_MISSING, "no Pixel Data (7FE0,0010)")
+    if dataset.file_meta.TransferSyntaxUID not in UNCOMPRESSED:
+        return
+    expected = layout.frames * layout.rows * layout.columns * layout.bits_allocated // 8
+    if len(data) != expected + expected % 2:
+        raise _Unreadable(Reason.PIXEL_LENGTH, f"expected {expected} bytes of pixels, found {len(data)}")
+
+
+def _decode(dataset: Dataset, layout: _PixelLayout) -> NDArray[Any]:
+    """(frames, J, I) stored values as the decoder gives them."""
+    try:
+        stored = pixel_array(dataset, raw=True)
+    except DECODER_ERRORS as error:
+        raise _Unreadable(Reason.DECODE, f"{type(error).__name__} while decoding") from error
+    expected = (layout.frames, layout.rows, layout.columns)
+    if stored.size != layout.frames * layout.rows * layout.columns:
+        raise _Unreadable(Reason.DECODE, f"expected {expected} pixels, decoded {stored.shape}")
+    return stored.reshape(expected)
+
+
+def _physical(stored: NDArray[Any], frame: FrameHeader, layout: _PixelLayout) -> PixelArray:
+    """(J, I) float32: the stored bits alone, inverted if MONOCHROME1, times slope plus intercept."""
+    values = _stored_bits(stored, layout)
+    if layout.photometric_interpretation == "MONOCHROME1":
+        lowest_plus_highest = -1 if layout.signed else (1 << layout.bits_stored) - 1
+        values = lowest_plus_highest - values
+    physical: PixelArray = (values * frame.rescale_slope + frame.rescale_intercept).astype(np.float32)
+    return physical
+
+
+def _stored_bits(stored: NDArray[Any], layout: _PixelLayout) -> NDArray[np.int32]:
+    """Values of the bits up to `high_bit`; overlays or noise may fill the others (B19)."""
+    shift = layout.high_bit + 1 - layout.bits_stored
+    values = (stored.astype(np.int32) >> shift) & ((1 << layout.bits_stored) - 1)
+    if layout.signed:
+        sign = 1 << (layout.bits_stored - 1)
+        values = (values ^ sign) - sign
+    return values
