@@ -43,7 +43,11 @@ class OrthancUnavailable(TransientError):
 
 
 class OrthancAccessDenied(TransientError):
-    """401 or 403: wrong user or password. It works again as soon as somebody corrects them."""
+    """401 or 403 (`status`): wrong user or password. It works again as soon as somebody corrects them."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class OrthancAnswerInvalid(TransientError):
@@ -289,7 +293,8 @@ class OrthancClient:
         if status in (requests.codes.unauthorized, requests.codes.forbidden):
             raise OrthancAccessDenied(
                 f"Orthanc at {self.url} refuses user {self.username!r} (HTTP {status}). Check the user name in "
-                "config/node.toml, the password in the environment, and RegisteredUsers in Orthanc's configuration"
+                "config/node.toml, the password in the environment, and RegisteredUsers in Orthanc's configuration",
+                status=status,
             )
         if 300 <= status < 400:
             raise OrthancAnswerInvalid(

@@ -244,6 +244,7 @@ class OrthancFeed:
                 if series_id is not None:
                     # Where the spool has the image, Orthanc has replaced it: take the bytes again.
                     taken += self._take_series_by_id(series_id, again=change.resource_id)
+                    self._ahead.discard(change.resource_id)  # this was its row; the next one means "replaced"
         return taken
 
     def _came_ahead(self, instance_id: str) -> bool:
