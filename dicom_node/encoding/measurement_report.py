@@ -1,0 +1,297 @@
+"""Findings, or the reasons for having none, to a TID 1500 report in a Comprehensive 3D SR (PS3.3 A.35.13).
+
+Every report is COMPLETE, UNVERIFIED and PRELIMINARY: nobody has looked at it yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pydicom
+from highdicom import sr
+from numpy.typing import NDArray
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
+
+from dicom_node.encoding import codes
+from dicom_node.encoding.identity import InputKey, ResultKind, device_uid, result_uid, tracking_uid
+from dicom_node.encoding.patient_module import InheritedModules, inherit_modules, required_uid
+from dicom_node.encoding.provenance import ResultOptions, contributing_equipment, stamp
+from dicom_node.encoding.report_content import (
+    MeasurementGroup,
+    SegmentReference,
+    contour_group,
+    ear_group,
+    examination_group,
+    quality_evaluations,
+    reason_evaluations,
+    status_evaluation,
+    volume_group,
+)
+from dicom_node.encoding.segmentation import SegmentMask, segment_masks
+from dicom_node.encoding.source_planes import SourceGrid, read_source_grid
+from dicom_node.errors import OutputMismatch, Refusal, RejectedStudy, UnusableInput
+from inference.anatomy import EarSide, FluidSpace
+from inference.findings import EarFindings, ModelIdentity, QualityFlag, StudyFindings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentReference:
+    """An earlier report that a new one replaces (Predecessor Documents Sequence)."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str = Comprehensive3DSRStorage
+
+
+def build_measurement_report(
+    findings: StudyFindings,
+    source: Sequence[pydicom.Dataset],
+    contrast: Sequence[pydicom.Dataset],
+    segmentation: pydicom.Dataset,
+    *,
+    key: InputKey,
+    options: ResultOptions,
+    encoded_at: datetime,
+    predecessor: DocumentReference | None = None,
+) -> sr.Comprehensive3DSR:
+    """The report of a computed study: examination, then per ear its ratio, its two volumes and one contour.
+
+    Parameters
+    ----------
+    source
+        Headers of the segmented MRC series, in any order.
+    contrast
+        Headers of every other series that went into the numbers; evidence like the source.
+    segmentation
+        The SEG of the same findings; its segments are referenced by number and tracking UID.
+
+    Raises
+    ------
+    RejectedStudy
+        If the source's identity or geometry attributes are missing, illegal or contradict each other.
+    OutputMismatch
+        If findings, segmentation and source do not belong together.
+    """
+    grid = read_source_grid(source)
+    inherited = inherit_modules(source[0])
+    masks = {(one.side, one.space): one for one in segment_masks(findings, grid.geometry)}
+    groups: list[MeasurementGroup] = [
+        examination_group(
+            key,
+            [status_evaluation(computed=True), *quality_evaluations(findings.quality)],
+            [*(flag.message for flag in findings.quality), *inherited.remarks],
+        )
+    ]
+    for side in (EarSide.RIGHT, EarSide.LEFT):
+        if side in findings.ears:
+            own = {space: mask for (of, space), mask in masks.items() if of is side}
+            groups += _ear_groups(findings.ears[side], own, grid, segmentation, source, findings.model, key)
+    return _document(
+        groups,
+        _Evidence(inherited=inherited, instances=[*source, *contrast, segmentation]),
+        series_uid=result_uid(ResultKind.REPORT_SERIES, key),
+        instance_uid=result_uid(ResultKind.REPORT, key),
+        description=codes.REPORT_DESCRIPTION,
+        model=findings.model,
+        key=key,
+        options=options,
+        encoded_at=encoded_at,
+        predecessor=predecessor,
+    )
+
+
+def build_not_computed_report(
+    refusals: Sequence[Refusal],
+    source: pydicom.Dataset,
+    evidence: Sequence[pydicom.Dataset],
+    *,
+    key: InputKey,
+    options: ResultOptions,
+    encoded_at: datetime,
+    model: ModelIdentity | None = None,
+    quality: Sequence[QualityFlag] = (),
+    predecessor: DocumentReference | None = None,
+) -> sr.Comprehensive3DSR:
+    """A small valid report that says "not computed" and why, so that the reader sees that the node looked.
+
+    Parameters
+    ----------
+    refusals
+        At least one; each becomes a code and a sentence with its detail.
+    source
+        Header of any instance of the study: patient and study are copied from it.
+    evidence
+        Headers of the instances that were received; `source` is added if it is not among them.
+
+    Raises
+    ------
+    UnusableInput
+        If not even the study can be named: illegal UIDs, or a patient identity too long to be copied.
+    """
+    if not refusals:
+        raise ValueError("a report of no result needs a reason")
+    try:
+        inherited = inherit_modules(source)
+        instances = [source, *(one for one in evidence if one.SOPInstanceUID != source.SOPInstanceUID)]
+        named = _Evidence(inherited=inherited, instances=instances)
+        named.items()
+    except RejectedStudy as rejection:
+        raise UnusableInput(f"no report can be written: {rejection.refusal.detail}") from rejection
+    reasons = [refusal.reason for refusal in refusals]
+    group = examination_group(
+        key,
+        [status_evaluation(computed=False), *reason_evaluations(reasons), *quality_evaluations(quality)],
+        [
+            "Hydrops ratio: not computed.",
+            *_sentences(refusals),
+            *(flag.message for flag in quality),
+            *inherited.remarks,
+        ],
+    )
+    return _document(
+        [group],
+        named,
+        series_uid=result_uid(ResultKind.NOT_COMPUTED_SERIES, key, *reasons),
+        instance_uid=result_uid(ResultKind.NOT_COMPUTED_REPORT, key, *reasons),
+        description=codes.NOT_COMPUTED_DESCRIPTION,
+        model=model,
+        key=key,
+        options=options,
+        encoded_at=encoded_at,
+        predecessor=predecessor,
+    )
+
+
+def _sentences(refusals: Sequence[Refusal]) -> list[str]:
+    return [f"{refusal.reason.sentence} ({refusal.reason}: {refusal.detail})" for refusal in refusals]
+
+
+def _ear_groups(
+    ear: EarFindings,
+    masks: dict[FluidSpace, SegmentMask],
+    grid: SourceGrid,
+    segmentation: pydicom.Dataset,
+    source: Sequence[pydicom.Dataset],
+    model: ModelIdentity,
+    key: InputKey,
+) -> list[MeasurementGroup]:
+    """The groups of one ear; an ear that was not evaluated has only the statement of that."""
+    if ear.ratio is None:
+        return [ear_group(ear, model, key)]
+    series_uid = required_uid(source[0], "SeriesInstanceUID")
+    volumes: list[MeasurementGroup] = []
+    for space in masks:
+        number = _segment_number(segmentation, tracking_uid(key, ear.side, space))
+        reference = SegmentReference(segmentation=segmentation, number=number, source_series_uid=series_uid)
+        volumes.append(volume_group(ear, space, reference, model, key))
+    k, plane_mask = largest_slice(masks[FluidSpace.TOTAL_FLUID_SPACE], grid)
+    contour = contour_group(ear, grid.planes[k], plane_mask, ear.ratio, model, key)
+    unsegmented = [space for space in FluidSpace if space not in masks]
+    return [ear_group(ear, model, key, unsegmented), *volumes, contour]
+
+
+def largest_slice(segment: SegmentMask, grid: SourceGrid) -> tuple[int, NDArray[np.bool_]]:
+    """The slice index k with most voxels of the segment, and its whole-plane (J, I) mask."""
+    local = int(np.argmax(segment.mask.sum(axis=(1, 2))))
+    plane = np.zeros(grid.geometry.shape[1:], dtype=bool)
+    k0, j0, i0 = segment.start
+    _, height, width = segment.mask.shape
+    plane[j0 : j0 + height, i0 : i0 + width] = segment.mask[local]
+    return k0 + local, plane
+
+
+def _segment_number(segmentation: pydicom.Dataset, uid: str) -> int:
+    for item in segmentation.SegmentSequence:
+        if item.get("TrackingUID") == uid:
+            return int(item.SegmentNumber)
+    raise OutputMismatch(f"segmentation {segmentation.SOPInstanceUID} has no segment with tracking UID {uid}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Evidence:
+    """The instances a report rests on; the first names patient and study."""
+
+    inherited: InheritedModules
+    instances: Sequence[pydicom.Dataset]
+
+    def items(self) -> list[pydicom.Dataset]:
+        """What highdicom reads: four UIDs of every instance, and the clean patient and study with the first."""
+        items = [self.inherited.dataset, *(pydicom.Dataset() for _ in self.instances[1:])]
+        for item, instance in zip(items, self.instances, strict=True):
+            for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+                setattr(item, keyword, required_uid(instance, keyword))
+        return items
+
+
+def _document(
+    groups: Sequence[MeasurementGroup],
+    evidence: _Evidence,
+    *,
+    series_uid: str,
+    instance_uid: str,
+    description: str,
+    model: ModelIdentity | None,
+    key: InputKey,
+    options: ResultOptions,
+    encoded_at: datetime,
+    predecessor: DocumentReference | None,
+) -> sr.Comprehensive3DSR:
+    content = sr.MeasurementReport(
+        observation_context=_observed_by_device(options),
+        procedure_reported=codes.PROCEDURE_REPORTED,
+        imaging_measurements=list(groups),
+        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
+            sr.CodedConcept.from_code(codes.ENGLISH)
+        ),
+    )
+    report = sr.Comprehensive3DSR(
+        evidence=evidence.items(),
+        content=content,
+        series_instance_uid=series_uid,
+        series_number=options.report_series_number,
+        sop_instance_uid=instance_uid,
+        instance_number=1,
+        manufacturer=codes.NODE_MANUFACTURER,
+        manufacturer_model_name=codes.NODE_MODEL_NAME,
+        device_serial_number=options.device_serial_number,
+        software_versions=options.software_version,
+        series_description=description,
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        previous_versions=None if predecessor is None else [_predecessor_dataset(predecessor)],
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        coding_schemes=codes.coding_schemes(),
+        contributing_equipment=[contributing_equipment(key, options, model, encoded_at)],
+    )
+    stamp(report, encoded_at)
+    return report
+
+
+def _observed_by_device(options: ResultOptions) -> sr.ObservationContext:
+    """TID 1001: this installation as the observer, the same UID in all its reports."""
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=device_uid(options.device_serial_number),
+        name=options.device_name,
+        manufacturer_name=codes.NODE_MANUFACTURER,
+        model_name=codes.NODE_MODEL_NAME,
+        serial_number=options.device_serial_number,
+    )
+    return sr.ObservationContext(
+        observer_device_context=sr.ObserverContext(
+            observer_type=sr.CodedConcept("121007", "DCM", "Device"), observer_identifying_attributes=device
+        )
+    )
+
+
+def _predecessor_dataset(reference: DocumentReference) -> pydicom.Dataset:
+    dataset = pydicom.Dataset()
+    dataset.StudyInstanceUID = reference.study_instance_uid
+    dataset.SeriesInstanceUID = reference.series_instance_uid
+    dataset.SOPInstanceUID = reference.sop_instance_uid
+    dataset.SOPClassUID = reference.sop_class_uid
+    return dataset

@@ -1,0 +1,213 @@
+"""The measurement groups of our reports (PS3.16 TID 1410, 1411, 1501): one function, one group.
+
+Every number carries its method as a child: older viewers stumble over numbers without children. Everything a person
+must read stands in a Comment too, because viewers drop concept names, and no viewer drops text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pydicom
+from highdicom import sr
+from numpy.typing import NDArray
+from pydicom.sr.coding import Code
+
+from dicom_node.encoding import codes
+from dicom_node.encoding.contour import outline
+from dicom_node.encoding.identity import InputKey, ResultKind, result_uid, tracking_id, tracking_uid
+from dicom_node.encoding.numbers import percent, percent_text, volume_mm3, volume_text
+from dicom_node.encoding.provenance import algorithm_version
+from dicom_node.encoding.source_planes import SourcePlane
+from dicom_node.errors import Reason
+from inference.anatomy import EarSide, FluidSpace
+from inference.findings import EarFindings, EHRatio, ModelIdentity, QualityCode, QualityFlag, Severity
+
+MeasurementGroup = (
+    sr.PlanarROIMeasurementsAndQualitativeEvaluations
+    | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+    | sr.MeasurementsAndQualitativeEvaluations
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SegmentReference:
+    """One segment of the SEG that goes with the report, and the series that was segmented."""
+
+    segmentation: pydicom.Dataset
+    number: int
+    source_series_uid: str
+
+
+def volume_group(
+    ear: EarFindings, space: FluidSpace, reference: SegmentReference, model: ModelIdentity, key: InputKey
+) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
+    """TID 1411: the volume of one fluid of one ear, tied to its segment by reference and by tracking UID."""
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(key, ear.side, space),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=reference.segmentation.SOPClassUID,
+            sop_instance_uid=reference.segmentation.SOPInstanceUID,
+            segment_number=reference.number,
+            source_series=sr.SourceSeriesForSegmentation(reference.source_series_uid),
+        ),
+        finding_category=codes.BODY_SUBSTANCE,
+        finding_type=codes.FLUID[space],
+        finding_sites=[_inner_ear(ear.side)],
+        algorithm_id=_algorithm(model, key),
+        measurements=[volume_measurement(ear, space)],
+    )
+
+
+def contour_group(
+    ear: EarFindings, plane: SourcePlane, mask: NDArray[np.bool_], ratio: EHRatio, model: ModelIdentity, key: InputKey
+) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
+    """TID 1410: the outline of the total fluid space where it is largest, carrying the whole ear's numbers.
+
+    For viewers that show nothing of a group without coordinates. `mask` is (J, I) on `plane`.
+    """
+    frames = None if plane.frame_number is None else [plane.frame_number]
+    name = f"{tracking_id(ear.side)}, largest slice (numbers are of the whole ear)"
+    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=tracking_uid(key, ear.side, FluidSpace.TOTAL_FLUID_SPACE, "contour"), identifier=name
+        ),
+        referenced_region=sr.ImageRegion(
+            graphic_type=sr.GraphicTypeValues.POLYLINE,
+            graphic_data=outline(mask),
+            source_image=sr.SourceImageForRegion(plane.sop_class_uid, plane.sop_instance_uid, frames),
+        ),
+        finding_category=codes.BODY_SUBSTANCE,
+        finding_type=codes.FLUID[FluidSpace.TOTAL_FLUID_SPACE],
+        finding_sites=[_inner_ear(ear.side)],
+        algorithm_id=_algorithm(model, key),
+        measurements=[_ratio_measurement(codes.EH_RATIO, ratio.value)],
+    )
+
+
+def ear_group(
+    ear: EarFindings, model: ModelIdentity, key: InputKey, unsegmented: Sequence[FluidSpace] = ()
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """TID 1501: one ear's ratio in per cent with its interval and image quality; or that it was not evaluated, and why.
+
+    `unsegmented` are fluids of an evaluated ear without a voxel of their own; their volumes stand here.
+    """
+    evaluations = [_evaluation(codes.EAR_STATUS, codes.EAR_EVALUATED if ear.ratio else codes.EAR_NOT_EVALUATED)]
+    evaluations.append(_evaluation(codes.IMAGE_QUALITY, image_quality(ear)))
+    evaluations += quality_evaluations(ear.quality)
+    measurements = []
+    if ear.ratio is not None:
+        measurements = [
+            _ratio_measurement(codes.EH_RATIO, ear.ratio.value),
+            _ratio_measurement(codes.EH_RATIO_LOW, ear.ratio.low),
+            _ratio_measurement(codes.EH_RATIO_HIGH, ear.ratio.high),
+            *(volume_measurement(ear, space) for space in unsegmented),
+        ]
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(key, ear.side),
+        finding_sites=[_inner_ear(ear.side)],
+        algorithm_id=_algorithm(model, key),
+        measurements=measurements,
+        qualitative_evaluations=evaluations,
+    )
+    return _with_comments(group, [ear_sentence(ear), *(flag.message for flag in ear.quality)])
+
+
+def examination_group(
+    key: InputKey, evaluations: Sequence[sr.QualitativeEvaluation], comments: Sequence[str]
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """TID 1501: what holds for the whole examination: status, reasons, quality, and the research-use text."""
+    identifier = sr.TrackingIdentifier(
+        uid=result_uid(ResultKind.TRACKING, key, "examination"), identifier="Hydrops examination"
+    )
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=identifier, qualitative_evaluations=list(evaluations)
+    )
+    return _with_comments(group, [*comments, codes.RESEARCH_USE_TEXT])
+
+
+def status_evaluation(*, computed: bool) -> sr.QualitativeEvaluation:
+    """Whether the study was computed at all."""
+    return _evaluation(codes.RESULT_STATUS, codes.COMPUTED if computed else codes.NOT_COMPUTED)
+
+
+def reason_evaluations(reasons: Sequence[Reason]) -> list[sr.QualitativeEvaluation]:
+    """Each distinct reason for having no result, coded."""
+    return [_evaluation(codes.NOT_COMPUTED_REASON, codes.reason_code(reason)) for reason in dict.fromkeys(reasons)]
+
+
+def quality_evaluations(flags: Sequence[QualityFlag]) -> list[sr.QualitativeEvaluation]:
+    """Each distinct quality remark, coded; its sentence goes into a comment."""
+    distinct: Sequence[QualityCode] = list(dict.fromkeys(flag.code for flag in flags))
+    return [_evaluation(codes.QUALITY_FLAG, codes.reason_code(code)) for code in distinct]
+
+
+def image_quality(ear: EarFindings) -> Code:
+    """CID 7036 from the flags: a STOP makes images useless for this purpose, a WARN limits them."""
+    severities = {flag.severity for flag in ear.quality}
+    if not ear.evaluated or Severity.STOP in severities:
+        return codes.QUALITY_NON_DIAGNOSTIC
+    return codes.QUALITY_LIMITED if Severity.WARN in severities else codes.QUALITY_GOOD
+
+
+def ear_sentence(ear: EarFindings) -> str:
+    """One ear in one line that survives copying into a dictated report."""
+    name = f"{ear.side.value.capitalize()} ear"
+    if ear.ratio is None:
+        return f"{name}: not evaluated."
+    ratio = ear.ratio
+    return (
+        f"{name}: EH ratio {percent_text(ratio.value)} "
+        f"(95 % interval {percent_text(ratio.low)} to {percent_text(ratio.high)}), "
+        f"total fluid space {volume_text(ratio.total_fluid_mm3)}, endolymph {volume_text(ratio.endolymph_mm3)}."
+    )
+
+
+def volume_measurement(ear: EarFindings, space: FluidSpace) -> sr.Measurement:
+    """TID 300: one volume in mm3 of an evaluated ear."""
+    if ear.ratio is None:
+        raise ValueError(f"{ear.side} ear was not evaluated and has no volume")
+    volumes = {
+        FluidSpace.TOTAL_FLUID_SPACE: ear.ratio.total_fluid_mm3,
+        FluidSpace.ENDOLYMPH: ear.ratio.endolymph_mm3,
+    }
+    return sr.Measurement(
+        name=codes.VOLUME, value=volume_mm3(volumes[space]), unit=codes.MM3, method=codes.PARTIAL_VOLUME_METHOD
+    )
+
+
+def _ratio_measurement(name: Code, ratio: float) -> sr.Measurement:
+    return sr.Measurement(name=name, value=percent(ratio), unit=codes.PERCENT, method=codes.VOLUME_RATIO_METHOD)
+
+
+def _evaluation(name: Code, value: Code) -> sr.QualitativeEvaluation:
+    return sr.QualitativeEvaluation(name=sr.CodedConcept.from_code(name), value=sr.CodedConcept.from_code(value))
+
+
+def _tracking(key: InputKey, side: EarSide, space: FluidSpace | None = None) -> sr.TrackingIdentifier:
+    return sr.TrackingIdentifier(uid=tracking_uid(key, side, space), identifier=tracking_id(side, space))
+
+
+def _inner_ear(side: EarSide) -> sr.FindingSite:
+    return sr.FindingSite(anatomic_location=codes.INNER_EAR, laterality=codes.LATERALITY[side])
+
+
+def _algorithm(model: ModelIdentity, key: InputKey) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(
+        name=model.name,
+        version=algorithm_version(model),
+        family=codes.algorithm_family(model),
+        parameters=[f"sha256={model.sha256}", f"input_digest={key.digest}"],
+    )
+
+
+def _with_comments(
+    group: sr.MeasurementsAndQualitativeEvaluations, comments: Sequence[str]
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    for comment in dict.fromkeys(comments):
+        group[0].ContentSequence.append(
+            sr.TextContentItem(name=codes.COMMENT, value=comment, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+        )
+    return group
