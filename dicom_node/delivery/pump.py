@@ -99,7 +99,12 @@ class _Lane(threading.Thread):
         self._awake = threading.Event()
         self._stopping = threading.Event()
         self._away_until: float | None = None
-        self.broken = False
+        self._left_in_order = False
+
+    @property
+    def broken(self) -> bool:
+        """It ran and ended without having been asked to."""
+        return self.ident is not None and not self.is_alive() and not self._left_in_order
 
     def wake(self) -> None:
         self._awake.set()
@@ -109,11 +114,6 @@ class _Lane(threading.Thread):
         self._awake.set()
 
     def run(self) -> None:
-        self.broken = True  # until we leave in good order
-        self._run()
-        self.broken = False
-
-    def _run(self) -> None:
         while not self._stopping.is_set():
             self._awake.clear()
             try:
@@ -123,6 +123,7 @@ class _Lane(threading.Thread):
                 LOGGER.warning("event=delivery_paused destination=%s reason=%s", self.destination.name, error.orig)
                 pause_s = DATABASE_PAUSE_S
             self._awake.wait(pause_s)
+        self._left_in_order = True
 
     def _send_what_is_due(self) -> None:
         """Send until nothing is due. The outbox is asked anew after each, because a report waits for its SEG."""
