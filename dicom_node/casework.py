@@ -1,0 +1,258 @@
+"""One study's case, from files to finished objects: read, decide, measure, encode, check.
+
+`process` (a folder) and the worker (the spool) do the same work on the same `Case`; only where the files come from
+and where the objects go differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from dicom_node.assembly.classification import SeriesRules
+from dicom_node.assembly.headers import SeriesHeader, group_series, read_series_header
+from dicom_node.assembly.pairing import StudyAssembly, assemble
+from dicom_node.delivery.outbox import OutboxObject
+from dicom_node.encoding.findings_json import findings_document
+from dicom_node.encoding.identity import InputKey
+from dicom_node.encoding.measurement_report import build_measurement_report, build_not_computed_report
+from dicom_node.encoding.part10 import part10_bytes
+from dicom_node.encoding.provenance import ResultOptions
+from dicom_node.encoding.segmentation import build_segmentation
+from dicom_node.encoding.verification import verify_report, verify_segmentation
+from dicom_node.errors import OutputMismatch, Reason, Refusal, RejectedStudy
+from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
+from dicom_node.volumes import load_volume, ordered_frames
+from inference.findings import ModelIdentity, StudyFindings
+from inference.segmentation import FluidSegmenter
+
+META_GROUP_END: Final = 144
+"""Preamble (128), "DICM" (4) and the File Meta group length element (12): PS3.10 7.1."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InstanceFile:
+    """One DICOM file: where it is, the SHA-256 of its data set (File Meta excluded), and its header without pixels."""
+
+    path: Path
+    sha256: str
+    header: pydicom.Dataset
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """(0008,0018)."""
+        return str(self.header.SOPInstanceUID)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaseOptions:
+    """What a site chose that changes results; `digest` of all of it is part of every result's identity."""
+
+    rules: SeriesRules
+    digest: str
+    max_frames_per_series: int = 2000
+    max_series_per_study: int = 200
+    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
+    results: ResultOptions = field(default_factory=ResultOptions)
+    threads: int = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One study: its instances by SOP Instance UID, its series headers by UID, and what was decided about them."""
+
+    study_instance_uid: str
+    files: Mapping[str, InstanceFile]
+    headers: Mapping[str, SeriesHeader]
+    assembly: StudyAssembly
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaseResult:
+    """What a case came to: the objects to send (SEG and SR, or one "not computed" SR) and findings.json.
+
+    `findings` is None and `refusals` is not empty when the study was refused.
+    """
+
+    key: InputKey
+    objects: tuple[OutboxObject, ...]
+    document: Mapping[str, Any]
+    findings: StudyFindings | None
+    refusals: tuple[Refusal, ...] = ()
+
+
+def read_folder(folder: Path) -> dict[str, list[InstanceFile]]:
+    """Every DICOM image file under `folder` by Study Instance UID; whatever is not DICOM is passed over."""
+    studies: dict[str, list[InstanceFile]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        file = read_instance(path)
+        if file is not None:
+            studies.setdefault(str(file.header.StudyInstanceUID), []).append(file)
+    return studies
+
+
+def read_instance(path: Path, sha256: str | None = None) -> InstanceFile | None:
+    """One file's header and digest, or None if it is not a DICOM instance with the three UIDs.
+
+    Pass `sha256` where it is known (the spool): then the pixels are not read at all.
+    """
+    try:
+        if sha256 is None:
+            content = path.read_bytes()
+            header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
+            sha256 = hashlib.sha256(content[_dataset_offset(content) :]).hexdigest()
+        else:
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+    except (InvalidDicomError, EOFError, ValueError, NotImplementedError):
+        return None
+    if not all(header.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")):
+        return None
+    return InstanceFile(path=path, sha256=sha256, header=header)
+
+
+def _dataset_offset(content: bytes) -> int:
+    """Where the data set begins; the File Meta group length (0002,0000) says so."""
+    if content[132:136] == b"\x02\x00\x00\x00":
+        return META_GROUP_END + int.from_bytes(content[140:144], "little")
+    return 0
+
+
+def open_case(study_instance_uid: str, files: Iterable[InstanceFile], options: CaseOptions) -> Case:
+    """The case of one study: duplicates dropped, series read, roles given, the input set chosen or refused."""
+    kept: dict[str, InstanceFile] = {}
+    conflict: Refusal | None = None
+    for file in files:
+        known = kept.setdefault(file.sop_instance_uid, file)
+        if known.sha256 != file.sha256:
+            conflict = Refusal(
+                reason=Reason.CONFLICT,
+                detail=f"SOP Instance UID {file.sop_instance_uid} exists twice with different content: "
+                f"SHA-256 {known.sha256[:12]}... and {file.sha256[:12]}...",
+            )
+    series = group_series([file.header for file in kept.values()])
+    headers = {uid: read_series_header(datasets) for uid, datasets in series.items()}
+    assembly = assemble(
+        list(headers.values()),
+        options.rules,
+        max_frames_per_series=options.max_frames_per_series,
+        max_series_per_study=options.max_series_per_study,
+    )
+    if conflict is not None:
+        assembly = replace(assembly, chosen=None, refusal=conflict)
+    return Case(study_instance_uid=study_instance_uid, files=kept, headers=headers, assembly=assembly)
+
+
+def case_key(case: Case, model: ModelIdentity, options: CaseOptions) -> InputKey:
+    """The identity of the work: the chosen inputs (or, for a refusal, all of the study), the model, the settings."""
+    used = case.assembly.chosen.series.values() if case.assembly.chosen else case.headers.values()
+    uids = [uid for header in used for uid in header.sop_instance_uids]
+    return InputKey(
+        instances=tuple(sorted((uid, case.files[uid].sha256) for uid in uids)),
+        model_sha256=model.sha256,
+        settings_digest=options.digest,
+    )
+
+
+def work_case(
+    case: Case, *, segmenter: FluidSegmenter, options: CaseOptions, step: StepTimer, encoded_at: datetime
+) -> CaseResult:
+    """Compute a case or refuse it; either way with finished, checked objects."""
+    key = case_key(case, segmenter.identity, options)
+    try:
+        findings = measure_case(case, segmenter=segmenter, options=options, step=step)
+        with step("encode and check"):
+            objects = encode_findings(case, findings, key, options, encoded_at)
+    except RejectedStudy as rejection:
+        return refuse_case(
+            case, rejection.refusals, model=segmenter.identity, options=options, step=step, at=encoded_at
+        )
+    except OutputMismatch as mismatch:
+        refusal = Refusal(reason=Reason.OUTPUT_MISMATCH, detail=str(mismatch))
+        return refuse_case(case, (refusal,), model=segmenter.identity, options=options, step=step, at=encoded_at)
+    document = findings_document(case.assembly, findings, key=key, timings_s=step.seconds)
+    return CaseResult(key=key, objects=objects, document=document, findings=findings)
+
+
+def measure_case(case: Case, *, segmenter: FluidSegmenter, options: CaseOptions, step: StepTimer) -> StudyFindings:
+    """Load the chosen series and measure both ears.
+
+    Raises
+    ------
+    RejectedStudy
+        If the assembly refused, a series cannot be loaded, or no ear got a number.
+    """
+    if case.assembly.chosen is None:
+        raise RejectedStudy(case.assembly.refusal or Refusal(reason=Reason.PARTNER_MISSING, detail="no input set"))
+    paths = {uid: file.path for uid, file in case.files.items()}
+    with step("load images"):
+        volumes = {
+            role: load_volume(header, paths, threads=options.threads)
+            for role, header in case.assembly.chosen.series.items()
+        }
+    return measure_study(volumes, segmenter=segmenter, options=options.pipeline, step=step)
+
+
+def encode_findings(
+    case: Case, findings: StudyFindings, key: InputKey, options: CaseOptions, encoded_at: datetime
+) -> tuple[OutboxObject, ...]:
+    """SEG and SR as bytes, each read back and compared with the findings before it is let go."""
+    chosen = case.assembly.chosen
+    assert chosen is not None, "only a case with an input set has findings"
+    source = [case.files[uid].header for uid in dict.fromkeys(f.sop_instance_uid for f in ordered_frames(chosen.mrc))]
+    contrast = [
+        case.files[uid].header
+        for header in chosen.series.values()
+        if header is not chosen.mrc
+        for uid in header.sop_instance_uids
+    ]
+    segmentation = build_segmentation(findings, source, key=key, options=options.results, encoded_at=encoded_at)
+    segmentation_object = _outbox_object("SEG", segmentation)
+    verify_segmentation(segmentation_object.data, findings, source)
+    report = build_measurement_report(
+        findings, source, contrast, segmentation, key=key, options=options.results, encoded_at=encoded_at
+    )
+    report_object = _outbox_object("SR", report)
+    verify_report(report_object.data, findings, source)
+    return (segmentation_object, report_object)
+
+
+def refuse_case(
+    case: Case,
+    refusals: Sequence[Refusal],
+    *,
+    model: ModelIdentity,
+    options: CaseOptions,
+    step: StepTimer,
+    at: datetime,
+) -> CaseResult:
+    """A "not computed" report with the reasons, on the study's own identity."""
+    key = case_key(case, model, options)
+    chosen = case.assembly.chosen
+    first = chosen.mrc.sop_instance_uids[0] if chosen else next(iter(case.files))
+    evidence = [file.header for file in case.files.values()]
+    report = build_not_computed_report(
+        refusals, case.files[first].header, evidence, model=model, key=key, options=options.results, encoded_at=at
+    )
+    document = findings_document(case.assembly, None, key=key, timings_s=step.seconds, refusals=refusals, model=model)
+    return CaseResult(
+        key=key, objects=(_outbox_object("SR", report),), document=document, findings=None, refusals=tuple(refusals)
+    )
+
+
+def _outbox_object(kind: str, dataset: pydicom.Dataset) -> OutboxObject:
+    """One finished result as bytes; from here on only these bytes travel."""
+    return OutboxObject(
+        kind=kind,
+        sop_class_uid=str(dataset.SOPClassUID),
+        sop_instance_uid=str(dataset.SOPInstanceUID),
+        series_instance_uid=str(dataset.SeriesInstanceUID),
+        data=part10_bytes(dataset),
+    )

@@ -1,0 +1,29 @@
+"""Receive only: C-STORE SCP, Orthanc feed, health and wake-up. Pair it with `work`.
+
+hydrops-node listen --config config/node.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dicom_node.cli.service import add_service_arguments, until_told_to_stop
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `listen`."""
+    add_service_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Receive until SIGTERM or Ctrl-C."""
+    from dicom_node.cli.receiving import Receiving
+    from dicom_node.cli.state_folder import only_one, prepare, start_logging
+    from dicom_node.cli.wiring import load_settings
+
+    start_logging(arguments.log_level)
+    loaded = load_settings(Path(arguments.config))
+    with only_one(prepare(loaded.state_dir), "listen"), until_told_to_stop() as stop, Receiving(loaded):
+        stop.wait()
+    return 0

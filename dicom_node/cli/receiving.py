@@ -1,0 +1,180 @@
+"""The receiving side of the node: C-STORE SCP, Orthanc feed, health and wake-up; no torch, no SimpleITK."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import uvicorn
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_node.cli.state_folder import prepare
+from dicom_node.database import open_database
+from dicom_node.delivery.outbox import Outbox
+from dicom_node.errors import ConfigError
+from dicom_node.intake.listener import TRANSFER_SYNTAXES, AllowedPeer, Listener, ListenerOptions
+from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
+from dicom_node.intake.spool import Spool
+from dicom_node.ledger import Ledger, StudyState
+from dicom_node.orthanc_client import OrthancClient
+from dicom_node.settings import LoadedSettings
+from dicom_node.web.health import HealthSnapshot, create_app
+
+log = logging.getLogger(__name__)
+
+DRAIN_S: Final = 30.0
+"""How long live associations may go on after a stop was asked for."""
+
+HEARTBEAT_SUFFIX: Final = ".alive"
+
+
+def open_spool(loaded: LoadedSettings, engine: Engine) -> Spool:
+    """The spool of this node."""
+    return Spool(loaded.state_dir / "spool", engine, min_free_bytes=loaded.settings.listener.min_free_bytes)
+
+
+class Receiving:
+    """Everything that receives, as a context: started inside, drained and stopped at its end."""
+
+    def __init__(self, loaded: LoadedSettings) -> None:
+        self._loaded = loaded
+        self._folder = prepare(loaded.state_dir)
+        self._engine = open_database(loaded.database_url)
+        self._spool = open_spool(loaded, self._engine)
+        self._stop = threading.Event()
+        self._listener = self._make_listener()
+        self._feed = self._make_feed()
+        self._feed_thread: threading.Thread | None = None
+        self._web: uvicorn.Server | None = None
+        self._web_thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self._spool.sweep()
+        if self._listener is not None:
+            self._start_listener(self._listener)
+        if self._feed is not None:
+            self._feed_thread = threading.Thread(target=self._feed.run, args=(self._stop,), name="OrthancFeed")
+            self._feed_thread.start()
+        self._start_web()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._feed is not None:
+            self._feed.wake()
+        if self._listener is not None:
+            self._listener.stop(DRAIN_S)
+        if self._feed_thread is not None:
+            self._feed_thread.join(DRAIN_S)
+        if self._web is not None:
+            self._web.should_exit = True
+        if self._web_thread is not None:
+            self._web_thread.join(DRAIN_S)
+        self._engine.dispose()
+
+    def _make_listener(self) -> Listener | None:
+        settings = self._loaded.settings.listener
+        if not settings.enabled:
+            return None
+        options = ListenerOptions(
+            ae_title=self._loaded.settings.node.ae_title,
+            host=settings.host,
+            port=settings.port,
+            allowed=tuple(AllowedPeer(ae_title=one.ae_title, networks=one.networks) for one in settings.allowed),
+            max_associations=settings.max_associations,
+            max_pdu_bytes=settings.max_pdu_bytes,
+            max_instance_bytes=settings.max_instance_bytes,
+            acse_timeout_s=settings.acse_timeout_s,
+            dimse_timeout_s=settings.dimse_timeout_s,
+            network_timeout_s=settings.network_timeout_s,
+        )
+        return Listener(options, self._spool)
+
+    def _start_listener(self, listener: Listener) -> None:
+        settings = self._loaded.settings.listener
+        if not settings.allowed:
+            log.warning("event=nobody_may_send hint=add a [[listener.allowed]] entry for each sending AE")
+        try:
+            listener.start()
+        except OSError as error:
+            raise ConfigError(
+                f"listener.port: cannot listen on {settings.host}:{settings.port}: {error.strerror}; "
+                "is another node running, or another listener.host needed?"
+            ) from None
+
+    def _make_feed(self) -> OrthancFeed | None:
+        settings = self._loaded.settings.orthanc
+        if not settings.url:
+            return None
+        client = OrthancClient(
+            settings.url,
+            username=settings.username,
+            password=self._loaded.secrets.get("HYDROPS_ORTHANC_PASSWORD", ""),
+            timeout_s=settings.timeout_s,
+        )
+        options = FeedOptions(
+            poll_interval_s=settings.poll_interval_s,
+            reconcile_interval_s=settings.reconcile_interval_s,
+            reconcile_window_h=settings.reconcile_window_h,
+            max_instance_bytes=self._loaded.settings.listener.max_instance_bytes,
+            transfer_syntaxes=frozenset(TRANSFER_SYNTAXES),
+        )
+        return OrthancFeed(client, self._spool, self._engine, options=options)
+
+    def _start_web(self) -> None:
+        settings = self._loaded.settings.web
+        health = NodeState(self._loaded, self._engine, self._spool, self._listener)
+        wake = self._feed.wake if self._feed is not None else lambda: None
+        app = create_app(health, wake, self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""))
+        config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+        self._web = uvicorn.Server(config)
+        self._web_thread = threading.Thread(target=self._web.run, name="Web", daemon=True)
+        self._web_thread.start()
+
+
+class NodeState:
+    """What this node knows of itself, for `GET /health`."""
+
+    def __init__(self, loaded: LoadedSettings, engine: Engine, spool: Spool, listener: Listener | None) -> None:
+        self._loaded = loaded
+        self._engine = engine
+        self._spool = spool
+        self._listener = listener
+        self._ledger = Ledger(engine)
+        self._outbox = Outbox(loaded.state_dir / "outbox", engine)
+
+    def snapshot(self) -> HealthSnapshot:
+        """The state now; a database that does not answer is told, not raised."""
+        queues: dict[str, int] = {}
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+            queues = self._queues()
+            database_ok = True
+        except SQLAlchemyError:
+            database_ok = False
+        return HealthSnapshot(
+            listener_up=None if self._listener is None else self._listener.is_running,
+            database_ok=database_ok,
+            disk_free_bytes=self._spool.free_bytes(),
+            min_free_bytes=self._loaded.settings.listener.min_free_bytes,
+            worker_heartbeat_age_s=heartbeat_age_s(self._loaded.state_dir),
+            queues=queues,
+        )
+
+    def _queues(self) -> dict[str, int]:
+        counts = {f"studies_{state.value}": len(self._ledger.in_state(state)) for state in StudyState}
+        return counts | {f"deliveries_{state.value}": count for state, count in self._outbox.counts().items()}
+
+
+def heartbeat_age_s(folder: Path) -> float | None:
+    """Seconds since the last sign of life of any worker, or None if there never was one."""
+    beats = [path.stat().st_mtime for path in folder.glob(f"*{HEARTBEAT_SUFFIX}")]
+    return time.time() - max(beats) if beats else None

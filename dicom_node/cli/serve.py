@@ -1,0 +1,78 @@
+"""Run the node: receive, compute, deliver, answer health checks.
+
+  hydrops-node serve --config config/node.toml
+
+Receiving runs in this process and answers a C-ECHO within two seconds of the start; computing runs in a child, so
+that nothing a study does to it can touch receiving. A child that dies is started again; work in flight goes on where
+it was. Stop with SIGTERM or Ctrl-C: associations that are open finish first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from dicom_node.cli.service import add_service_arguments, until_told_to_stop
+
+log = logging.getLogger(__name__)
+
+FIRST_RESTART_S: Final = 1.0
+MAX_RESTART_S: Final = 60.0
+HEALTHY_AFTER_S: Final = 60.0
+"""A child that lived this long was not a failed start: the next restart waits for the first delay again."""
+
+WORKER_STOP_S: Final = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serve`."""
+    add_service_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    from dicom_node.cli.receiving import Receiving
+    from dicom_node.cli.state_folder import only_one, prepare, start_logging
+    from dicom_node.cli.wiring import load_settings
+
+    start_logging(arguments.log_level)
+    loaded = load_settings(Path(arguments.config))
+    with only_one(prepare(loaded.state_dir), "listen"), until_told_to_stop() as stop, Receiving(loaded):
+        keeper = threading.Thread(target=_keep_worker, args=(arguments, stop), name="WorkerKeeper")
+        keeper.start()
+        stop.wait()
+        keeper.join()
+    return 0
+
+
+def _keep_worker(arguments: argparse.Namespace, stop: threading.Event) -> None:
+    """Start the worker, and again whenever it dies, until `stop`."""
+    delay_s = FIRST_RESTART_S
+    while not stop.is_set():
+        began = time.monotonic()
+        _run_worker(arguments, stop)
+        if stop.is_set():
+            return
+        delay_s = FIRST_RESTART_S if time.monotonic() - began > HEALTHY_AFTER_S else min(2 * delay_s, MAX_RESTART_S)
+        log.error("event=worker_died restart_in_s=%.0f", delay_s)
+        stop.wait(delay_s)
+
+
+def _run_worker(arguments: argparse.Namespace, stop: threading.Event) -> None:
+    command = [sys.executable, "-m", "dicom_node.cli", "work", "--until-stdin-ends"]
+    command += ["--config", arguments.config, "--log-level", arguments.log_level]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as worker:  # noqa: S603 - our own program, no shell
+        while worker.poll() is None and not stop.wait(0.2):
+            pass
+        if worker.poll() is None:
+            worker.terminate()
+            try:
+                worker.wait(WORKER_STOP_S)
+            except subprocess.TimeoutExpired:
+                worker.kill()

@@ -1,0 +1,51 @@
+"""What the long-running commands share: their options, and how they are told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def add_service_arguments(parser: argparse.ArgumentParser) -> None:
+    """--config and --log-level."""
+    parser.add_argument(
+        "--config", default="config/node.toml", metavar="NODE_TOML", help="configuration (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="how much to say on standard error (default: %(default)s)",
+    )
+
+
+@contextmanager
+def until_told_to_stop(*, stdin_too: bool = False) -> Iterator[threading.Event]:
+    """An event that SIGTERM or Ctrl-C sets; with `stdin_too` also the end of standard input.
+
+    A worker started by `serve` holds the reading end of a pipe: when its parent dies, even by kill -9, the pipe ends.
+    """
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        stop.set()
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    if stdin_too:
+        threading.Thread(target=_wait_for_end_of_input, args=(stop,), name="ParentWatch", daemon=True).start()
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_end_of_input(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop.set()

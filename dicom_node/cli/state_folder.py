@@ -1,0 +1,57 @@
+"""The node's state on disk: one folder, private to its user, and one process of each kind in it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from dicom_node.errors import ConfigError
+
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+def prepare(folder: Path) -> Path:
+    """The state folder, made if needed; readable by its owner only, because it holds patients' images."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"node.state_dir: {folder} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"node.state_dir: {folder} is not writable by user {os.getuid()}")
+    return folder
+
+
+@contextmanager
+def only_one(folder: Path, role: str) -> Iterator[None]:
+    """Hold the lock of `role` while the block runs; the kernel releases it however the process ends.
+
+    Raises
+    ------
+    ConfigError
+        If another process holds it: two receivers, or two workers of one id, on one folder would do work twice.
+    """
+    path = folder / f"{role}.lock"
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"node.state_dir: another process already runs as '{role}' on {folder}; stop it, or give this one "
+                "another node.state_dir (or, for a further worker, another node.worker_id)"
+            ) from None
+        stream.write(f"{os.getpid()}\n")
+        stream.flush()
+        yield
+
+
+def start_logging(level: str) -> None:
+    """One event, one line, to standard error; the network library only speaks up about problems."""
+    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    for name in ("pynetdicom", "pydicom", "urllib3", "highdicom", "dbos"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,116 @@
+"""Show every study and what became of it, or one study with its whole history.
+
+hydrops-node status                     the studies that changed last
+hydrops-node status STUDY_INSTANCE_UID  series roles with reasons, numbers, deliveries, history
+hydrops-node status --json [STUDY]      the same for programs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dicom_node.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from dicom_node.delivery.outbox import Delivery, Outbox
+    from dicom_node.ledger import Ledger, StudyRecord
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `status`."""
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="Study Instance UID; all studies when left out")
+    parser.add_argument("--config", default="config/node.toml", metavar="NODE_TOML", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="how many studies (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the state of the node's studies."""
+    from dicom_node.cli.wiring import load_settings
+    from dicom_node.database import open_database
+    from dicom_node.delivery.outbox import Outbox
+    from dicom_node.ledger import Ledger
+
+    loaded = load_settings(Path(arguments.config))
+    if not loaded.state_dir.is_dir():
+        raise UnusableInput(f"{loaded.state_dir}: no state here yet; has the node run with this configuration?")
+    engine = open_database(loaded.database_url)
+    ledger, outbox = Ledger(engine), Outbox(loaded.state_dir / "outbox", engine)
+    if arguments.study is None:
+        records = ledger.recent(limit=arguments.limit)
+        print(json.dumps([asdict(one) for one in records], indent=2) if arguments.json else _table(records))
+        return 0
+    record = ledger.get(arguments.study)
+    if record is None:
+        raise UnusableInput(f"study {arguments.study}: unknown here; `hydrops-node status` lists what is known")
+    print(_one_as_json(record, ledger, outbox) if arguments.json else "\n".join(_one(record, ledger, outbox)))
+    return 0
+
+
+def _table(records: Sequence[StudyRecord]) -> str:
+    if not records:
+        return "no study has been received yet"
+    rows = [("changed", "state", "study", "step or reason")]
+    rows += [
+        (_time(one.updated_at), one.state.value, one.study_instance_uid, one.step or one.detail or one.reason)
+        for one in records
+    ]
+    widths = [max(len(row[n]) for row in rows) for n in range(3)]
+    return "\n".join("  ".join([*(row[n].ljust(widths[n]) for n in range(3)), row[3]]).rstrip() for row in rows)
+
+
+def _one(record: StudyRecord, ledger: Ledger, outbox: Outbox) -> list[str]:
+    lines = [f"study {record.study_instance_uid}", f"state {record.state} {record.step}".rstrip()]
+    if record.reason or record.detail:
+        lines.append(f"reason {record.reason} {record.detail}".rstrip())
+    lines += ["", "series"]
+    lines += [_series_line(one) for one in record.decisions]
+    lines += ["", "ears"]
+    lines += _ear_lines(record.findings)
+    lines += ["", "deliveries"]
+    lines += [_delivery_line(one) for one in outbox.deliveries(record.study_instance_uid)] or ["  none"]
+    lines += ["", "history"]
+    lines += [
+        f"  {_time(one.at)}  {one.event}  {one.detail}".rstrip() for one in ledger.history(record.study_instance_uid)
+    ]
+    return lines
+
+
+def _series_line(decision: Mapping[str, Any]) -> str:
+    verdict = "used" if decision["used"] else f"left out: {decision['left_out_because'] or 'not needed'}"
+    return f"  {decision['series_instance_uid']}  taken as {decision['role']} because {decision['reason']} ({verdict})"
+
+
+def _ear_lines(findings: Mapping[str, Any] | None) -> list[str]:
+    if not findings or findings.get("status") != "computed":
+        return ["  no numbers"]
+    lines = []
+    for side, ear in findings["ears"].items():
+        ratio = ear["eh_ratio"]
+        if ratio is None or ratio["value"] is None:
+            lines.append(f"  {side}: not evaluated")
+        else:
+            percent = ", ".join(f"{name} {100 * ratio[name]:.1f} %" for name in ("value", "low", "high"))
+            lines.append(f"  {side}: total fluid {ear['total_fluid_mm3']} mm3, EH ratio {percent}")
+    return lines
+
+
+def _delivery_line(one: Delivery) -> str:
+    return f"  {one.kind} to {one.destination}: {one.state}, {one.attempts} attempts. {one.last_detail}".rstrip()
+
+
+def _one_as_json(record: StudyRecord, ledger: Ledger, outbox: Outbox) -> str:
+    document = asdict(record)
+    document["history"] = [asdict(one) for one in ledger.history(record.study_instance_uid)]
+    document["deliveries"] = [asdict(one) for one in outbox.deliveries(record.study_instance_uid)]
+    return json.dumps(document, indent=2)
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,118 @@
+"""Settings to objects: the one place that knows which part gets which value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dicom_node import __version__
+from dicom_node.assembly.site_rules import SeriesRules, read_rules
+from dicom_node.delivery.outcome import Destination
+from dicom_node.errors import ConfigError
+from dicom_node.settings import LoadedSettings, Settings, read_settings
+
+if TYPE_CHECKING:
+    from dicom_node.casework import CaseOptions
+    from inference.segmentation import FluidSegmenter
+
+
+def load_settings(path: Path | None) -> LoadedSettings:
+    """Settings from `path`, or the built-in defaults (no peers, no site rules) when there is none."""
+    if path is not None:
+        return read_settings(path, os.environ)
+    return LoadedSettings(settings=Settings(), config_dir=Path.cwd())
+
+
+def series_rules(loaded: LoadedSettings, *, from_file: bool) -> SeriesRules:
+    """The site's rules, checked against their own examples; without a configuration file there are none.
+
+    Raises
+    ------
+    ConfigError
+        If the rules file is missing or wrong; the message starts with the file.
+    """
+    if not from_file:
+        return read_rules("")
+    path = loaded.config_dir / loaded.settings.assembly.rules_file
+    try:
+        return read_rules(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"assembly.rules_file: {path} cannot be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
+    """What this site chose that changes results, with its digest."""
+    from dicom_node.casework import CaseOptions
+    from dicom_node.encoding.provenance import ResultOptions
+    from dicom_node.pipeline import PipelineOptions
+    from inference.registration import RegistrationOptions
+
+    settings = loaded.settings
+    threads = settings.processing.threads or os.cpu_count() or 1
+    rules = series_rules(loaded, from_file=from_file)
+    return CaseOptions(
+        rules=rules,
+        digest=settings_digest(settings, rules),
+        max_frames_per_series=settings.assembly.max_frames_per_series,
+        max_series_per_study=settings.assembly.max_series_per_study,
+        pipeline=PipelineOptions(
+            registration=RegistrationOptions(
+                max_shift_mm=settings.processing.max_shift_mm,
+                max_rotation_deg=settings.processing.max_rotation_deg,
+                threads=threads,
+            )
+        ),
+        results=ResultOptions(
+            segmentation_series_number=settings.results.segmentation_series_number,
+            report_series_number=settings.results.report_series_number,
+            device_name=settings.results.device_name,
+            device_serial_number=settings.results.device_serial_number,
+        ),
+        threads=threads,
+    )
+
+
+def settings_digest(settings: Settings, rules: SeriesRules) -> str:
+    """SHA-256 over the node's version and everything configured that can change a result."""
+    processing = asdict(settings.processing)
+    for name in ("threads", "timeout_s"):  # how fast, not what
+        del processing[name]
+    parts = {
+        "version": __version__,
+        "processing": processing,
+        "results": asdict(settings.results),
+        "rules": repr(rules),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def make_segmenter() -> FluidSegmenter:
+    """The method that makes the numbers."""
+    from inference.segmentation import ThresholdSegmenter
+
+    return ThresholdSegmenter()
+
+
+def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
+    """Where results go, with the secrets that were found in the environment."""
+    return tuple(
+        Destination(
+            name=one.name,
+            kind=one.kind,
+            host=one.host,
+            port=one.port,
+            called_ae=one.called_ae,
+            calling_ae=loaded.settings.node.ae_title,
+            url=one.url,
+            username=one.username,
+            password=loaded.destination_password(one.name),
+            timeout_s=one.timeout_s,
+        )
+        for one in loaded.settings.destinations
+    )

@@ -1,0 +1,107 @@
+"""Compute and deliver only. Pair it with `listen`.
+
+Takes complete studies from the spool, computes them one at a time and sends the results to every destination.
+
+hydrops-node work --config config/node.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dicom_node.cli.service import add_service_arguments, until_told_to_stop
+
+if TYPE_CHECKING:
+    from dicom_node.delivery.outbox import Outbox
+    from dicom_node.delivery.pump import DeliveryPump
+    from dicom_node.settings import LoadedSettings
+
+HEARTBEAT_S: Final = 2.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `work`."""
+    add_service_arguments(parser)
+    parser.add_argument("--until-stdin-ends", action="store_true", help=argparse.SUPPRESS)  # how `serve` holds it
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Work until SIGTERM, Ctrl-C or (as a child of `serve`) the parent's end."""
+    from dicom_node.cli.state_folder import only_one, prepare, start_logging
+    from dicom_node.cli.wiring import load_settings
+
+    start_logging(arguments.log_level)
+    loaded = load_settings(Path(arguments.config))
+    folder = prepare(loaded.state_dir)
+    worker_id = loaded.settings.node.worker_id
+    with only_one(folder, f"work-{worker_id}"), until_told_to_stop(stdin_too=arguments.until_stdin_ends) as stop:
+        threading.Thread(
+            target=_beat, args=(folder / f"{worker_id}.alive", stop), name="Heartbeat", daemon=True
+        ).start()
+        _work(loaded, stop)
+    return 0
+
+
+def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
+    from dicom_node.cli.receiving import open_spool
+    from dicom_node.cli.wiring import case_options, destinations, make_segmenter
+    from dicom_node.database import open_database
+    from dicom_node.delivery.outbox import Outbox
+    from dicom_node.ledger import Ledger
+    from dicom_node.study_desk import DeskOptions, StudyDesk
+    from dicom_node.workflow import StudyWorker
+
+    engine = open_database(loaded.database_url)
+    outbox = Outbox(loaded.state_dir / "outbox", engine)
+    pump = _pump(loaded, outbox)
+    receivers = destinations(loaded)
+    desk = StudyDesk(
+        spool=open_spool(loaded, engine),
+        ledger=Ledger(engine),
+        outbox=outbox,
+        segmenter=make_segmenter(),
+        case_options=case_options(loaded, from_file=True),
+        options=DeskOptions(
+            quiet_s=loaded.settings.assembly.quiet_s,
+            partner_wait_s=loaded.settings.assembly.partner_wait_s,
+            send_not_computed=loaded.settings.results.send_not_computed,
+            destinations=tuple(one.name for one in receivers),
+        ),
+        clock=time.time,
+        monotonic=time.monotonic,
+        on_published=pump.wake,
+    )
+    worker = StudyWorker(desk, workflow_url=loaded.workflow_url, worker_id=loaded.settings.node.worker_id)
+    pump.start()
+    try:
+        worker.run(stop)
+    finally:
+        pump.stop()
+        engine.dispose()
+
+
+def _pump(loaded: LoadedSettings, outbox: Outbox) -> DeliveryPump:
+    from dicom_node.cli.wiring import destinations
+    from dicom_node.delivery import orthanc_rest, store_scu
+    from dicom_node.delivery.outbox import RetryPolicy
+    from dicom_node.delivery.pump import DeliveryPump
+
+    settings = loaded.settings.delivery
+    policy = RetryPolicy(
+        first_retry_s=settings.first_retry_s,
+        max_retry_s=settings.max_retry_s,
+        give_up_after_s=settings.give_up_after_h * 3600.0,
+    )
+    senders = {"dicom": store_scu.store, "orthanc": orthanc_rest.upload}
+    return DeliveryPump(outbox, destinations(loaded), senders, policy=policy, clock=time.time)
+
+
+def _beat(path: Path, stop: threading.Event) -> None:
+    """A sign of life for `GET /health`, whatever step is running."""
+    while not stop.is_set():
+        path.touch()
+        stop.wait(HEARTBEAT_S)

@@ -1,0 +1,241 @@
+"""The story: volumes in, findings out. One named step per line, no I/O, no DICOM.
+
+    read the contrast -> find both ears -> align every series to the MRC -> bring it onto the ears' grids
+    -> segment the fluid -> measure each ear
+
+What comes before (series to volumes) and after (findings to SEG and SR) is `casework`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from dicom_node.assembly.headers import SeriesRole
+from dicom_node.errors import Reason, Refusal, RejectedStudy
+from inference.anatomy import EarSide
+from inference.contrast import ContrastCoding, hydrops_from_mi2, hydrops_from_ppi_pei, read_signed
+from inference.findings import (
+    Alignment,
+    EarFindings,
+    EarImages,
+    EarROI,
+    QualityFlag,
+    Severity,
+    StudyFindings,
+)
+from inference.geometry import Volume
+from inference.localization import EarSearch, locate_ears
+from inference.quantification import measure_ear
+from inference.registration import RegistrationOptions, align
+from inference.resampling import Interpolation, resample
+from inference.segmentation import FluidSegmenter
+
+Volumes = Mapping[SeriesRole, Volume]
+
+ALIGNMENT_ORDER: Final = (
+    SeriesRole.PEI,
+    SeriesRole.PPI,
+    SeriesRole.HYDROPS,
+    SeriesRole.HYDROPS_MI2,
+    SeriesRole.REAL_IR,
+)
+"""PEI before PPI: cerebrospinal fluid is bright on PEI and steers it; PPI shows perilymph alone and starts from PEI."""
+
+
+SIGNED_ROLES: Final = frozenset({SeriesRole.HYDROPS, SeriesRole.HYDROPS_MI2, SeriesRole.REAL_IR})
+"""Perilymph above zero, endolymph below; PPI and PEI are magnitudes."""
+
+
+class StepTimer:
+    """Names the running step to whoever listens and keeps the seconds each step took."""
+
+    def __init__(self, clock: Callable[[], float], on_step: Callable[[str], None] = lambda _name: None) -> None:
+        self._clock = clock
+        self._on_step = on_step
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time the block as step `name`."""
+        self._on_step(name)
+        begin = self._clock()
+        yield
+        self.seconds[name] = round(self._clock() - begin, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOptions:
+    """What a site may choose about the measurement."""
+
+    registration: RegistrationOptions = field(default_factory=RegistrationOptions)
+
+
+def measure_study(
+    volumes: Volumes, *, segmenter: FluidSegmenter, options: PipelineOptions, step: StepTimer
+) -> StudyFindings:
+    """Both ears' fluid volumes and EH ratios, with the reasons where there is no number.
+
+    Parameters
+    ----------
+    volumes
+        Physical values of the MRC and of one accepted contrast set, each on its own grid.
+
+    Raises
+    ------
+    RejectedStudy
+        If no ear got a number, or a series could not be read or aligned; the refusals say why.
+    """
+    mrc = volumes[SeriesRole.MRC]
+    with step("read contrast"):
+        readable = read_contrast(volumes)
+    with step("find ears"):
+        search = find_ears(mrc, readable)
+    with step("read contrast at the ears"):
+        contrast = read_contrast(volumes, search.rois.values())
+    with step("align series"):
+        alignments = align_series(contrast, mrc, search, options)
+    with step("crop ears"):
+        images = [ear_images(roi, mrc, contrast, alignments) for roi in search.rois.values()]
+    with step("segment fluid"):
+        fluids = segmenter.segment(images)
+    with step("measure"):
+        ears = {seen.roi.side: measure_ear(seen, fluid) for seen, fluid in zip(images, fluids, strict=True)}
+    findings = StudyFindings(
+        ears=with_missing_ears(ears, search),
+        alignments={role.value: alignment for role, alignment in alignments.items()},
+        model=segmenter.identity,
+        quality=search.quality,
+        timings_s=step.seconds,
+    )
+    require_a_number(findings)
+    return findings
+
+
+def read_contrast(volumes: Volumes, ears: Iterable[EarROI] | None = None) -> dict[SeriesRole, Volume]:
+    """The contrast series with signed values restored; magnitude series (PPI, PEI) as they are.
+
+    Before the ears are known (None) a series whose sign is still unsure is left out; afterwards it is refused.
+
+    Raises
+    ------
+    RejectedStudy
+        CONTRAST_CLIPPED or CONTRAST_SIGN, naming the series.
+    """
+    mrc = volumes[SeriesRole.MRC]
+    contrast = {role: volumes[role] for role in ALIGNMENT_ORDER if role in volumes}
+    for role in SIGNED_ROLES & contrast.keys():
+        reading = read_signed(contrast[role], mrc, ears=tuple(ears or ()))
+        if reading.volume is not None:
+            contrast[role] = reading.volume
+        elif ears is None and reading.coding is ContrastCoding.UNSURE:
+            del contrast[role]
+        else:
+            clipped = reading.coding is ContrastCoding.CLIPPED
+            reason = Reason.CONTRAST_CLIPPED if clipped else Reason.CONTRAST_SIGN
+            raise RejectedStudy(Refusal(reason=reason, detail=f"{role}: {reading.reason}"))
+    return contrast
+
+
+def find_ears(mrc: Volume, contrast: Volumes) -> EarSearch:
+    """Both ears' boxes; the contrast is used where the headers put it, before registration."""
+    search = locate_ears(mrc, hydrops_on(mrc, contrast, {}) if contrast else None)
+    if not search.rois:
+        raise RejectedStudy(*_refusals(search.quality, fallback=Reason.EAR_NOT_FOUND))
+    return search
+
+
+def align_series(
+    contrast: Volumes, mrc: Volume, search: EarSearch, options: PipelineOptions
+) -> dict[SeriesRole, Alignment]:
+    """A believed rigid alignment of every contrast series to the MRC.
+
+    Raises
+    ------
+    RejectedStudy
+        REG_POOR, naming the series, if one alignment failed its gate.
+    """
+    alignments: dict[SeriesRole, Alignment] = {}
+    ears = tuple(search.rois.values())
+    for role, moving in contrast.items():
+        start = alignments.get(SeriesRole.PEI)
+        alignments[role] = align(moving, mrc, ears, options=options.registration, start=start)
+        if not alignments[role].accepted:
+            raise RejectedStudy(Refusal(reason=Reason.REG_POOR, detail=f"{role}: {alignments[role].reason}"))
+    return alignments
+
+
+def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> EarImages:
+    """Everything a segmenter needs of one ear, on the ear's crop of the MRC grid."""
+    own = mrc.crop(_first_index(roi, mrc), roi.geometry.shape)
+    ppi = contrast.get(SeriesRole.PPI)
+    return EarImages(
+        roi=roi,
+        mrc=own,
+        hydrops=hydrops_on(own, contrast, alignments),
+        ppi=None if ppi is None else _onto(own, SeriesRole.PPI, ppi, alignments),
+    )
+
+
+def _first_index(roi: EarROI, mrc: Volume) -> tuple[int, int, int]:
+    """Where the ear's box begins on the MRC grid; it lies on whole voxels by construction."""
+    k, j, i = np.rint(mrc.geometry.to_index(roi.geometry.to_lps((0, 0, 0)))).astype(int).tolist()
+    return k, j, i
+
+
+def hydrops_on(mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
+    """Signed HYDROPS on the grid of `mrc`, computed from whatever the accepted set has."""
+    on_grid = {role: _onto(mrc, role, volume, alignments) for role, volume in contrast.items()}
+    if SeriesRole.PPI in on_grid and SeriesRole.PEI in on_grid:
+        return hydrops_from_ppi_pei(on_grid[SeriesRole.PPI], on_grid[SeriesRole.PEI])
+    if SeriesRole.HYDROPS in on_grid:
+        return on_grid[SeriesRole.HYDROPS]
+    if SeriesRole.HYDROPS_MI2 in on_grid:
+        return hydrops_from_mi2(on_grid[SeriesRole.HYDROPS_MI2], mrc)
+    return on_grid[SeriesRole.REAL_IR]
+
+
+def _onto(mrc: Volume, role: SeriesRole, volume: Volume, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
+    """One series on the grid of `mrc`: by its alignment if there is one, by the headers otherwise."""
+    alignment = alignments.get(role)
+    if alignment is None:
+        return resample(volume, mrc.geometry)
+    return resample(
+        volume, mrc.geometry, moving_to_fixed=alignment.moving_to_fixed, interpolation=Interpolation.BSPLINE
+    )
+
+
+def with_missing_ears(ears: Mapping[EarSide, EarFindings], search: EarSearch) -> dict[EarSide, EarFindings]:
+    """Both sides, right first; a side that was not found is "not evaluated", never a zero volume."""
+    return {
+        side: ears.get(side)
+        or EarFindings(
+            side=side,
+            ratio=None,
+            fluid=None,
+            quality=tuple(flag for flag in search.quality if flag.severity is Severity.STOP),
+        )
+        for side in (EarSide.RIGHT, EarSide.LEFT)
+    }
+
+
+def require_a_number(findings: StudyFindings) -> None:
+    """Refuse a study in which neither ear could be measured, with every ear's reason."""
+    if findings.computed:
+        return
+    flags = [flag for ear in findings.ears.values() for flag in ear.quality if flag.severity is Severity.STOP]
+    raise RejectedStudy(*_refusals(flags, fallback=Reason.NO_EAR_MEASURED))
+
+
+def _refusals(
+    flags: Iterable[QualityFlag], *, fallback: Reason
+) -> list[Refusal]:
+    """One refusal per distinct STOP flag, in order; at least one."""
+    found = [
+        Refusal(reason=Reason(flag.code.value), detail=flag.message) for flag in flags if flag.severity is Severity.STOP
+    ]
+    return list(dict.fromkeys(found)) or [Refusal(reason=fallback, detail=fallback.sentence)]

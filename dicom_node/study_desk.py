@@ -1,0 +1,320 @@
+"""The desk between spool and outbox: looks at what arrived, decides, has it computed, hands the objects on.
+
+No engine here: `workflow` makes `compute` durable and queued. Every method may be repeated after a crash: the ledger
+knows what was decided, UIDs follow from the inputs, and the outbox keeps the first bytes of every object.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
+from dicom_node.assembly.pairing import StudyAssembly
+from dicom_node.casework import (
+    Case,
+    CaseOptions,
+    CaseResult,
+    InstanceFile,
+    case_key,
+    open_case,
+    read_instance,
+    refuse_case,
+    work_case,
+)
+from dicom_node.delivery.outbox import Outbox
+from dicom_node.errors import Reason, Refusal
+from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
+from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
+from dicom_node.pipeline import StepTimer
+from inference.segmentation import FluidSegmenter
+
+log = logging.getLogger(__name__)
+
+SETTLE_S: Final = 0.5
+"""A study is not examined while images come faster than this: its headers would be read again for each of them."""
+
+HEADER_CACHE_SIZE: Final = 8192
+"""Some 20 studies' headers, about 400 MB at the very most; typical headers are a tenth of that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeskOptions:
+    """When a study counts as complete, and what becomes of a refusal. Times in seconds."""
+
+    quiet_s: float
+    partner_wait_s: float
+    send_not_computed: bool
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One piece of work, JSON-able: compute this study at this revision, or (with `refusal`) report the refusal.
+
+    `work_id` names inputs, model and settings: the same work has the same id on any day.
+    """
+
+    work_id: str
+    study_instance_uid: str
+    revision: int
+    refusal: tuple[str, str] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for the ledger and the workflow engine."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Work:
+        """The work that `as_json` wrote."""
+        refusal = data["refusal"]
+        return cls(
+            work_id=data["work_id"],
+            study_instance_uid=data["study_instance_uid"],
+            revision=data["revision"],
+            refusal=None if refusal is None else (refusal[0], refusal[1]),
+        )
+
+
+class StudyDesk:
+    """Takes every study from the spool to the outbox. One thread calls `look_round`, one at a time `compute`."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        ledger: Ledger,
+        outbox: Outbox,
+        segmenter: FluidSegmenter,
+        case_options: CaseOptions,
+        options: DeskOptions,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        on_published: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._spool = spool
+        self._ledger = ledger
+        self._outbox = outbox
+        self._segmenter = segmenter
+        self._case_options = case_options
+        self._options = options
+        self._clock = clock
+        self._monotonic = monotonic
+        self._on_published = on_published
+        self._headers: OrderedDict[str, InstanceFile] = OrderedDict()
+
+    def look_round(self) -> list[Work]:
+        """Examine every study that changed or is due; returns the work that this made ready, already in the ledger."""
+        now = self._clock()
+        ready = [self._look_at(activity, now) for activity in self._spool.studies()]
+        return [work for work in ready if work is not None]
+
+    def unfinished(self) -> list[Work]:
+        """Work that was queued or running when the node stopped; to be queued again under the same ids."""
+        records = self._ledger.in_state(StudyState.QUEUED, StudyState.COMPUTING)
+        return [Work.from_json(record.work) for record in records if record.work]
+
+    def _look_at(self, activity: StudyActivity, now: float) -> Work | None:
+        record = self._ledger.get(activity.study_instance_uid)
+        if record is None or record.revision != activity.revision:
+            if now - activity.last_received_at < SETTLE_S:
+                return None
+            self._ledger.arrived(activity.study_instance_uid, revision=activity.revision, at=now)
+        elif not _is_due(record, now):
+            return None
+        return self._examine(activity, now)
+
+    def _examine(self, activity: StudyActivity, now: float) -> Work | None:
+        study = activity.study_instance_uid
+        case = self._open(study)
+        verdict = judge(
+            case.assembly,
+            list(case.headers.values()),
+            self._spool.arrivals(study),
+            now=now,
+            quiet_s=self._options.quiet_s,
+            partner_wait_s=self._options.partner_wait_s,
+        )
+        decisions = decision_rows(case.assembly)
+        log.info("event=study_examined study=%s state=%s evidence=%s", study, verdict.state, verdict.evidence)
+        if verdict.state is CompletenessState.WAITING:
+            reason = verdict.refusal.reason.value if verdict.refusal else "WAITING"
+            self._ledger.waiting(
+                study,
+                reason=reason,
+                detail=verdict.reason,
+                look_again_at=verdict.look_again_at,
+                decisions=decisions,
+                at=now,
+            )
+            return None
+        if verdict.refusal is not None and verdict.refusal.reason is Reason.NO_HYDROPS_STUDY:
+            self._ledger.move(
+                study,
+                StudyEvent.NOT_OURS,
+                at=now,
+                reason=verdict.refusal.reason.value,
+                detail=verdict.refusal.detail,
+                decisions=decisions,
+            )
+            return None
+        return self._queue(case, activity, verdict, decisions, now)
+
+    def _queue(
+        self,
+        case: Case,
+        activity: StudyActivity,
+        verdict: Completeness,
+        decisions: Sequence[Mapping[str, Any]],
+        now: float,
+    ) -> Work | None:
+        """Put the work into the ledger, or recall its outcome if exactly this was done before."""
+        study = activity.study_instance_uid
+        digest = case_key(case, self._segmenter.identity, self._case_options).digest
+        refusal = verdict.refusal
+        work = Work(
+            work_id=digest if refusal is None else f"{digest}-{refusal.reason.value}",
+            study_instance_uid=study,
+            revision=activity.revision,
+            refusal=None if refusal is None else (refusal.reason.value, refusal.detail),
+        )
+        known = self._ledger.finished(work.work_id)
+        if known is not None:
+            self._ledger.move(
+                study,
+                known.event,
+                at=now,
+                work_id=known.work_id,
+                reason=known.reason,
+                detail=known.detail,
+                findings=known.findings,
+                decisions=decisions,
+            )
+            return None
+        self._ledger.move(
+            study,
+            StudyEvent.COMPLETED,
+            at=now,
+            work_id=work.work_id,
+            work=work.as_json(),
+            detail=verdict.reason,
+            decisions=decisions,
+        )
+        return work
+
+    def compute(self, work: Work) -> None:
+        """Do one piece of work and put its objects into the outbox; publish nothing if new images came meanwhile."""
+        study = work.study_instance_uid
+        if self._superseded(work):
+            return
+        self._ledger.move(study, StudyEvent.STARTED, at=self._clock())
+        step = StepTimer(self._monotonic, on_step=lambda name: self._ledger.step(study, name, at=self._clock()))
+        result = self._result(work, step)
+        if self._superseded(work):
+            return
+        self._publish(work, result)
+
+    def fail(self, work: Work, problem: str) -> None:
+        """Record that the node itself failed on this work; the study stays and can be repeated."""
+        record = self._ledger.get(work.study_instance_uid)
+        if record is not None and record.state is StudyState.COMPUTING and record.work_id == work.work_id:
+            now = self._clock()
+            self._ledger.move(work.study_instance_uid, StudyEvent.FAILED, at=now, reason="INTERNAL", detail=problem)
+
+    def _result(self, work: Work, step: StepTimer) -> CaseResult:
+        with step("read headers"):
+            case = self._open(work.study_instance_uid)
+        now = datetime.fromtimestamp(self._clock()).astimezone()
+        if work.refusal is not None:
+            reason, detail = work.refusal
+            return refuse_case(
+                case,
+                (Refusal(reason=Reason(reason), detail=detail),),
+                model=self._segmenter.identity,
+                options=self._case_options,
+                step=step,
+                at=now,
+            )
+        return work_case(case, segmenter=self._segmenter, options=self._case_options, step=step, encoded_at=now)
+
+    def _publish(self, work: Work, result: CaseResult) -> None:
+        study = work.study_instance_uid
+        now = self._clock()
+        if result.findings is not None or self._options.send_not_computed:
+            self._outbox.put(work.work_id, study, result.objects, self._options.destinations, at=now)
+            self._on_published()
+        first = result.refusals[0] if result.refusals else None
+        self._ledger.move(
+            study,
+            StudyEvent.COMPUTED if first is None else StudyEvent.REFUSED,
+            at=now,
+            reason="" if first is None else first.reason.value,
+            detail="" if first is None else first.detail,
+            findings=result.document,
+        )
+        log.info("event=study_finished study=%s reason=%s", study, "" if first is None else first.reason.value)
+
+    def _superseded(self, work: Work) -> bool:
+        """True, and noted, if the study changed since the work was decided, or somebody else finished it."""
+        study = work.study_instance_uid
+        record = self._ledger.get(study)
+        if (
+            record is None
+            or record.work_id != work.work_id
+            or record.state in (StudyState.COMPUTED, StudyState.REFUSED)
+        ):
+            return True
+        now_at = next((a.revision for a in self._spool.studies() if a.study_instance_uid == study), None)
+        if record.state is not StudyState.WAITING and now_at == work.revision:
+            return False
+        if record.state is not StudyState.WAITING:
+            detail = f"revision {work.revision} became {now_at}"
+            self._ledger.move(study, StudyEvent.SUPERSEDED, at=self._clock(), detail=detail)
+        log.info("event=work_superseded study=%s revision=%s now=%s", study, work.revision, now_at)
+        return True
+
+    def _open(self, study_instance_uid: str) -> Case:
+        files = [self._file(instance) for instance in self._spool.instances(study_instance_uid)]
+        return open_case(study_instance_uid, [file for file in files if file is not None], self._case_options)
+
+    def _file(self, instance: SpooledInstance) -> InstanceFile | None:
+        """One instance's header, read once: spool files never change."""
+        name = instance.path.name
+        if name in self._headers:
+            self._headers.move_to_end(name)
+            return self._headers[name]
+        file = read_instance(instance.path, instance.sha256)
+        if file is None:
+            log.error("event=header_unreadable sop=%s", instance.sop_instance_uid)
+            return None
+        self._headers[name] = file
+        if len(self._headers) > HEADER_CACHE_SIZE:
+            self._headers.popitem(last=False)
+        return file
+
+
+def _is_due(record: StudyRecord, now: float) -> bool:
+    if record.state is not StudyState.WAITING:
+        return False
+    return record.look_again_at is None or now >= record.look_again_at
+
+
+def decision_rows(assembly: StudyAssembly) -> list[dict[str, Any]]:
+    """Role, rule and reason of every series, and whether it was used; for ledger, `status` and findings.json."""
+    used = {header.series_instance_uid for header in assembly.chosen.series.values()} if assembly.chosen else set()
+    left_out = {one.series_instance_uid: one.reason for one in assembly.left_out}
+    return [
+        {
+            "series_instance_uid": decision.series_instance_uid,
+            "role": decision.role.value,
+            "rule": decision.rule,
+            "reason": decision.reason,
+            "used": decision.series_instance_uid in used,
+            "left_out_because": left_out.get(decision.series_instance_uid, ""),
+        }
+        for decision in assembly.decisions
+    ]

@@ -1,0 +1,108 @@
+"""Durable steps and queues: the only module that imports the workflow engine (DBOS).
+
+Rules that keep it safe, each paid for once: every process has its own stable executor id (two with the same id run
+the same step twice); the application version is pinned (with another one, work in flight stays untouched for ever);
+arguments and results are JSON, not pickles; every step may run again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import Any, Final
+
+from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
+from dbos._serialization import DBOSPortableJSONSerializer
+
+from dicom_node.errors import TransientError
+from dicom_node.study_desk import StudyDesk, Work
+
+log = logging.getLogger(__name__)
+
+APPLICATION_VERSION: Final = "1"
+"""Raised only when the steps of `process_study` change; work in flight under an older number must be drained first."""
+
+QUEUE: Final = "studies"
+LOOK_ROUND_S: Final = 0.25
+
+
+@DBOS.dbos_class()
+class StudyWorkflow(DBOSConfiguredInstance):
+    """The durable run of one piece of work."""
+
+    def __init__(self, desk: StudyDesk) -> None:
+        super().__init__("node")
+        self._desk = desk
+
+    @DBOS.workflow(name="process_study", max_recovery_attempts=1000)
+    def process_study(self, work: dict[str, Any]) -> None:
+        """Compute and publish one piece of work, or record that the node failed on it."""
+        try:
+            self.compute(work)
+        except Exception as error:  # the one broad net: it records, then lets the error fly
+            self.fail(work, type(error).__name__)
+            raise
+
+    @DBOS.step(
+        name="compute",
+        retries_allowed=True,
+        max_attempts=8,
+        interval_seconds=2.0,
+        backoff_rate=2.0,
+        should_retry=lambda error: isinstance(error, TransientError),
+    )
+    def compute(self, work: dict[str, Any]) -> None:
+        """From spool to outbox; repeating it changes nothing."""
+        self._desk.compute(Work.from_json(work))
+
+    @DBOS.step(name="fail")
+    def fail(self, work: dict[str, Any], problem: str) -> None:
+        """Note the failure in the ledger."""
+        log.error("event=work_failed study=%s problem=%s", work["study_instance_uid"], problem)
+        self._desk.fail(Work.from_json(work), problem)
+
+
+class StudyWorker:
+    """One worker process: looks round for ready studies and computes them one at a time.
+
+    Parameters
+    ----------
+    worker_id
+        Unique among all processes on the same workflow database, and the same after every restart.
+    """
+
+    def __init__(self, desk: StudyDesk, *, workflow_url: str, worker_id: str) -> None:
+        self._desk = desk
+        DBOS(
+            config={
+                "name": "hydrops-node",
+                "system_database_url": workflow_url,
+                "executor_id": worker_id,
+                "application_version": APPLICATION_VERSION,
+                "serializer": DBOSPortableJSONSerializer(),
+                "enable_otlp": False,
+                "log_level": "WARNING",
+            }
+        )
+        self._workflow = StudyWorkflow(desk)
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; work that a dead predecessor left is taken up first."""
+        DBOS.launch()
+        try:
+            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_ROUND_S)
+            self._queue(self._desk.unfinished())
+            log.info("event=worker_ready")
+            while not stop.is_set():
+                self._queue(self._desk.look_round())
+                stop.wait(LOOK_ROUND_S)
+        finally:
+            DBOS.destroy(workflow_completion_timeout_sec=0)
+
+    def _queue(self, ready: Iterable[Work]) -> None:
+        """Queue each piece of work under its own id: queued twice, it runs once."""
+        for work in ready:
+            with SetWorkflowID(f"{work.study_instance_uid}:{work.work_id}:{work.revision}"):
+                DBOS.enqueue_workflow(QUEUE, self._workflow.process_study, work.as_json())
+            log.info("event=study_queued study=%s work=%s", work.study_instance_uid, work.work_id[:12])
