@@ -23,6 +23,9 @@ class HydropsCoding(StrEnum):
 HYDROPS_OFFSET: Final = 2048.0
 """Background level of an offset-coded subtraction: the middle of 12 bits."""
 
+MI2_OFFSET: Final = 400_000.0
+"""The same for the product with the MRC, whose values reach 200 000."""
+
 COIL_RELATIVE_DROP: Final = 0.25
 """Signal lost from the head's surface to its middle with a head coil; sides differ besides (620 against 465 seen)."""
 

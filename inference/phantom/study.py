@@ -14,7 +14,7 @@ from inference.anatomy import EarSide
 from inference.geometry import FloatArray, Volume, VolumeGeometry
 from inference.phantom import imaging, motion
 from inference.phantom.head import EAR_LPS_MM, Head
-from inference.phantom.imaging import HYDROPS_OFFSET, HydropsCoding
+from inference.phantom.imaging import HYDROPS_OFFSET, MI2_OFFSET, HydropsCoding
 from inference.phantom.labyrinth import FluidPoints, fill, individual, place
 from inference.phantom.physics import SEQUENCES, ContrastState, Tissue, signals
 from inference.phantom.scene import Scene, View, fluid_fractions, mixture, view
@@ -25,9 +25,6 @@ ROLES: Final = ("MRC", "PPI", "PEI", "HYDROPS", "HYDROPS_MI2", "REAL_IR")
 
 GAIN: Final = {"MRC": 1000.0, "PPI": 4000.0, "PEI": 4000.0, "REAL_IR": 4000.0}
 """Scanner units per unit of signal; PPI and PEI share one gain, or their difference would mean nothing."""
-
-MI2_STORED_UNIT: Final = 200.0
-"""The product HYDROPS x MRC overflows 16 bits; offset-coded products are raised by so many times HYDROPS_OFFSET."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +215,7 @@ class _Scanner:
             return imaging.coded(self._hydrops(), self._options.hydrops_coding, HYDROPS_OFFSET)
         if role == "HYDROPS_MI2":
             product = self._hydrops() * self._acquire("MRC", self._poses["MRC"])
-            return imaging.coded(product, self._options.hydrops_coding, HYDROPS_OFFSET * MI2_STORED_UNIT)
+            return imaging.coded(product, self._options.hydrops_coding, MI2_OFFSET)
         return self._acquire(role, self._poses[role])
 
     def _hydrops(self) -> FloatImage:
