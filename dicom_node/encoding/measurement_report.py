@@ -56,6 +56,7 @@ def build_measurement_report(
     key: InputKey,
     options: ResultOptions,
     encoded_at: datetime,
+    remarks: Sequence[Refusal] = (),
     predecessor: DocumentReference | None = None,
 ) -> sr.Comprehensive3DSR:
     """The report of a computed study: examination, then per ear its ratio, its two volumes and one contour.
@@ -68,6 +69,8 @@ def build_measurement_report(
         Headers of every other series that went into the numbers; evidence like the source.
     segmentation
         The SEG of the same findings; its segments are referenced by number and tracking UID.
+    remarks
+        What was noticed when the series were chosen (a repeated scan, another frame of reference).
 
     Raises
     ------
@@ -83,7 +86,7 @@ def build_measurement_report(
         examination_group(
             key,
             [status_evaluation(computed=True), *quality_evaluations(findings.quality)],
-            [*(flag.message for flag in findings.quality), *inherited.remarks],
+            [*(flag.message for flag in findings.quality), *_sentences(remarks), *inherited.remarks],
         )
     ]
     for side in (EarSide.RIGHT, EarSide.LEFT):
