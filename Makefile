@@ -1,0 +1,45 @@
+# Everything a person does with this repository. `make` alone lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+bin := .venv/bin
+stamp := .venv/.complete
+workers ?= 2
+
+.PHONY: help setup demo test lint bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+setup: $(stamp) ## install what is missing: system packages (root or sudo) and .venv
+
+$(stamp): pyproject.toml $(wildcard setup/*.sh)
+	@setup/install-system-packages.sh
+	@setup/make-environment.sh
+	@touch $@
+
+demo: $(stamp) ## a synthetic study through a real Orthanc and the node, with the known truth beside the result
+	@$(bin)/python demo/run_demo.py
+
+# One numerical thread each keeps the workers from fighting for the cores.
+test: lint ## style, types, import contracts and every test
+	@echo '== tests'
+	@OMP_NUM_THREADS=1 $(bin)/pytest -n $(workers) --durations=15
+
+lint: $(stamp) ## style, types and import contracts only
+	@echo '== style'
+	@$(bin)/ruff check .
+	@$(bin)/ruff format --check .
+	@echo '== types'
+	@$(bin)/mypy
+	@echo '== import contracts'
+	@$(bin)/lint-imports --no-logo
+
+bench: $(stamp) ## measure speed and memory; prints machine and versions with the figures
+	@$(bin)/python bench/run_bench.py
+
+clean: ## remove .venv, caches and everything the demo wrote
+	@rm -rf .venv .cache build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	    .import_linter_cache .coverage
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
