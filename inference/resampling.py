@@ -18,7 +18,7 @@ from inference.geometry import FloatArray, GeometryError, Volume, VolumeGeometry
 RIGIDITY_TOLERANCE: Final = 1e-6
 """Largest deviation of R @ R.T from the identity: rounding of a composed rotation, not a scaling of the head."""
 
-SUPPORT_MARGIN: Final = 12
+SUPPORT_VOXELS: Final = 12
 """Voxels of the moving grid kept around what the target covers. A cubic B-spline's prefilter decays by 0.27 per
 voxel, so 12 voxels hide the cut below 1e-6; linear and sinc need fewer."""
 
@@ -124,7 +124,8 @@ def resample(
         If `moving_to_fixed` is not rigid.
     """
     fixed_to_moving = np.eye(4) if moving_to_fixed is None else invert_rigid(moving_to_fixed)
-    covered = _part_covered(moving, onto, fixed_to_moving)
+    rim_mm = SUPPORT_VOXELS * float(moving.geometry.spacing_mm.max())
+    covered = part_covering(moving, onto, moving_to_fixed=moving_to_fixed, rim_mm=rim_mm)
     if covered is None:
         return Volume(array=np.full(onto.shape, fill, dtype=np.float32), geometry=onto)
     transform = sitk.AffineTransform(3)
@@ -140,6 +141,26 @@ def resample(
     resampler.SetDefaultPixelValue(fill)
     resampler.SetOutputPixelType(sitk.sitkFloat32)
     return Volume(array=sitk.GetArrayFromImage(resampler.Execute(to_sitk(covered))), geometry=onto)
+
+
+def part_covering(
+    moving: Volume, box: VolumeGeometry, *, moving_to_fixed: NDArray[np.float64] | None = None, rim_mm: float = 0.0
+) -> Volume | None:
+    """The part of `moving` that shows `box`, a grid in the fixed frame, and `rim_mm` around it; None if none does.
+
+    An ear is a hundredth of a head: converting and prefiltering only that part is what keeps resampling fast.
+    """
+    back = np.eye(4) if moving_to_fixed is None else invert_rigid(moving_to_fixed)
+    corners = box.to_lps(np.array(np.meshgrid(*[(0, n - 1) for n in box.shape], indexing="ij")).reshape(3, -1).T)
+    index = moving.geometry.to_index(corners @ back[:3, :3].T + back[:3, 3])
+    rim = rim_mm / moving.geometry.spacing_mm
+    low = np.maximum(np.floor(index.min(axis=0) - rim).astype(int), 0)
+    high = np.minimum(np.ceil(index.max(axis=0) + rim).astype(int) + 1, moving.array.shape)
+    if (high <= low).any():
+        return None
+    k, j, i = (int(n) for n in low)
+    depth, height, width = (int(n) for n in high - low)
+    return moving.crop((k, j, i), (depth, height, width))
 
 
 def coarsen(volume: Volume, spacing_mm: float) -> Volume:
@@ -164,18 +185,3 @@ def coarsen(volume: Volume, spacing_mm: float) -> Volume:
         frame_of_reference_uid=volume.geometry.frame_of_reference_uid,
     )
     return Volume(array=array, geometry=geometry)
-
-
-def _part_covered(moving: Volume, onto: VolumeGeometry, fixed_to_moving: FloatArray) -> Volume | None:
-    """The part of `moving` that `onto` can see, with a margin; None if it sees nothing.
-
-    An ear is a hundredth of a head: converting and prefiltering only that part is what keeps B-splines fast.
-    """
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in onto.shape], indexing="ij")).reshape(3, -1).T
-    seen = moving.geometry.to_index(onto.to_lps(corners) @ fixed_to_moving[:3, :3].T + fixed_to_moving[:3, 3])
-    low = np.maximum(np.floor(seen.min(axis=0)).astype(int) - SUPPORT_MARGIN, 0)
-    high = np.minimum(np.ceil(seen.max(axis=0)).astype(int) + 1 + SUPPORT_MARGIN, moving.array.shape)
-    if (high <= low).any():
-        return None
-    start, shape = (tuple(int(n) for n in low), tuple(int(n) for n in high - low))
-    return moving.crop((start[0], start[1], start[2]), (shape[0], shape[1], shape[2]))

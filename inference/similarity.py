@@ -1,4 +1,4 @@
-"""How well two images of one ear fit, whatever their contrasts: mutual information over a box, at many shifts.
+"""How well two series show the same ear, whatever their contrasts, and how that changes when one is shifted.
 
 Mutual information is what perilymph-only PPI, CSF-rich PEI and signed HYDROPS have in common with an MRC that
 shows all fluid; correlation fails on PPI by up to 10 mm.
@@ -6,12 +6,14 @@ shows all fluid; correlation fails on PPI by up to 10 mm.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.geometry import FloatArray
+from inference.geometry import FloatArray, Volume, VolumeGeometry
+from inference.resampling import coarsen, part_covering, resample
 
 Levels = NDArray[np.intp]
 """Gray levels 0..BINS-1, or `OUTSIDE`."""
@@ -19,30 +21,87 @@ Levels = NDArray[np.intp]
 BINS: Final = 16
 """Gray levels per image: enough for bone, brain, and fluid, few enough that a box of 20 x 20 x 20 fills them."""
 
+OUTSIDE: Final = BINS
+"""Level of voxels outside their series; they never enter a histogram."""
+
 TAIL_PERCENT: Final = 0.3
-"""Share of voxels clipped into the first and the last bin. A labyrinth is 1 % of its box and must stay separate."""
+"""Share of voxels clipped into the first and the last level. A labyrinth is 1 % of its box and must stay separate."""
 
 MIN_OVERLAP: Final = 0.7
 """Part of a box that must lie inside both series for its similarity to mean anything."""
 
-OUTSIDE: Final = BINS
-"""Bin of voxels outside their series; they never enter a histogram."""
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftSearch:
+    """A cube around an ear along LPS, its voxel edge, and how far it is shifted along each axis."""
+
+    box_mm: float
+    step_mm: float
+    reach_mm: float
 
 
-def gray_levels(values: NDArray[np.generic]) -> Levels:
-    """Bin 0..BINS-1 of every value, linear between its tails; NaN (outside the series) becomes `OUTSIDE`."""
-    inside = ~np.isnan(values)
-    levels = np.full(values.shape, OUTSIDE, dtype=np.intp)
-    if not inside.any():
-        return levels
-    low, high = (float(v) for v in np.percentile(values[inside], (TAIL_PERCENT, 100 - TAIL_PERCENT)))
-    scale = BINS / (high - low) if high > low else 0.0
-    levels[inside] = np.clip((values[inside] - low) * scale, 0, BINS - 1)
-    return levels
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Landscape:
+    """Similarity (nats) of one ear for every shift: `values[a, b, c]`, shifts along LPS (z, y, x) around the middle.
+
+    A shift is where in the moving series the ear is looked for, relative to where the transform says it is.
+    """
+
+    values: FloatArray
+    step_mm: float
+
+    @property
+    def unshifted(self) -> float:
+        """The similarity as it is."""
+        return float(self.values[tuple(n // 2 for n in self.values.shape)])
+
+    def best(self, count: int) -> tuple[FloatArray, FloatArray]:
+        """The `count` best shifts, (n, 3) LPS mm, and their similarities (n,), best first."""
+        order = np.argsort(self.values, axis=None, kind="stable")[::-1][:count]
+        index = np.stack(np.unravel_index(order, self.values.shape), axis=-1)
+        middle = (np.array(self.values.shape) - 1) / 2
+        return (index - middle)[:, ::-1] * self.step_mm, self.values.ravel()[order]
+
+    def peak_distance_mm(self) -> float:
+        """How far from the middle the similarity peaks; a parabola along each axis finds parts of a step."""
+        peak = np.array(np.unravel_index(np.argmax(self.values), self.values.shape))
+        offset = peak - (np.array(self.values.shape) - 1) / 2
+        for axis, step in enumerate(np.eye(3, dtype=int)):
+            if 0 < peak[axis] < self.values.shape[axis] - 1:
+                below, top, above = (float(self.values[tuple(at)]) for at in (peak - step, peak, peak + step))
+                bend = below - 2 * top + above
+                offset[axis] += 0.5 * (below - above) / bend if bend < 0 else 0.0
+        return float(np.linalg.norm(offset) * self.step_mm)
+
+    def distinctness(self, beyond_mm: float) -> float:
+        """How far the middle stands out from shifts beyond `beyond_mm`, in their (robust) standard deviations."""
+        offsets = np.moveaxis(np.indices(self.values.shape), 0, -1) - (np.array(self.values.shape) - 1) / 2
+        far = self.values[np.linalg.norm(offsets, axis=-1) * self.step_mm > beyond_mm]
+        level = float(np.median(far))
+        spread = 1.4826 * float(np.median(np.abs(far - level)))
+        return (self.unshifted - level) / spread if spread > 0 else 0.0
+
+
+def landscape(
+    moving: Volume, fixed: Volume, center_mm: FloatArray, moving_to_fixed: FloatArray, search: ShiftSearch
+) -> Landscape:
+    """Similarity of the ear at `center_mm` (LPS of the fixed frame) in both series, around `moving_to_fixed`.
+
+    Zero where less than `MIN_OVERLAP` of the box lies inside both series.
+    """
+    reach, size = round(search.reach_mm / search.step_mm), round(search.box_mm / search.step_mm)
+    box = _cube(center_mm, size, search.step_mm, fixed.geometry.frame_of_reference_uid)
+    wide = box.crop((-reach, -reach, -reach), (size + 2 * reach,) * 3)
+    return Landscape(
+        values=_similarities(
+            _levels(fixed, box, np.eye(4), search.step_mm), _levels(moving, wide, moving_to_fixed, search.step_mm)
+        ),
+        step_mm=search.step_mm,
+    )
 
 
 def mutual_information(joint: Levels) -> float:
-    """Mutual information (nats) of a joint histogram (BINS, BINS) of counts; 0 if it is empty."""
+    """Mutual information (nats, >= 0) of a joint histogram of counts; 0 if it is empty."""
     total = joint.sum()
     if total == 0:
         return 0.0
@@ -52,29 +111,41 @@ def mutual_information(joint: Levels) -> float:
     return float((share[filled] * np.log(share[filled] / independent[filled])).sum())
 
 
-def shift_landscape(fixed: Levels, moving: Levels) -> FloatArray:
-    """Similarity of `fixed` with every sub-box of `moving`.
-
-    Parameters
-    ----------
-    fixed
-        (K, J, I) gray levels of one box.
-    moving
-        (K + 2a, J + 2b, I + 2c) gray levels of the same box with a rim.
-
-    Returns
-    -------
-    NDArray
-        (2a + 1, 2b + 1, 2c + 1) mutual information in nats; the entry in the middle compares the boxes unshifted.
-        0 where less than `MIN_OVERLAP` of the box lies inside both series.
-    """
-    reach = np.array(moving.shape) - np.array(fixed.shape)
+def _similarities(fixed: Levels, moving: Levels) -> FloatArray:
+    """Mutual information of `fixed` (K, J, I) with every sub-box of `moving` (K + 2a, J + 2b, I + 2c)."""
+    counts_along = np.array(moving.shape) - np.array(fixed.shape) + 1
     rows = (fixed * (BINS + 1)).ravel()
-    landscape = np.zeros(tuple(reach + 1))
-    for k, j, i in np.ndindex(landscape.shape):
+    values = np.zeros(tuple(counts_along))
+    for k, j, i in np.ndindex(values.shape):
         window = moving[k : k + fixed.shape[0], j : j + fixed.shape[1], i : i + fixed.shape[2]]
         counts = np.bincount(rows + window.ravel(), minlength=(BINS + 1) ** 2)
         joint = counts.reshape(BINS + 1, BINS + 1)[:BINS, :BINS]
         if joint.sum() >= MIN_OVERLAP * rows.size:
-            landscape[k, j, i] = mutual_information(joint)
-    return landscape
+            values[k, j, i] = mutual_information(joint)
+    return values
+
+
+def _levels(volume: Volume, box: VolumeGeometry, moving_to_fixed: FloatArray, step_mm: float) -> Levels:
+    """Gray levels of `volume` on `box`, averaged to its step, laid out evenly between the tails of their values."""
+    part = part_covering(volume, box, moving_to_fixed=moving_to_fixed, rim_mm=2 * step_mm)
+    levels = np.full(box.shape, OUTSIDE, dtype=np.intp)
+    if part is None:
+        return levels
+    shown = resample(coarsen(part, step_mm), box, moving_to_fixed=moving_to_fixed, fill=np.nan)
+    values = np.asarray(shown.array, dtype=np.float64)
+    inside = np.isfinite(values)
+    if inside.any():
+        low, high = np.percentile(values[inside], (TAIL_PERCENT, 100 - TAIL_PERCENT))
+        scale = BINS / (high - low) if high > low else 0.0
+        levels[inside] = np.clip((values[inside] - low) * scale, 0, BINS - 1)
+    return levels
+
+
+def _cube(center_mm: FloatArray, size: int, step_mm: float, frame_of_reference_uid: str) -> VolumeGeometry:
+    """`size` voxels of `step_mm` along each of LPS (z, y, x), around `center_mm`."""
+    index_to_lps = np.eye(4)
+    index_to_lps[:3, :3] = np.eye(3)[:, ::-1] * step_mm
+    index_to_lps[:3, 3] = np.asarray(center_mm) - (size - 1) * step_mm / 2
+    return VolumeGeometry(
+        shape=(size, size, size), index_to_lps=index_to_lps, frame_of_reference_uid=frame_of_reference_uid
+    )
