@@ -42,7 +42,7 @@ LOADABLE: Final = UNCOMPRESSED | LOSSLESS_COMPRESSED
 PHOTOMETRIC_INTERPRETATIONS: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 
 BITS_ALLOCATED: Final = (8, 16)
-DECODER_ERRORS: Final = (RuntimeError, AttributeError, MemoryError, EOFError, *CONVERSION_ERRORS)
+DECODER_ERRORS: Final = (RuntimeError, AttributeError, MemoryError, *CONVERSION_ERRORS)
 """What pydicom and its decoders raise for forged or broken streams."""
 
 PixelArray = NDArray[np.float32]

@@ -14,13 +14,25 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import Tag
 
 from dicom_node.errors import Reason
 
-CONVERSION_ERRORS = (ValueError, OverflowError, TypeError, KeyError, NotImplementedError, struct.error)
+CONVERSION_ERRORS = (
+    BytesLengthException,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,  # a sequence whose bytes end too early; the file itself has been read before
+    OverflowError,
+    RecursionError,  # sequences nested hundreds deep (B04)
+    TypeError,
+    ValueError,
+    struct.error,
+)
 """What pydicom raises while it turns the bytes of one element into a value."""
 
 SHOWN_CHARACTERS = 40

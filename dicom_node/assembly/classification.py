@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from dicom_node.assembly.geometry import split_stacks
 from dicom_node.assembly.headers import SeriesHeader, SeriesRole
 from dicom_node.assembly.physics import (
     DERIVED_ROLES,
     SUBTRACTION_TYPES,
     PhysicsVerdict,
     acquisition,
+    is_real_part,
     judge_physics,
 )
 from dicom_node.assembly.site_rules import SeriesRules, facts_of, read_rules
@@ -37,6 +39,7 @@ class RoleDecision:
 
 def classify(header: SeriesHeader, rules: SeriesRules) -> RoleDecision:
     """The role of one series on its own; `classify_study` also lets the series of a study explain each other."""
+    header = _meant_part(header)
     verdict = judge_physics(header)
     named = rules.named_role(header)
     decision = _decided_by_physics(header, verdict) or _decided_by_site_rule(header, verdict, rules)
@@ -57,6 +60,12 @@ def classify_study(headers: Sequence[SeriesHeader], rules: SeriesRules) -> tuple
     decisions.update(_inversion_pairs(headers, decisions))
     decisions.update(_by_sources(headers, decisions))
     return tuple(decisions[header.series_instance_uid] for header in headers)
+
+
+def _meant_part(header: SeriesHeader) -> SeriesHeader:
+    """Of a series with several images per position, the real part if there is one: nobody makes it by accident."""
+    parts = split_stacks(header)
+    return next((part for part in parts if is_real_part(part)), parts[0])
 
 
 def _decided_by_physics(header: SeriesHeader, verdict: PhysicsVerdict) -> RoleDecision | None:
