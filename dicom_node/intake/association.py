@@ -14,18 +14,24 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
+
+from dicom_node.intake.wire_check import is_legal_uid
+from dicom_node.intake.wire_status import WireReason
 
 # A command set has a dozen short elements.
 MAX_COMMAND_BYTES = 65536
 # One operation at a time was negotiated; a second may already be on its way when we answer the first.
 MAX_WAITING_MESSAGES = 2
+_COMMAND_END = 3  # message control header: command, last fragment (PS3.8 E.2)
 # What pydicom and pynetdicom raise on a command set that is none.
 _BAD_MESSAGE = (AttributeError, EOFError, LookupError, TypeError, ValueError, struct.error)
 
@@ -130,6 +136,15 @@ class BoundedDimse(DIMSEServiceProvider):
         pair: Any = [context_id, self._bounded(fragment)]  # annotated as a tuple upstream, checked to be a list
         one.presentation_data_value_list = [pair]
         super().receive_primitive(one)
+        if fragment[0] & 3 == _COMMAND_END and self.message is not None:
+            self._disarm_command(self.message.command_set)
+
+    @staticmethod
+    def _disarm_command(command: Dataset) -> None:
+        """Empty a SOP Instance UID that is none: pynetdicom would abort on it, an empty one can be answered."""
+        uid = command.get("AffectedSOPInstanceUID")
+        if uid is not None and not is_legal_uid(str(uid).encode("ascii", "replace")):
+            command.AffectedSOPInstanceUID = ""
 
     def _bounded(self, fragment: bytes) -> bytes:
         """The fragment; only its header byte once the data set has outgrown the bound."""
@@ -177,7 +192,36 @@ class IntakeAssociation(Association):
         finally:
             self._on_end(self)
 
+    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        if isinstance(msg, C_STORE) and msg.MessageID is not None:
+            if msg.Priority is None:
+                msg.Priority = 2  # low; nothing here depends on it, and without it the request would go unanswered
+            context = self._accepted_cx.get(context_id)
+            reason = None if context is None else _refusal_of(msg, str(context.abstract_syntax))
+            if reason is not None:
+                self._answer(msg, context_id, reason)
+                return
+        super()._serve_request(msg, context_id)
+
+    def _answer(self, request: C_STORE, context_id: int, reason: WireReason) -> None:
+        """Refuse a C-STORE that pynetdicom would leave without an answer or abort on."""
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.Status = reason.status
+        response.ErrorComment = str(reason)  # type: ignore[assignment]  # set per instance upstream, declared None
+        log.warning("event=instance_received status=0x%04X outcome=%s", reason.status, reason)
+        self.dimse.send_msg(response, context_id)
+
     def _bind_defaults(self) -> None:
         # Without pynetdicom's own logging handlers: they format every PDU and know patients' names.
         for event in evt._INTERVENTION_EVENTS:
             self.bind(event, evt.get_default_handler(event))
+
+
+def _refusal_of(request: C_STORE, abstract_syntax: str) -> WireReason | None:
+    """Why the command alone cannot be served, or None."""
+    if not request.AffectedSOPInstanceUID or not request.AffectedSOPClassUID:
+        return WireReason.UID_MISSING
+    if request.AffectedSOPClassUID != abstract_syntax:
+        return WireReason.SOP_MISMATCH
+    return WireReason.WIRE_TRUNCATED if request.DataSet is None else None

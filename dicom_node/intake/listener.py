@@ -123,6 +123,11 @@ class Listener:
         return int(self._running().server_address[1])
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._server is not None
+
+    @property
     def live_associations(self) -> int:
         """How many associations are open."""
         return self._running().live_associations
@@ -221,8 +226,6 @@ class Listener:
             raise UnstorableInstance(WireReason.SIZE_LIMIT, f"data set has more than {limit} bytes")
         syntax = str(event.context.transfer_syntax)
         identity = check_dataset(stream.getvalue(), syntax, limits=self._spool.limits)
-        if request.AffectedSOPClassUID != event.context.abstract_syntax:
-            raise UnstorableInstance(WireReason.SOP_MISMATCH, "SOP class is not that of the presentation context")
         check_command(
             identity,
             sop_class_uid=str(request.AffectedSOPClassUID),
