@@ -42,7 +42,7 @@ class Canal:
     end_deg: float
     start_foot_mm: Triple
     end_foot_mm: tuple[Triple, ...]
-    lumen_mm: float = 0.52
+    lumen_mm: float = 0.56
     ampulla_mm: float = 0.95
     duct_mm: float = 0.15
 

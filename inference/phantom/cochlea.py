@@ -27,6 +27,9 @@ REISSNER_RISE_DEG: Final = 118.0
 """Rise of Reissner's membrane at severity 1: the scala vestibuli is then nearly filled (Barath grade II)."""
 
 LAMINA_HALF_MM: Final = 0.08
+NARROWING_PER_RAD: Final = 0.15
+"""The canal narrows mostly in the basal turn: scala tympani 1.00 mm high at its base, 0.71 mm half a turn later."""
+
 HELICOTREMA_RAD: Final = 0.9
 """The lamina ends this far before the apex, where the two scalae meet."""
 
@@ -46,12 +49,12 @@ class Cochlea:
     """Direction of the round window from the axis: lateral, turned this far down."""
     turns: float = 2.6
     core_mm: float = 0.5
-    rise_mm: float = 4.2
-    decay: float = 0.14
-    height_mm: float = 4.2
-    radial_mm: tuple[float, float] = (1.05, 0.55)
+    rise_mm: float = 4.1
+    decay: float = 0.13
+    height_mm: float = 3.8
+    radial_mm: tuple[float, float] = (1.08, 0.6)
     """Half width of the canal away from the axis, base and apex."""
-    axial_mm: tuple[float, float] = (1.02, 0.52)
+    axial_mm: tuple[float, float] = (1.05, 0.58)
     """Half height of the canal along the axis, base and apex."""
 
     @property
@@ -111,12 +114,12 @@ def _section(shape: Cochlea, angle: Tensor, radius: Tensor, height: Tensor) -> C
     """The canal's cross-section at `angle`: an ellipse less the lamina, closed by a round end at the apex."""
     overshoot = (angle - shape.end_rad).clamp(min=0.0)
     angle = angle.clamp(max=shape.end_rad)
-    progress = angle / shape.end_rad
     middle = shape.core_mm + shape.rise_mm * torch.exp(-shape.decay * angle)
     climb = 1.0 - torch.exp(torch.tensor(-0.05 * shape.end_rad))
     level = shape.height_mm * (1.0 - torch.exp(-0.05 * angle)) / climb
-    half_width = shape.radial_mm[0] + (shape.radial_mm[1] - shape.radial_mm[0]) * progress
-    half_height = shape.axial_mm[0] + (shape.axial_mm[1] - shape.axial_mm[0]) * progress
+    narrowing = 1.0 - torch.exp(-NARROWING_PER_RAD * angle)
+    half_width = shape.radial_mm[0] + (shape.radial_mm[1] - shape.radial_mm[0]) * narrowing
+    half_height = shape.axial_mm[0] + (shape.axial_mm[1] - shape.axial_mm[0]) * narrowing
 
     outward, upward, beyond = radius - middle, height - level, overshoot * middle
     scaled = length(torch.stack([outward / half_width, upward / half_height, beyond / half_height]))

@@ -17,8 +17,9 @@ from torch import Tensor
 from inference.phantom.physics import Tissue
 from inference.phantom.shapes import capsule, column, ellipsoid, length, occupancy, smooth_union
 
-EAR_LPS_MM: Final = (39.0, 6.0, -6.0)
-"""Middle of the left vestibule; ears 78 mm apart (72.2 mm between utricles, 80.6 mm between labyrinth centers)."""
+EAR_LPS_MM: Final = (40.0, 6.0, -6.0)
+"""Middle of the left vestibule; 80 mm apart, the centers of the fluid 77 mm (72.2 mm between utricles in one study,
+80.6 mm between labyrinths in another)."""
 
 TISSUES: Final = tuple(Tissue)
 
@@ -114,7 +115,7 @@ class Head:
 
     def _cranial_cavity(self, points: Tensor) -> Tensor:
         """Distance to the inside of the skull: cerebral part, posterior fossa and spinal canal."""
-        upper = _ball(points, (0.0, -4.0, 46.0), (64.0, 80.0, 54.0))
+        upper = _ball(points, (0.0, -4.0, 42.0), (66.0, 80.0, 60.0))
         fossa = _ball(points, (0.0, 38.0, -14.0), (52.0, 40.0, 34.0))
         canal = capsule(points, column((0.0, 24.0, -30.0)), column((0.0, 34.0, -120.0)), 10.0)
         return smooth_union(smooth_union(upper, fossa, 10.0), canal, 6.0)
@@ -122,12 +123,12 @@ class Head:
     def _brain(self, points: Tensor, mirrored: Tensor, cavity: Tensor) -> Iterator[Painting]:
         """CSF up to the bone; brain inside it with sulci, brainstem, cisterns and ventricles."""
         yield Tissue.CSF, cavity
-        sulci = 2.8 * self.folds.at(points).abs() - 0.6
-        yield Tissue.BRAIN, cavity + 2.0
+        sulci = 4.0 * self.folds.at(points).abs() - 0.5
+        yield Tissue.BRAIN, cavity + 1.5
         yield Tissue.CSF, torch.maximum(torch.maximum(sulci, cavity), -(cavity + 9.0))
         yield Tissue.CSF, _ball(points, (0.0, -6.0, 8.0), (16.0, 12.0, 10.0))
         yield Tissue.CSF, _ball(points, (0.0, 8.0, -10.0), (24.0, 14.0, 20.0))
-        yield Tissue.CSF, _ball(mirrored, (22.0, 16.0, -7.0), (10.0, 9.0, 13.0))
+        yield Tissue.CSF, _ball(mirrored, (21.0, 13.5, -7.0), (8.5, 6.0, 11.0))
         yield Tissue.BRAIN, _ball(points, (0.0, 15.0, -10.0), (15.5, 12.5, 17.0))
         yield Tissue.BRAIN, capsule(points, column((0.0, 20.0, -20.0)), column((0.0, 34.0, -120.0)), 7.0, 5.0)
         yield Tissue.CSF, _ball(points, (0.0, 31.0, -10.0), (6.5, 5.0, 11.0))
@@ -150,8 +151,8 @@ class Head:
         local[0] = torch.where(on_right, -local[0], local[0])
         apex, ear_rod = column((-24.0, -16.0, 0.0)), column((0.0, -1.0, 1.0))
         petrous = smooth_union(
-            capsule(local, apex, ear_rod, 6.5, 11.5),
-            capsule(local, ear_rod, column((22.0, 9.0, -4.0)), 11.5, 16.0),
+            capsule(local, apex, ear_rod, 6.5, 10.0),
+            capsule(local, ear_rod, column((22.0, 9.0, -4.0)), 10.0, 15.0),
             5.0,
         )
         yield Tissue.BONE, petrous
@@ -171,12 +172,12 @@ class Head:
 def _internal_auditory_canal(local: Tensor) -> Iterator[Painting]:
     """CSF from the fundus between cochlea and vestibule to the cistern, with four dark nerves."""
     fundus, porus = column((-3.4, -3.0, 1.6)), column((-13.5, 0.2, 2.2))
-    yield Tissue.CSF, capsule(local, fundus, porus, 1.3, 3.0)
-    yield Tissue.CSF, capsule(local, porus, column((-20.0, 3.0, 2.0)), 3.2, 7.0)
+    yield Tissue.CSF, capsule(local, fundus, porus, 1.4, 3.2)
+    yield Tissue.CSF, capsule(local, porus, column((-20.0, 3.0, 2.0)), 3.4, 6.5)
     stem = column((-24.0, 5.0, 1.5))
-    for y, z in ((-0.65, 0.6), (0.65, 0.6), (-0.65, -0.6), (0.65, -0.6)):
+    for y, z in ((-0.9, 0.8), (0.9, 0.8), (-0.9, -0.8), (0.9, -0.8)):
         offset = column((0.0, y, z))
-        yield Tissue.NERVE, capsule(local, fundus + 0.8 * offset, porus + offset, 0.3, 0.45)
+        yield Tissue.NERVE, capsule(local, fundus + 0.7 * offset, porus + offset, 0.22, 0.4)
         yield Tissue.NERVE, capsule(local, porus + offset, stem + 0.8 * offset, 0.45, 0.6)
 
 

@@ -105,7 +105,7 @@ def individual(rng: np.random.Generator) -> Labyrinth:
     """One person's labyrinth: turns, canal radii and lumina vary as published (radii SD 5 %, 2.57 +- 0.1 turns)."""
     spiral = Cochlea(
         turns=float(np.clip(rng.normal(2.6, 0.06), 2.5, 2.75)),
-        height_mm=float(np.clip(rng.normal(4.2, 0.15), 3.9, 4.6)),
+        height_mm=float(np.clip(rng.normal(3.8, 0.12), 3.5, 4.1)),
         start_deg=float(rng.normal(28.0, 3.0)),
     )
     rings = tuple(
