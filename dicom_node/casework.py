@@ -26,9 +26,10 @@ from dicom_node.encoding.identity import InputKey
 from dicom_node.encoding.measurement_report import build_measurement_report, build_not_computed_report
 from dicom_node.encoding.part10 import part10_bytes
 from dicom_node.encoding.provenance import ResultOptions
+from dicom_node.encoding.report_verification import verify_not_computed_report, verify_report
 from dicom_node.encoding.segmentation import build_segmentation
-from dicom_node.encoding.verification import verify_report, verify_segmentation
-from dicom_node.errors import OutputMismatch, Reason, Refusal, RejectedStudy
+from dicom_node.encoding.verification import verify_segmentation
+from dicom_node.errors import OutputMismatch, Reason, Refusal, RejectedStudy, UnusableInput
 from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
 from dicom_node.volumes import load_volume, ordered_frames
 from inference.findings import ModelIdentity, StudyFindings
@@ -217,10 +218,17 @@ def encode_findings(
     segmentation_object = _outbox_object("SEG", segmentation)
     verify_segmentation(segmentation_object.data, findings, source)
     report = build_measurement_report(
-        findings, source, contrast, segmentation, key=key, options=options.results, encoded_at=encoded_at
+        findings,
+        source,
+        contrast,
+        segmentation,
+        key=key,
+        options=options.results,
+        encoded_at=encoded_at,
+        remarks=chosen.warnings,
     )
     report_object = _outbox_object("SR", report)
-    verify_report(report_object.data, findings, source)
+    verify_report(report_object.data, findings, source, contrast, segmentation_object.data)
     return (segmentation_object, report_object)
 
 
@@ -233,18 +241,34 @@ def refuse_case(
     step: StepTimer,
     at: datetime,
 ) -> CaseResult:
-    """A "not computed" report with the reasons, on the study's own identity."""
+    """A "not computed" report with the reasons, on the study's own identity.
+
+    When the study cannot even be named in a report (illegal UIDs), the result has no objects and one reason more.
+    """
     key = case_key(case, model, options)
+    objects: tuple[OutboxObject, ...] = ()
+    try:
+        objects = (_not_computed_object(case, refusals, model=model, key=key, options=options, at=at),)
+    except UnusableInput as problem:
+        refusals = (*refusals, Refusal(reason=Reason.TAG_INVALID, detail=str(problem)))
+    document = findings_document(case.assembly, None, key=key, timings_s=step.seconds, refusals=refusals, model=model)
+    return CaseResult(key=key, objects=objects, document=document, findings=None, refusals=tuple(refusals))
+
+
+def _not_computed_object(
+    case: Case, refusals: Sequence[Refusal], *, model: ModelIdentity, key: InputKey, options: CaseOptions, at: datetime
+) -> OutboxObject:
+    """The "not computed" report as bytes, read back and checked."""
     chosen = case.assembly.chosen
     first = chosen.mrc.sop_instance_uids[0] if chosen else next(iter(case.files))
+    source = case.files[first].header
     evidence = [file.header for file in case.files.values()]
     report = build_not_computed_report(
-        refusals, case.files[first].header, evidence, model=model, key=key, options=options.results, encoded_at=at
+        refusals, source, evidence, model=model, key=key, options=options.results, encoded_at=at
     )
-    document = findings_document(case.assembly, None, key=key, timings_s=step.seconds, refusals=refusals, model=model)
-    return CaseResult(
-        key=key, objects=(_outbox_object("SR", report),), document=document, findings=None, refusals=tuple(refusals)
-    )
+    written = _outbox_object("SR", report)
+    verify_not_computed_report(written.data, refusals, source, evidence)
+    return written
 
 
 def _outbox_object(kind: str, dataset: pydicom.Dataset) -> OutboxObject:

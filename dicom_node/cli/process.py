@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_COMPUTED: Final = 0
 EXIT_REFUSED: Final = 3
+EXIT_UNUSABLE: Final = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     for line in summary_lines(result):
         say(line)
     say(f"written to {arguments.out}")
-    return EXIT_COMPUTED if result.findings is not None else EXIT_REFUSED
+    if result.findings is not None:
+        return EXIT_COMPUTED
+    return EXIT_REFUSED if result.objects else EXIT_UNUSABLE
 
 
 def _one_study(studies: Mapping[str, list[InstanceFile]], wanted: str | None, folder: Path) -> list[InstanceFile]:
