@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -15,16 +12,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from local_orthanc import LocalOrthanc, OrthancMissing
-from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
+from orthanc_parts import dicom_file, mr_series, put, stable_events, storescu, wait_for
 from pydicom.uid import (
     UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     EnhancedSRStorage,
-    ExplicitVRLittleEndian,
-    MRImageStorage,
     SegmentationStorage,
     generate_uid,
 )
@@ -37,64 +31,6 @@ from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancAccessDenied, OrthancClient
 
 pytestmark = [pytest.mark.orthanc]
-
-
-def dicom_file(
-    study: str,
-    series: str,
-    number: int,
-    *,
-    sop_class: UID = MRImageStorage,
-    modality: str = "MR",
-    syntax: UID = ExplicitVRLittleEndian,
-    sop_instance_uid: str | None = None,
-) -> bytes:
-    """A small DICOM file whose pixels depend on `number`."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = sop_instance_uid or generate_uid()
-    meta.TransferSyntaxUID = syntax
-    dataset = Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID = sop_class
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
-    dataset.PatientID, dataset.PatientName, dataset.Modality = "TEST-1", "Test^Phantom", modality
-    dataset.StudyDate, dataset.StudyTime, dataset.AccessionNumber = "20260101", "120000", ""
-    dataset.InstanceNumber = number
-    dataset.Rows = dataset.Columns = 16
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.PixelData = bytes([number % 256, 0]) * 256
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def mr_series(count: int, *, study: str | None = None, **more: Any) -> tuple[str, str, list[bytes]]:
-    """Study UID, series UID and files of one series."""
-    study, series = study or generate_uid(), generate_uid()
-    return study, series, [dicom_file(study, series, number, **more) for number in range(1, count + 1)]
-
-
-def upload(orthanc: LocalOrthanc, files: list[bytes]) -> list[str]:
-    """Orthanc ids of the files put in over REST."""
-    answers = [orthanc.session.post(f"{orthanc.url}/instances", data=one, timeout=20) for one in files]
-    assert {one.status_code for one in answers} <= {200}
-    return [one.json()["ID"] for one in answers]
-
-
-def storescu(orthanc: LocalOrthanc, files: list[bytes], folder: Path) -> None:
-    """Send with DCMTK, as a scanner would."""
-    folder.mkdir()
-    for number, one in enumerate(files):
-        (folder / f"{number}.dcm").write_bytes(one)
-    subprocess.run(
-        ["storescu", "-R", "+sd", "-aet", "SCANNER", "-aec", orthanc.aet, "127.0.0.1", str(orthanc.dicom_port), folder],
-        env={**os.environ, "TCP_NODELAY": "1"},
-        check=True,
-        timeout=60,
-    )
 
 
 class Node:
@@ -151,59 +87,49 @@ def test_a_series_sent_to_orthanc_is_spooled_byte_for_byte(orthanc: LocalOrthanc
 def test_enhanced_mr_is_taken_and_nothing_else_of_the_study(orthanc: LocalOrthanc, node: Node) -> None:
     study, _, enhanced = mr_series(1, sop_class=EnhancedMRImageStorage)
     for sop_class, modality in ((CTImageStorage, "CT"), (SegmentationStorage, "SEG"), (EnhancedSRStorage, "SR")):
-        upload(orthanc, mr_series(2, study=study, sop_class=sop_class, modality=modality)[2])
-    upload(orthanc, enhanced)
+        put(orthanc, mr_series(2, study=study, sop_class=sop_class, modality=modality)[2])
+    put(orthanc, enhanced)
     assert node.feed.poll_once() == 1
     assert node.datasets(study) == sent_datasets(enhanced)
 
 
 def test_results_written_back_start_nothing(orthanc: LocalOrthanc, node: Node) -> None:
     study, _, files = mr_series(2)
-    upload(orthanc, files)
+    put(orthanc, files)
     node.feed.poll_once()
     before = node.spool.studies()
-    upload(orthanc, mr_series(1, study=study, sop_class=SegmentationStorage, modality="SEG")[2])
+    put(orthanc, mr_series(1, study=study, sop_class=SegmentationStorage, modality="SEG")[2])
     assert node.feed.poll_once() + node.feed.reconcile_once() == 0
     assert node.spool.studies() == before
 
 
 def test_a_foreign_object_in_an_mr_series_does_not_count_as_expected(orthanc: LocalOrthanc, node: Node) -> None:
     study, series, files = mr_series(3)
-    upload(orthanc, [*files, dicom_file(study, series, 4, sop_class=UID("1.2.840.10008.5.1.4.1.1.66"))])
-    wait_until_stable(orthanc)
+    put(orthanc, [*files, dicom_file(study, series, 4, sop_class=UID("1.2.840.10008.5.1.4.1.1.66"))])
+    wait_for(lambda: stable_events(orthanc) == 1)
     node.feed.poll_once()
     assert node.spool.arrivals(study)[series].expected == 3
 
 
-def wait_until_stable(orthanc: LocalOrthanc) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if all(one["IsStable"] for one in orthanc.session.get(f"{orthanc.url}/series?expand", timeout=10).json()):
-            return
-        time.sleep(0.1)
-    raise AssertionError("no series became stable")
-
-
 def test_the_count_is_asked_back_only_when_orthanc_has_come_to_rest(orthanc: LocalOrthanc, node: Node) -> None:
     study, series, files = mr_series(5)
-    upload(orthanc, files[:3])
+    put(orthanc, files[:3])
     node.feed.poll_once()
     assert node.spool.arrivals(study)[series].expected is None
-    upload(orthanc, files[3:])
-    wait_until_stable(orthanc)
+    put(orthanc, files[3:])
+    wait_for(lambda: stable_events(orthanc) == 1)
     node.feed.poll_once()
     assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (5, 5)
 
 
 def test_orthanc_killed_before_the_series_is_stable_loses_nothing(orthanc: LocalOrthanc, node: Node) -> None:
     study, series, files = mr_series(8)
-    upload(orthanc, files[:4])
+    put(orthanc, files[:4])
     node.feed.poll_once()
-    upload(orthanc, files[4:])
+    put(orthanc, files[4:])
     orthanc.kill()
     orthanc.start()
-    changes = orthanc.session.get(f"{orthanc.url}/changes", timeout=10).json()["Changes"]
-    assert "StableSeries" not in {one["ChangeType"] for one in changes}  # the event that never comes again
+    assert stable_events(orthanc) == 0  # it lives in memory and never comes again
     node.feed.poll_once()
     assert node.datasets(study) == sent_datasets(files)
     assert node.spool.arrivals(study)[series].expected == 8
@@ -212,17 +138,17 @@ def test_orthanc_killed_before_the_series_is_stable_loses_nothing(orthanc: Local
 def test_a_series_that_came_while_the_node_was_down_is_read_from_the_cursor(
     orthanc: LocalOrthanc, node: Node, tmp_path: Path
 ) -> None:
-    upload(orthanc, mr_series(2)[2])
+    put(orthanc, mr_series(2)[2])
     node.feed.poll_once()
     study, _, files = mr_series(3)
-    upload(orthanc, files)
+    put(orthanc, files)
     assert Node(tmp_path / "node", orthanc).feed.poll_once() == 3
     assert node.datasets(study) == sent_datasets(files)
 
 
 def test_the_look_at_the_start_finds_what_the_change_log_no_longer_tells(orthanc: LocalOrthanc, node: Node) -> None:
     study, _, files = mr_series(3)
-    upload(orthanc, files)
+    put(orthanc, files)
     assert orthanc.session.delete(f"{orthanc.url}/changes", timeout=10).status_code == 200
     assert node.feed.poll_once() == 0
     assert node.feed.reconcile_once() == 3
@@ -230,7 +156,7 @@ def test_the_look_at_the_start_finds_what_the_change_log_no_longer_tells(orthanc
 
 
 def test_the_cursor_survives_a_restart_of_the_node(orthanc: LocalOrthanc, node: Node, tmp_path: Path) -> None:
-    upload(orthanc, mr_series(4)[2])
+    put(orthanc, mr_series(4)[2])
     node.feed.poll_once()
     elsewhere = Node(tmp_path / "empty", orthanc)
     again = OrthancFeed(node.client, elsewhere.spool, node.engine)
@@ -240,35 +166,34 @@ def test_the_cursor_survives_a_restart_of_the_node(orthanc: LocalOrthanc, node: 
 
 @pytest.mark.parametrize("count", [1, 12], ids=["shorter log", "longer log"])
 def test_an_orthanc_begun_anew_is_read_from_its_start(orthanc: LocalOrthanc, node: Node, count: int) -> None:
-    upload(orthanc, mr_series(5)[2])
+    put(orthanc, mr_series(5)[2])
     node.feed.poll_once()
     orthanc.kill()
     shutil.rmtree(orthanc.folder / "db")
     orthanc.start()
     study, _, files = mr_series(count)
-    upload(orthanc, files)
+    put(orthanc, files)
     assert node.feed.poll_once() == count
     assert node.datasets(study) == sent_datasets(files)
 
 
 def test_a_node_that_meets_an_old_archive_does_not_fetch_its_past(tmp_path: Path) -> None:
     with LocalOrthanc(extra={"StableAge": 60}) as orthanc:
-        upload(orthanc, mr_series(2)[2])
+        put(orthanc, mr_series(2)[2])
         time.sleep(2.1)
         node = Node(tmp_path / "node", orthanc, reconcile_window_h=1 / 3600)
         assert node.feed.poll_once() + node.feed.reconcile_once() == 0
-        upload(orthanc, mr_series(3)[2])
+        put(orthanc, mr_series(3)[2])
         assert node.feed.poll_once() == 3
 
 
 def test_a_deleted_study_leaves_a_gap_and_no_error(orthanc: LocalOrthanc, node: Node) -> None:
     study, _, files = mr_series(2)
-    gone = upload(orthanc, mr_series(2)[2])
+    gone = put(orthanc, mr_series(2)[2])[0]["ParentStudy"]
     node.feed.poll_once()
-    parent = orthanc.session.get(f"{orthanc.url}/instances/{gone[0]}/study", timeout=10).json()["ID"]
-    assert orthanc.session.delete(f"{orthanc.url}/studies/{parent}", timeout=10).status_code == 200
+    assert orthanc.session.delete(f"{orthanc.url}/studies/{gone}", timeout=10).status_code == 200
     assert node.feed.poll_once() == 0
-    upload(orthanc, files)
+    put(orthanc, files)
     assert node.feed.poll_once() == 2
     assert node.datasets(study) == sent_datasets(files)
 
@@ -277,8 +202,8 @@ def test_many_changes_are_read_page_by_page(orthanc: LocalOrthanc, tmp_path: Pat
     node = Node(tmp_path / "node", orthanc, page_size=3)
     first, second = mr_series(4), mr_series(5)
     for pair in zip(first[2], second[2], strict=False):  # two series whose images alternate
-        upload(orthanc, list(pair))
-    upload(orthanc, second[2][4:])
+        put(orthanc, list(pair))
+    put(orthanc, second[2][4:])
     assert node.feed.poll_once() == 9
     assert node.feed.poll_once() == 0
 
@@ -289,7 +214,7 @@ def test_a_replaced_image_is_kept_as_a_conflict(tmp_path: Path) -> None:
         study, series, _ = mr_series(0)
         uid = generate_uid()
         for number in (1, 2):
-            upload(orthanc, [dicom_file(study, series, number, sop_instance_uid=uid)])
+            put(orthanc, [dicom_file(study, series, number, sop_instance_uid=uid)])
             assert node.feed.poll_once() == 1
         assert [one.conflict for one in node.spool.instances(study)] == [True, True]
 
@@ -300,7 +225,7 @@ def storage_files(orthanc: LocalOrthanc) -> list[Path]:
 
 def test_a_file_damaged_on_orthancs_disk_is_refused(orthanc: LocalOrthanc, node: Node) -> None:
     study, series, files = mr_series(1)
-    upload(orthanc, files)
+    put(orthanc, files)
     orthanc.kill()  # so that it does not answer from memory
     (path,) = storage_files(orthanc)
     damaged = bytearray(path.read_bytes())
@@ -315,7 +240,7 @@ def test_a_file_damaged_on_orthancs_disk_is_refused(orthanc: LocalOrthanc, node:
 
 def test_a_deflated_image_is_refused_and_its_neighbors_are_taken(orthanc: LocalOrthanc, node: Node) -> None:
     study, series, files = mr_series(2)
-    upload(orthanc, [*files, dicom_file(study, series, 3, syntax=DeflatedExplicitVRLittleEndian)])
+    put(orthanc, [*files, dicom_file(study, series, 3, syntax=DeflatedExplicitVRLittleEndian)])
     assert node.feed.poll_once() == 2
     assert node.datasets(study) == sent_datasets(files)
     assert [refusal.reason for _, refusal in node.refusals] == [Reason.TS_UNSUPPORTED]
@@ -324,14 +249,14 @@ def test_a_deflated_image_is_refused_and_its_neighbors_are_taken(orthanc: LocalO
 
 def test_only_what_the_listener_offers_is_taken(orthanc: LocalOrthanc, tmp_path: Path) -> None:
     node = Node(tmp_path / "node", orthanc, transfer_syntaxes=frozenset({"1.2.840.10008.1.2"}))
-    upload(orthanc, mr_series(1)[2])
+    put(orthanc, mr_series(1)[2])
     assert node.feed.poll_once() == 0
     assert [refusal.reason for _, refusal in node.refusals] == [Reason.TS_UNSUPPORTED]
 
 
 def test_an_image_above_the_size_limit_is_refused_without_reading_it(orthanc: LocalOrthanc, tmp_path: Path) -> None:
     node = Node(tmp_path / "node", orthanc, max_instance_bytes=600)
-    upload(orthanc, mr_series(1)[2])
+    put(orthanc, mr_series(1)[2])
     assert node.feed.poll_once() == 0
     assert [refusal.reason for _, refusal in node.refusals] == [Reason.SIZE_LIMIT]
 
@@ -360,19 +285,12 @@ class running:  # noqa: N801 - reads as a sentence: with running(node)
         assert not self.thread.is_alive()
 
 
-def wait_for(condition: Any, *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 def test_a_wake_up_is_answered_at_once(orthanc: LocalOrthanc, tmp_path: Path) -> None:
     node = Node(tmp_path / "node", orthanc, poll_interval_s=60)
     with running(node):
         wait_for(lambda: node.feed.status().condition is FeedCondition.READING)
         study, _, files = mr_series(2)
-        upload(orthanc, files)
+        put(orthanc, files)
         node.feed.wake()
         wait_for(lambda: len(node.spool.instances(study)) == 2, seconds=5)
 
@@ -384,6 +302,6 @@ def test_the_running_feed_waits_out_a_dead_orthanc(orthanc: LocalOrthanc, node: 
         wait_for(lambda: node.feed.status().condition is FeedCondition.UNREACHABLE)
         orthanc.start()
         study, series, files = mr_series(3)
-        upload(orthanc, files)
+        put(orthanc, files)
         wait_for(lambda: node.spool.arrivals(study).get(series) is not None)
         wait_for(lambda: node.spool.arrivals(study)[series].expected == 3)

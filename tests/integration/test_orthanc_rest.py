@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from local_orthanc import LocalOrthanc, OrthancMissing, free_port
-from pydicom import Dataset, dcmread
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import EnhancedSRStorage, ExplicitVRLittleEndian, generate_uid
+from orthanc_parts import dicom_file
+from pydicom import dcmread
+from pydicom.uid import EnhancedSRStorage, generate_uid
 
 from dicom_node.delivery.orthanc_rest import upload
 from dicom_node.delivery.outcome import Destination, OutcomeKind
@@ -18,20 +18,13 @@ from dicom_node.delivery.outcome import Destination, OutcomeKind
 pytestmark = [pytest.mark.orthanc]
 
 
-def report_file(*, uid: str | None = None, title: str = "Result") -> bytes:
-    """A small structured report as a DICOM file."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = EnhancedSRStorage
-    meta.MediaStorageSOPInstanceUID = uid or generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = Dataset()
-    dataset.file_meta = meta
-    dataset.SOPClassUID, dataset.SOPInstanceUID = EnhancedSRStorage, meta.MediaStorageSOPInstanceUID
-    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = generate_uid(), generate_uid()
-    dataset.PatientID, dataset.Modality, dataset.SeriesDescription = "TEST-1", "SR", title
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+def report_file() -> bytes:
+    """A small object of a class that results have."""
+    return dicom_file(generate_uid(), generate_uid(), sop_class=EnhancedSRStorage, modality="SR")
+
+
+def uid_of(data: bytes) -> str:
+    return str(dcmread(io.BytesIO(data)).SOPInstanceUID)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +49,7 @@ def destination(orthanc: LocalOrthanc, *, password: str | None = None, url: str 
 
 
 def stored_bytes(orthanc: LocalOrthanc, data: bytes) -> bytes:
-    uid = str(dcmread(io.BytesIO(data)).SOPInstanceUID)
-    (found,) = orthanc.session.post(f"{orthanc.url}/tools/lookup", data=uid, timeout=10).json()
+    (found,) = orthanc.session.post(f"{orthanc.url}/tools/lookup", data=uid_of(data), timeout=10).json()
     return orthanc.session.get(f"{orthanc.url}/instances/{found['ID']}/file", timeout=10).content
 
 
@@ -78,13 +70,13 @@ def test_the_same_bytes_again_are_delivered_too(orthanc: LocalOrthanc) -> None:
 def test_other_bytes_under_a_taken_uid_stop_the_delivery(orthanc: LocalOrthanc) -> None:
     first = report_file()
     upload(first, destination(orthanc))
-    other = dcmread(io.BytesIO(first))
-    other.SeriesDescription = "Other result"
-    buffer = io.BytesIO()
-    other.save_as(buffer, enforce_file_format=True)
-    outcome = upload(buffer.getvalue(), destination(orthanc))
+    same_place = dcmread(io.BytesIO(first))
+    same_place.SeriesDescription = "Other result"
+    other = io.BytesIO()
+    same_place.save_as(other, enforce_file_format=True)
+    outcome = upload(other.getvalue(), destination(orthanc))
     assert outcome.kind is OutcomeKind.STOPPED
-    assert f"holds another object with UID {other.SOPInstanceUID}" in outcome.detail
+    assert f"holds another object with UID {uid_of(first)}" in outcome.detail
     assert stored_bytes(orthanc, first) == first
 
 

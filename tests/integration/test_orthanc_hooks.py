@@ -1,0 +1,154 @@
+"""Both hooks inside a real Orthanc: they wake the node, and storing never notices whether the node is there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_orthanc import LocalOrthanc, OrthancMissing, free_port
+from orthanc_parts import get_json, mr_series, put, stable_events, storescu, wait_for
+from pydicom.uid import SegmentationStorage
+
+from dicom_node.database import open_database
+from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
+from dicom_node.intake.spool import Spool
+from dicom_node.orthanc_client import OrthancClient
+
+pytestmark = [pytest.mark.orthanc]
+
+PLUGIN = Path(__file__).resolve().parents[2] / "orthanc_plugin"
+HOOKS = {
+    "lua": {"lua_scripts": [PLUGIN / "route_to_node.lua"]},
+    "python": {"python_script": PLUGIN / "route_to_node.py"},
+}
+TOKEN = "a-token-for-the-test"
+ORTHANC_TIMEOUT_S = 8  # what one call to a node that never answers costs whoever waits for it
+
+
+class WakeServer(ThreadingHTTPServer):
+    """Stands where the node's web server stands and notes (path, token, body); calls `on_call` if there is one."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str | None, bytes]] = []
+        self.on_call: Any = None
+        super().__init__(("127.0.0.1", 0), _WakeHandler)
+
+
+class _WakeHandler(BaseHTTPRequestHandler):
+    server: WakeServer
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.calls.append((self.path, self.headers["X-Hydrops-Token"], body))
+        self.send_response(202)
+        self.end_headers()
+        if self.server.on_call:
+            self.server.on_call()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def wake_server() -> Iterator[WakeServer]:
+    with WakeServer() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def orthanc_with(hook: str, wake_port: int) -> LocalOrthanc:
+    settings = {
+        "StableAge": 1,
+        "HttpTimeout": ORTHANC_TIMEOUT_S,
+        "HydropsNode": {"WakeUrl": f"http://127.0.0.1:{wake_port}/wake/orthanc", "WakeToken": "${HYDROPS_WAKE_TOKEN}"},
+    }
+    try:
+        return LocalOrthanc(extra=settings, environment={"HYDROPS_WAKE_TOKEN": TOKEN}, **HOOKS[hook])  # type: ignore[arg-type]
+    except OrthancMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_stable_mr_series_wakes_the_node_and_says_nothing_about_the_patient(
+    hook: str, wake_server: WakeServer
+) -> None:
+    with orthanc_with(hook, wake_server.server_port) as orthanc:
+        put(orthanc, mr_series(1, modality="SEG", sop_class=SegmentationStorage)[2])
+        series = put(orthanc, mr_series(1)[2])[0]["ParentSeries"]
+        wait_for(lambda: wake_server.calls and stable_events(orthanc) == 2)
+    ((path, token, body),) = wake_server.calls
+    assert (path, token) == ("/wake/orthanc", TOKEN)
+    assert json.loads(body) == {"event": "StableSeries", "series": series}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_hook_brings_a_series_into_the_spool_long_before_the_next_poll(
+    hook: str, wake_server: WakeServer, tmp_path: Path
+) -> None:
+    with orthanc_with(hook, wake_server.server_port) as orthanc:
+        engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+        spool = Spool(tmp_path / "spool", engine)
+        client = OrthancClient(orthanc.url, username=orthanc.username, password=orthanc.password)
+        feed = OrthancFeed(client, spool, engine, options=FeedOptions(poll_interval_s=600))
+        wake_server.on_call = feed.wake
+        stop = threading.Event()
+        thread = threading.Thread(target=feed.run, args=(stop,))
+        thread.start()
+        try:
+            wait_for(lambda: feed.status().condition is FeedCondition.READING)
+            put(orthanc, mr_series(1)[2])
+            wait_for(lambda: spool.studies())
+        finally:
+            stop.set()
+            thread.join(10)
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("hook", HOOKS)
+def test_images_are_stored_while_the_hook_waits_for_a_hung_node(hook: str, tmp_path: Path) -> None:
+    with socket.socket() as hung:  # accepts and never answers
+        hung.bind(("127.0.0.1", 0))
+        hung.listen()
+        hung.settimeout(20)
+        with orthanc_with(hook, hung.getsockname()[1]) as orthanc:
+            put(orthanc, mr_series(1)[2])
+            call, _ = hung.accept()
+            called_at = time.monotonic()
+            storescu(orthanc, mr_series(50)[2], tmp_path / "sent")
+            assert time.monotonic() - called_at < ORTHANC_TIMEOUT_S
+            call.close()
+            assert get_json(orthanc, "/statistics")["CountInstances"] == 51
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_node_that_is_down_is_reported_once_and_nothing_fails(hook: str) -> None:
+    with orthanc_with(hook, free_port()) as orthanc:
+        for _ in range(3):
+            put(orthanc, mr_series(1)[2])
+        wait_for(lambda: stable_events(orthanc) == 3)
+        wait_for(lambda: "Hydrops Node does not answer" in orthanc.log_path.read_text())
+        time.sleep(0.5)  # two more calls would have been refused by now
+        assert orthanc.log_path.read_text().count("Hydrops Node does not answer") == 1
+
+
+def test_the_hooks_use_nothing_but_the_standard_library_and_orthanc() -> None:
+    tree = ast.parse((PLUGIN / "route_to_node.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in imported} - sys.stdlib_module_names == {"orthanc"}
+    lua = re.sub(r"--.*", "", (PLUGIN / "route_to_node.lua").read_text())
+    assert set(re.findall(r"\b(?:os|io)\.\w+", lua)) == {"os.time"}  # runs no program and opens no file
+    assert not re.search(r"\b(?:require|dofile|loadstring|load)\b", lua)
