@@ -12,11 +12,11 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from dicom_node.errors import ConfigError
 
@@ -177,7 +177,12 @@ class LoadedSettings:
 
     def destination_password(self, name: str) -> str:
         """The password of one destination, or an empty string."""
-        return self.secrets.get(f"HYDROPS_DESTINATION_{re.sub('[^A-Z0-9]', '_', name.upper())}_PASSWORD", "")
+        return self.secrets.get(password_variable(name), "")
+
+
+def password_variable(destination: str) -> str:
+    """The environment variable that holds the password of one destination."""
+    return f"HYDROPS_DESTINATION_{re.sub('[^A-Z0-9]', '_', destination.upper())}_PASSWORD"
 
 
 def read_settings(path: Path, environment: Mapping[str, str]) -> LoadedSettings:
@@ -187,35 +192,74 @@ def read_settings(path: Path, environment: Mapping[str, str]) -> LoadedSettings:
     ------
     ConfigError
         If the file cannot be read or any key is unknown, of the wrong type or out of range; the message begins
-        with the file and the key.
+        with the file or the key.
+    """
+    settings = _build(Settings, _read_toml(path), where="")
+    secrets = {name: value for name, value in environment.items() if name.startswith("HYDROPS_")}
+    for problem in _problems(settings, secrets):
+        raise ConfigError(problem)
+    return LoadedSettings(settings=settings, config_dir=path.resolve().parent, secrets=secrets)
+
+
+def find_problems(path: Path, environment: Mapping[str, str]) -> list[str]:
+    """Everything that `read_settings` would refuse, not only the first; empty when it would accept the file.
+
+    Each sentence begins with the file or the key, and says what was expected and what was found.
     """
     try:
+        raw = _read_toml(path)
+    except ConfigError as error:
+        return [str(error)]
+    problems: list[str] = []
+    settings = _build(Settings, _without_bad_values(Settings, raw, where="", problems=problems), where="")
+    return problems + list(_problems(settings, environment))
+
+
+def _read_toml(path: Path) -> Mapping[str, Any]:
+    try:
         with path.open("rb") as stream:
-            raw = tomllib.load(stream)
+            return tomllib.load(stream)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; pass --config PATH or copy config/node.toml there") from None
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
-    settings = _build(Settings, raw, where="")
-    for check in _CHECKS:
-        check(settings)
-    secrets = {name: value for name, value in environment.items() if name.startswith("HYDROPS_")}
-    return LoadedSettings(settings=settings, config_dir=path.resolve().parent, secrets=secrets)
+
+
+def _without_bad_values(kind: type[Any], raw: Mapping[str, Any], *, where: str, problems: list[str]) -> dict[str, Any]:
+    """The part of a table that `_build` accepts; what it does not accept is told in `problems` and left out."""
+    hints = typing.get_type_hints(kind)
+    good: dict[str, Any] = {}
+    for key, value in raw.items():
+        hint = hints.get(key)
+        if isinstance(value, Mapping) and isinstance(hint, type) and is_dataclass(hint):
+            good[key] = _without_bad_values(hint, value, where=_dotted(where, key), problems=problems)
+            continue
+        try:
+            _build_one(kind, key, value, where=where)
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            good[key] = value
+    return good
+
+
+def _build_one(kind: type[Any], key: str, value: Any, *, where: str) -> Any:
+    """The value of one key of a table, or a ConfigError naming the key."""
+    if key not in {f.name for f in fields(kind)}:
+        known = ", ".join(sorted(f.name for f in fields(kind)))
+        raise ConfigError(f"{_dotted(where, key)}: unknown key; known here: {known}")
+    return _value(typing.get_type_hints(kind)[key], value, where=_dotted(where, key))
 
 
 def _build(kind: type[T], raw: Any, *, where: str) -> T:
     """An instance of the dataclass `kind` from a TOML table; `where` is the dotted key for messages."""
     if not isinstance(raw, Mapping):
         raise ConfigError(f"{where or 'file'}: expected a table, found {raw!r}")
-    hints = typing.get_type_hints(kind)
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    for key in raw:
-        if key not in known:
-            raise ConfigError(f"{_dotted(where, key)}: unknown key; known here: {', '.join(sorted(known))}")
-    for name, f in known.items():
-        if name not in raw and f.default is MISSING and f.default_factory is MISSING:
-            raise ConfigError(f"{_dotted(where, name)}: missing; it has no default")
-    return kind(**{key: _value(hints[key], value, where=_dotted(where, key)) for key, value in raw.items()})
+    built = {key: _build_one(kind, key, value, where=where) for key, value in raw.items()}
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in raw and f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{_dotted(where, f.name)}: missing; it has no default")
+    return kind(**built)
 
 
 def _value(hint: Any, raw: Any, *, where: str) -> Any:
@@ -240,70 +284,98 @@ def _dotted(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-def _require(good: bool, key: str, expected: str, found: object) -> None:
-    if not good:
-        raise ConfigError(f"{key}: expected {expected}, found {found!r}")
+# What the checks below call: (is it good?, the key, what was expected, what was found).
+Require = Callable[[bool, str, str, object], None]
+
+
+def _problems(settings: Settings, secrets: Mapping[str, str]) -> Iterator[str]:
+    """One sentence for every value that is of the right type but makes no sense."""
+    found: list[str] = []
+
+    def require(good: bool, key: str, expected: str, value: object) -> None:
+        if not good:
+            found.append(f"{key}: expected {expected}, found {value!r}")
+
+    for check in (_check_node, _check_listener, _check_orthanc, _check_numbers, _check_results, _check_destinations):
+        check(settings, require)
+    _check_web(settings, secrets, require)
+    yield from found
 
 
 def _is_ae_title(text: str) -> bool:
     """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash or control, not only spaces."""
-    return bool(re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", text)) and text == text.strip() and text != ""
+    return bool(re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", text)) and text == text.strip()
 
 
-def _check_node(s: Settings) -> None:
-    _require(
-        _is_ae_title(s.node.ae_title), "node.ae_title", "an AE title of 1 to 16 printable characters", s.node.ae_title
-    )
-    _require(bool(s.node.state_dir), "node.state_dir", "a folder", s.node.state_dir)
-    _require(
-        bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", s.node.worker_id)),
-        "node.worker_id",
-        "1 to 64 letters, digits, '-', '_' or '.'",
-        s.node.worker_id,
-    )
+def _is_name(text: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text))
 
 
-def _check_listener(s: Settings) -> None:
+def _is_long_string(text: str) -> bool:
+    """PS3.5 6.2, VR LO: at most 64 characters, no backslash, no control characters."""
+    return len(text) <= 64 and text.isprintable() and "\\" not in text
+
+
+def _is_http(text: str) -> bool:
+    return bool(re.match(r"https?://[^/\s]", text))
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+_AE_TITLE: Final = "an AE title of 1 to 16 printable characters"
+_NAME: Final = "1 to 64 letters, digits, '-', '_' or '.'"
+_PORT: Final = "1 to 65535"
+
+
+def _check_node(s: Settings, require: Require) -> None:
+    require(_is_ae_title(s.node.ae_title), "node.ae_title", _AE_TITLE, s.node.ae_title)
+    require(bool(s.node.state_dir), "node.state_dir", "a folder", s.node.state_dir)
+    require(_is_name(s.node.worker_id), "node.worker_id", _NAME, s.node.worker_id)
+    require(_is_long_string(s.node.site_name), "node.site_name", "at most 64 characters, no '\\'", s.node.site_name)
+    require(bool(s.assembly.rules_file), "assembly.rules_file", "a file", s.assembly.rules_file)
+
+
+def _check_listener(s: Settings, require: Require) -> None:
     one = s.listener
-    _require(0 < one.port < 65536, "listener.port", "1 to 65535", one.port)
-    _require(1 <= one.max_associations <= 1000, "listener.max_associations", "1 to 1000", one.max_associations)
-    _require(4096 <= one.max_pdu_bytes <= 1048576, "listener.max_pdu_bytes", "4096 to 1048576 bytes", one.max_pdu_bytes)
-    _require(
-        one.max_instance_bytes >= 1048576,
-        "listener.max_instance_bytes",
-        "at least 1048576 bytes",
-        one.max_instance_bytes,
-    )
-    _require(one.min_free_bytes >= 0, "listener.min_free_bytes", "0 or more bytes", one.min_free_bytes)
+    require(bool(one.host), "listener.host", "an address of this machine, or 0.0.0.0 for all", one.host)
+    require(0 < one.port < 65536, "listener.port", _PORT, one.port)
+    require(1 <= one.max_associations <= 1000, "listener.max_associations", "1 to 1000", one.max_associations)
+    require(4096 <= one.max_pdu_bytes <= 1048576, "listener.max_pdu_bytes", "4096 to 1048576 bytes", one.max_pdu_bytes)
+    enough = one.max_instance_bytes >= 1048576
+    require(enough, "listener.max_instance_bytes", "at least 1048576 bytes", one.max_instance_bytes)
+    require(one.min_free_bytes >= 0, "listener.min_free_bytes", "0 or more bytes", one.min_free_bytes)
     for key in ("acse_timeout_s", "dimse_timeout_s", "network_timeout_s"):
-        _require(0 < getattr(one, key) <= 3600, f"listener.{key}", "more than 0 and at most 3600 s", getattr(one, key))
+        _check_timeout(getattr(one, key), f"listener.{key}", require)
     for n, caller in enumerate(one.allowed):
-        _require(
-            _is_ae_title(caller.ae_title),
-            f"listener.allowed[{n}].ae_title",
-            "an AE title of 1 to 16 printable characters",
-            caller.ae_title,
-        )
-        _require(
-            bool(caller.networks), f"listener.allowed[{n}].networks", "at least one network", list(caller.networks)
-        )
+        where = f"listener.allowed[{n}]"
+        require(_is_ae_title(caller.ae_title), f"{where}.ae_title", _AE_TITLE, caller.ae_title)
+        require(bool(caller.networks), f"{where}.networks", "at least one network", list(caller.networks))
         for network in caller.networks:
-            try:
-                ip_network(network)
-            except ValueError:
-                raise ConfigError(
-                    f"listener.allowed[{n}].networks: expected networks like 10.1.2.0/24, found {network!r}"
-                ) from None
+            require(_is_network(network), f"{where}.networks", "networks like 10.1.2.0/24", network)
     titles = [caller.ae_title for caller in one.allowed]
-    _require(len(set(titles)) == len(titles), "listener.allowed", "every AE title once", titles)
+    require(len(set(titles)) == len(titles), "listener.allowed", "every AE title once", titles)
 
 
-def _check_intervals(s: Settings) -> None:
+def _check_timeout(value: float, key: str, require: Require) -> None:
+    require(0 < value <= 3600, key, "more than 0 and at most 3600 s", value)
+
+
+def _check_orthanc(s: Settings, require: Require) -> None:
+    require(not s.orthanc.url or _is_http(s.orthanc.url), "orthanc.url", "http://... or https://...", s.orthanc.url)
+    _check_timeout(s.orthanc.timeout_s, "orthanc.timeout_s", require)
+
+
+def _check_numbers(s: Settings, require: Require) -> None:
     positive: list[tuple[str, float]] = [
         ("orthanc.poll_interval_s", s.orthanc.poll_interval_s),
         ("orthanc.reconcile_interval_s", s.orthanc.reconcile_interval_s),
         ("orthanc.reconcile_window_h", s.orthanc.reconcile_window_h),
-        ("orthanc.timeout_s", s.orthanc.timeout_s),
         ("assembly.quiet_s", s.assembly.quiet_s),
         ("assembly.partner_wait_s", s.assembly.partner_wait_s),
         ("assembly.max_frames_per_series", s.assembly.max_frames_per_series),
@@ -316,39 +388,38 @@ def _check_intervals(s: Settings) -> None:
         ("delivery.give_up_after_h", s.delivery.give_up_after_h),
     ]
     for key, value in positive:
-        _require(value > 0, key, "more than 0", value)
-    _require(s.processing.threads >= 0, "processing.threads", "0 (all cores) or more", s.processing.threads)
-    _require(0 < s.web.port < 65536, "web.port", "1 to 65535", s.web.port)
+        require(0 < value < float("inf"), key, "a finite number above 0", value)
+    require(s.processing.threads >= 0, "processing.threads", "0 (all cores) or more", s.processing.threads)
+    first, cap = s.delivery.first_retry_s, s.delivery.max_retry_s
+    require(not first > cap, "delivery.max_retry_s", f"at least delivery.first_retry_s ({first:g} s)", cap)
+
+
+def _check_results(s: Settings, require: Require) -> None:
     for key in ("segmentation_series_number", "report_series_number"):
         number = getattr(s.results, key)
-        _require(0 < number < 2**31, f"results.{key}", "a positive integer string", number)
+        require(0 < number < 2**31, f"results.{key}", "a number from 1 to 2147483647", number)
+    for key in ("device_name", "device_serial_number"):
+        text = getattr(s.results, key)
+        require(bool(text) and _is_long_string(text), f"results.{key}", "1 to 64 characters, no '\\'", text)
 
 
-def _check_destinations(s: Settings) -> None:
+def _check_destinations(s: Settings, require: Require) -> None:
     names = [one.name for one in s.destinations]
-    _require(len(set(names)) == len(names), "destinations", "every name once", names)
+    require(len(set(names)) == len(names), "destinations", "every name once", names)
     for n, one in enumerate(s.destinations):
         where = f"destinations[{n}]"
-        _require(
-            bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", one.name)),
-            f"{where}.name",
-            "1 to 64 letters, digits, '-', '_' or '.'",
-            one.name,
-        )
-        _require(one.kind in ("dicom", "orthanc"), f"{where}.kind", '"dicom" or "orthanc"', one.kind)
+        require(_is_name(one.name), f"{where}.name", _NAME, one.name)
+        require(one.kind in ("dicom", "orthanc"), f"{where}.kind", '"dicom" or "orthanc"', one.kind)
+        _check_timeout(one.timeout_s, f"{where}.timeout_s", require)
         if one.kind == "dicom":
-            _require(bool(one.host), f"{where}.host", "a host name or address", one.host)
-            _require(0 < one.port < 65536, f"{where}.port", "1 to 65535", one.port)
-            _require(
-                _is_ae_title(one.called_ae),
-                f"{where}.called_ae",
-                "an AE title of 1 to 16 printable characters",
-                one.called_ae,
-            )
-        else:
-            _require(bool(re.match(r"https?://", one.url)), f"{where}.url", "http://... or https://...", one.url)
-    if s.orthanc.url:
-        _require(bool(re.match(r"https?://", s.orthanc.url)), "orthanc.url", "http://... or https://...", s.orthanc.url)
+            require(bool(one.host), f"{where}.host", "a host name or address", one.host)
+            require(0 < one.port < 65536, f"{where}.port", _PORT, one.port)
+            require(_is_ae_title(one.called_ae), f"{where}.called_ae", _AE_TITLE, one.called_ae)
+        elif one.kind == "orthanc":
+            require(_is_http(one.url), f"{where}.url", "http://... or https://...", one.url)
 
 
-_CHECKS: tuple[Callable[[Settings], None], ...] = (_check_node, _check_listener, _check_intervals, _check_destinations)
+def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> None:
+    require(0 < s.web.port < 65536, "web.port", _PORT, s.web.port)
+    guarded = s.web.host in ("127.0.0.1", "::1", "localhost") or bool(secrets.get("HYDROPS_WAKE_TOKEN"))
+    require(guarded, "web.host", "127.0.0.1, or HYDROPS_WAKE_TOKEN set so that not everybody can wake us", s.web.host)

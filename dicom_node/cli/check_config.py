@@ -1,0 +1,65 @@
+"""Check the configuration without starting anything.
+
+  hydrops-node check-config --config config/node.toml
+
+Prints OK, or everything that is wrong: the key, what was expected and what was found. Looks at the site's series
+rules and at whether needed secrets are set, too. Exit status: 0 OK, 2 something is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dicom_node.settings import LoadedSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `hydrops-node check-config`."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path("config/node.toml"),
+        metavar="PATH",
+        help="the file to check (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Collect every problem and print it."""
+    import os
+
+    from dicom_node.settings import find_problems, read_settings
+
+    path: Path = arguments.config
+    problems = find_problems(path, os.environ)
+    if not problems:
+        problems = list(_beyond_the_file(read_settings(path, os.environ), os.environ))
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"{path}: {len(problems)} to correct; every key is explained in docs/configuration.md")
+        return 2
+    print(f"{path}: OK")
+    return 0
+
+
+def _beyond_the_file(loaded: LoadedSettings, environment: Mapping[str, str]) -> Iterator[str]:
+    """What only shows once the file itself is right: the rules it names, and secrets it makes necessary."""
+    from dicom_node.cli.wiring import series_rules
+    from dicom_node.errors import ConfigError
+    from dicom_node.settings import password_variable
+
+    try:
+        series_rules(loaded, from_file=True)
+    except ConfigError as error:
+        yield str(error)
+    settings = loaded.settings
+    if settings.orthanc.username and not environment.get("HYDROPS_ORTHANC_PASSWORD"):
+        yield "orthanc.username: is set, but HYDROPS_ORTHANC_PASSWORD is not; set it in the environment"
+    for one in settings.destinations:
+        if one.username and not loaded.destination_password(one.name):
+            yield f"destinations: {one.name!r} has a username but no password; set {password_variable(one.name)}"

@@ -1,0 +1,61 @@
+"""`hydrops-node check-config`, run as an operator runs it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dicom_node.cli import main
+
+CONFIG = Path(__file__).parents[3] / "config"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    for name in ("node.toml", "series_rules.toml"):
+        shutil.copy(CONFIG / name, tmp_path)
+    return tmp_path / "node.toml"
+
+
+def test_the_configuration_that_we_ship_is_ok(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--config", str(config)]) == 0
+    assert capsys.readouterr().out == f"{config}: OK\n"
+
+
+def test_every_problem_is_printed_with_its_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = config.read_text(encoding="utf-8").replace("port = 11112", "port = 0").replace("quiet_s =", "quiet =")
+    config.write_text(text, encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:-1]] == ["assembly.quiet", "listener.port"]
+    assert "2 to correct" in lines[-1]
+
+
+def test_a_missing_file_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "no such file" in capsys.readouterr().out
+
+
+def test_a_missing_rules_file_is_a_problem(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config.parent / "series_rules.toml").unlink()
+    assert main(["check-config", "--config", str(config)]) == 2
+    assert "assembly.rules_file" in capsys.readouterr().out
+
+
+def test_a_user_without_a_password_is_a_problem(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = config.read_text(encoding="utf-8").replace('url = ""\n', 'url = "http://127.0.0.1:8042"\n', 1)
+    text = text.replace('username = ""', 'username = "node"', 1)
+    text += '[[destinations]]\nname = "main-pacs"\nkind = "orthanc"\nurl = "http://h"\nusername = "node"\n'
+    config.write_text(text, encoding="utf-8")
+    monkeypatch.delenv("HYDROPS_ORTHANC_PASSWORD", raising=False)
+    assert main(["check-config", "--config", str(config)]) == 2
+    output = capsys.readouterr().out
+    assert "HYDROPS_ORTHANC_PASSWORD" in output
+    assert "HYDROPS_DESTINATION_MAIN_PACS_PASSWORD" in output
+    monkeypatch.setenv("HYDROPS_ORTHANC_PASSWORD", "x")
+    monkeypatch.setenv("HYDROPS_DESTINATION_MAIN_PACS_PASSWORD", "y")
+    assert main(["check-config", "--config", str(config)]) == 0
