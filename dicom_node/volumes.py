@@ -6,6 +6,7 @@ are sorted along the normal (row x column direction), so k grows along the norma
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames, parse_fragments
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.utils import pixel_array
@@ -28,17 +30,21 @@ from inference.geometry import Volume, VolumeGeometry
 
 UNCOMPRESSED: Final = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
 """Implicit and explicit little endian, explicit big endian."""
-LOSSLESS_COMPRESSED: Final = frozenset(
-    {
-        "1.2.840.10008.1.2.5",  # RLE
-        "1.2.840.10008.1.2.4.57",  # JPEG lossless
-        "1.2.840.10008.1.2.4.70",  # JPEG lossless, first-order prediction
-        "1.2.840.10008.1.2.4.80",  # JPEG-LS lossless
-        "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
-    }
-)
-LOADABLE: Final = UNCOMPRESSED | LOSSLESS_COMPRESSED
+DECODERS: Final = {
+    "1.2.840.10008.1.2.5": "pydicom",  # RLE
+    "1.2.840.10008.1.2.4.57": "pylibjpeg",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "pylibjpeg",  # JPEG lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": "pylibjpeg",  # JPEG-LS lossless
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 lossless
+}
+"""The one decoder of each lossless compression. Of 1500 forged streams per form these refuse or decode every one;
+GDCM 3.0.24 ends the whole process on forged JPEG, JPEG-LS and JPEG 2000, and pylibjpeg-rle panics on forged RLE."""
+SIZED_STREAMS: Final = frozenset(DECODERS) - {"1.2.840.10008.1.2.5"}
+"""Forms whose streams carry their own matrix size."""
+LOADABLE: Final = UNCOMPRESSED | frozenset(DECODERS)
 """Deflated files are not loaded: 0.5 MB of them can inflate to a gigabyte."""
+JPEG_FRAME_MARKERS: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+"""Start-of-frame markers, JPEG-LS included; C4, C8 and CC in that range mean other things (ISO/IEC 10918-1 B.1.1.3)."""
 PHOTOMETRIC_INTERPRETATIONS: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 
 BITS_ALLOCATED: Final = (8, 16)
@@ -246,17 +252,51 @@ def _check_size(layout: _PixelLayout, dataset: Dataset, planes: Sequence[_Plane]
     data = dataset.get("PixelData")
     if not data:
         raise _Unreadable(Reason.PIXEL_MISSING, "no Pixel Data (7FE0,0010)")
-    if dataset.file_meta.TransferSyntaxUID not in UNCOMPRESSED:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax not in UNCOMPRESSED:
+        _check_streams(data, layout, announces_size=syntax in SIZED_STREAMS)
         return
     expected = layout.frames * layout.rows * layout.columns * layout.bits_allocated // 8
     if len(data) != expected + expected % 2:
         raise _Unreadable(Reason.PIXEL_LENGTH, f"expected {expected} bytes of pixels, found {len(data)}")
 
 
+def _check_streams(data: bytes, layout: _PixelLayout, *, announces_size: bool) -> None:
+    """As many streams as frames, and none that announces another size: decoders believe it and take the memory."""
+    try:
+        fragments, _ = parse_fragments(data)
+        streams = list(generate_frames(data, number_of_frames=layout.frames)) if fragments >= layout.frames else []
+    except CONVERSION_ERRORS as error:
+        raise _Unreadable(Reason.DECODE, f"{type(error).__name__} while splitting the pixels into frames") from error
+    if len(streams) != layout.frames:
+        raise _Unreadable(Reason.PIXEL_LENGTH, f"{layout.frames} frames announced, {fragments} fragments found")
+    for stream in streams if announces_size else ():
+        announced = _announced_size(stream)
+        if announced != (layout.rows, layout.columns, 1):
+            expected = f"{layout.rows} x {layout.columns} x 1"
+            raise _Unreadable(Reason.DECODE, f"expected a stream of {expected} samples, it announces {announced}")
+
+
+def _announced_size(stream: bytes) -> tuple[int, int, int] | None:
+    """(rows, columns, components) from the first size marker of a JPEG, JPEG-LS or JPEG 2000 stream, or None."""
+    if stream[:4] == b"\xff\x4f\xff\x51" and len(stream) >= 42:  # start of codestream, then SIZ: ISO/IEC 15444-1 A.5.1
+        right, bottom, left, top = struct.unpack(">4I", stream[8:24])
+        return bottom - top, right - left, int.from_bytes(stream[40:42], "big")
+    at = 2 if stream[:2] == b"\xff\xd8" else len(stream)
+    while at + 10 <= len(stream) and stream[at] == 0xFF:
+        marker, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4], "big")
+        if marker in JPEG_FRAME_MARKERS:
+            rows, columns, components = struct.unpack(">HHB", stream[at + 5 : at + 10])
+            return rows, columns, components
+        at += 2 + length
+    return None
+
+
 def _decode(dataset: Dataset, layout: _PixelLayout) -> NDArray[Any]:
     """(frames, J, I) stored values as the decoder gives them."""
+    plugin = DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
     try:
-        stored = pixel_array(dataset, raw=True)
+        stored = pixel_array(dataset, raw=True, decoding_plugin=plugin)
     except DECODER_ERRORS as error:
         raise _Unreadable(Reason.DECODE, f"{type(error).__name__} while decoding") from error
     expected = (layout.frames, layout.rows, layout.columns)
