@@ -12,7 +12,10 @@ local TIMEOUT_S = 1 -- where Orthanc lets a script set it; in 1.10.1 "HttpTimeou
 local SILENCE_S = 60
 
 local settings = (GetOrthancConfiguration() or {})['HydropsNode'] or {}
-local url = settings['WakeUrl'] or 'http://127.0.0.1:8080/wake/orthanc'
+local url = settings['WakeUrl'] or ''
+if url == '' then
+  url = 'http://127.0.0.1:8080/wake/orthanc'
+end
 local headers = { ['Content-Type'] = 'application/json', ['X-Hydrops-Token'] = settings['WakeToken'] or '' }
 local silentUntil = 0
 

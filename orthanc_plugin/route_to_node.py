@@ -24,7 +24,7 @@ WAITING_CALLS = 64  # more than that are dropped: one call makes the node look a
 def read_settings(configuration):
     """URL and token of the node from Orthanc's configuration, given as JSON text."""
     section = json.loads(configuration).get("HydropsNode", {})
-    return section.get("WakeUrl", DEFAULT_URL), section.get("WakeToken", "")
+    return section.get("WakeUrl") or DEFAULT_URL, section.get("WakeToken", "")
 
 
 def is_input(series):
