@@ -31,6 +31,7 @@ from dicom_node.intake.wire_status import WireReason
 MAX_COMMAND_BYTES = 65536
 # One operation at a time was negotiated; a second may already be on its way when we answer the first.
 MAX_WAITING_MESSAGES = 2
+_ABORT_SENT = ("Sta13", "Sta1")  # PS3.8 9.2.1: waiting for the connection to close, idle
 _COMMAND_END = 3  # message control header: command, last fragment (PS3.8 E.2)
 # What pydicom and pynetdicom raise on a command set that is none.
 _BAD_MESSAGE = (AttributeError, EOFError, LookupError, TypeError, ValueError, struct.error)
@@ -191,6 +192,14 @@ class IntakeAssociation(Association):
             super().run_reactor()
         finally:
             self._on_end(self)
+
+    def abort_now(self, *, patience_s: float = 1.0) -> None:
+        """Abort, and close once the A-ABORT is on its way; pynetdicom's own abort may close first and lose it."""
+        self.abort(block=False)
+        deadline = time.monotonic() + patience_s
+        while self.dul.state_machine.current_state not in _ABORT_SENT and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self.kill()
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
         if isinstance(msg, C_STORE) and msg.MessageID is not None:

@@ -157,7 +157,7 @@ class IntakeServer(ThreadedAssociationServer):
             self._changed.wait_for(lambda: not self._taken, timeout=drain_s)
             left = list(self._live)
         for association in left:
-            association.abort()
+            association.abort_now()
         with self._changed:
             self._changed.wait_for(lambda: not self._taken, timeout=self.bounds.acse_timeout_s)
         return len(left)

@@ -1,0 +1,271 @@
+"""Who gets an association, who does not, and that nobody who stalls keeps a good peer out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import struct
+import subprocess
+import threading
+import time
+
+import pytest
+from exact_sender import associated
+from mr_images import encode, make_mr
+from raw_peer import associate_request, connect, fragment, pdu, receive_pdu, store_command
+
+from dicom_node.intake.listener import AllowedPeer
+
+ACCEPTED, REJECTED, ABORTED, CLOSED = 0x02, 0x03, 0x07, 0
+STALLED_PEERS = 15
+
+
+def answer_to(port: int, request: bytes) -> tuple[int, tuple[int, ...]]:
+    """Kind of the first PDU that comes back, and for a rejection its result, source and reason."""
+    with connect(port) as peer:
+        peer.sendall(request)
+        kind, content = receive_pdu(peer)
+        return kind, tuple(content[1:4]) if kind == REJECTED else ()
+
+
+@pytest.mark.parametrize(
+    ("calling", "called", "answer"),
+    [
+        (b"SCANNER", b"HYDROPS", (ACCEPTED, ())),
+        (b" SCANNER ", b"  HYDROPS", (ACCEPTED, ())),
+        (b"SCANNER".ljust(16, b"\0"), b"HYDROPS".ljust(16, b"\0"), (ACCEPTED, ())),
+        (b"scanner", b"HYDROPS", (REJECTED, (1, 1, 3))),
+        (b"STRANGER", b"HYDROPS", (REJECTED, (1, 1, 3))),
+        (b"STRANGER", b"OTHER", (REJECTED, (1, 1, 3))),
+        (b"", b"HYDROPS", (REJECTED, (1, 1, 3))),
+        (b"SCANNER\xe9", b"HYDROPS", (REJECTED, (1, 1, 3))),
+        (b"SCAN\r\nNER", b"HYDROPS", (REJECTED, (1, 1, 3))),
+        (b"ELSEWHERE", b"HYDROPS", (REJECTED, (1, 1, 3))),
+        (b"SCANNER", b"hydrops", (REJECTED, (1, 1, 7))),
+        (b"SCANNER", b"ANY-SCP", (REJECTED, (1, 1, 7))),
+        (b"SCANNER", b"", (REJECTED, (1, 1, 7))),
+    ],
+)
+def test_s01_b63_only_listed_callers_of_our_exact_title_are_accepted(start_listener, caplog, calling, called, answer):
+    caplog.set_level(logging.INFO)
+    elsewhere = AllowedPeer(ae_title="ELSEWHERE", networks=("203.0.113.0/24",))
+    scanner = AllowedPeer(ae_title="SCANNER", networks=("127.0.0.1/32",))
+    listener = start_listener(allowed=(scanner, elsewhere))
+    assert answer_to(listener.port, associate_request(calling=calling, called=called)) == answer
+    rejections = [r.getMessage() for r in caplog.records if "event=association_rejected" in r.getMessage()]
+    assert len(rejections) == (answer[0] == REJECTED)
+    assert not any("\n" in line for line in rejections)
+
+
+@pytest.mark.dcmtk
+def test_a_rejected_sender_reads_the_reason_from_a_real_program(start_listener, dcmtk):
+    listener = start_listener()
+    told = dcmtk("echoscu", "-aet", "STRANGER", "-aec", "HYDROPS", "127.0.0.1", listener.port, check=False)
+    assert "Calling AE Title Not Recognized" in told.stderr
+    told = dcmtk("echoscu", "-aet", "SCANNER", "-aec", "OTHER", "127.0.0.1", listener.port, check=False)
+    assert "Called AE Title Not Recognized" in told.stderr
+
+
+def test_f20_one_association_too_many_is_a_transient_reject_and_a_place_comes_free_again(start_listener):
+    listener = start_listener(max_associations=2)
+    with associated(listener.port), associated(listener.port):
+        assert answer_to(listener.port, associate_request()) == (REJECTED, (2, 3, 2))
+        assert listener.live_associations == 2
+    wait_until(lambda: listener.live_associations == 0)
+    assert answer_to(listener.port, associate_request())[0] == ACCEPTED
+
+
+@pytest.mark.parametrize(
+    "opening",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x01", id="one byte"),
+        pytest.param(associate_request()[:100], id="half a PDU"),
+        pytest.param(struct.pack(">BxI", 1, 500_000) + bytes(70), id="long PDU"),
+    ],
+)
+def test_f21_stalled_peers_hold_no_association_and_are_dropped(start_listener, opening):
+    listener = start_listener(max_associations=3, acse_timeout_s=1.5)
+    stalled = [connect(listener.port) for _ in range(STALLED_PEERS)]
+    for peer in stalled:
+        peer.sendall(opening)
+    started_s = time.monotonic()
+    with associated(listener.port) as sender:
+        assert sender.echo() == 0x0000
+    assert time.monotonic() - started_s < 2
+    assert [receive_pdu(peer)[0] for peer in stalled] == [CLOSED] * STALLED_PEERS
+    assert time.monotonic() - started_s < 10
+    for peer in stalled:
+        peer.close()
+
+
+def test_f21_a_byte_now_and_then_does_not_stretch_the_time_to_ask(start_listener):
+    listener = start_listener(acse_timeout_s=1.0)
+    with connect(listener.port) as peer:
+        started_s = time.monotonic()
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            send_byte_by_byte(peer, associate_request(), pause_s=0.2)
+    assert time.monotonic() - started_s < 5
+
+
+def test_f21_a_crowd_of_silent_peers_loses_its_oldest_not_the_good_one(start_listener):
+    listener = start_listener(max_waiting_peers=8, acse_timeout_s=30)
+    silent = [connect(listener.port) for _ in range(20)]
+    with associated(listener.port) as sender:
+        assert sender.echo() == 0x0000
+    assert receive_pdu(silent[0])[0] == CLOSED
+    for peer in silent:
+        peer.close()
+
+
+@pytest.mark.parametrize("kind", [0x01, 0x04], ids=["association request", "data"])
+def test_f21_an_announced_pdu_of_4_gib_is_never_collected(start_listener, kind):
+    listener = start_listener()
+    before_kib = resident_kib()
+    with connect(listener.port) as peer:
+        if kind == 0x04:
+            peer.sendall(associate_request())
+            assert receive_pdu(peer)[0] == ACCEPTED
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            send_for_ever(peer, struct.pack(">BxI", kind, 0xFFFFFFFE))
+    assert resident_kib() - before_kib < 32 * 1024
+    with associated(listener.port) as sender:
+        assert sender.echo() == 0x0000
+
+
+def test_f21_a_stall_in_the_middle_of_an_object_ends_after_the_network_timeout(start_listener, spool):
+    listener = start_listener(network_timeout_s=1.0)
+    with connect(listener.port) as peer:
+        peer.sendall(associate_request())
+        assert receive_pdu(peer)[0] == ACCEPTED
+        peer.sendall(fragment(3, 3, store_command(b"1.2.3")) + fragment(3, 2, bytes(1000))[:500])
+        started_s = time.monotonic()
+        assert receive_pdu(peer)[0] in (ABORTED, CLOSED)
+        assert time.monotonic() - started_s < 5
+    wait_until(lambda: listener.live_associations == 0)
+    assert spool.studies() == []
+
+
+@pytest.mark.parametrize("opening", [b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", pdu(0x04, bytes(100))])
+def test_f22_strangers_on_the_port_leave_no_thread_behind(start_listener, opening):
+    listener = start_listener()
+    before = threading.active_count()
+    for _ in range(100):
+        with connect(listener.port) as peer:
+            peer.sendall(opening)
+    wait_until(lambda: threading.active_count() <= before)
+    with associated(listener.port) as sender:
+        assert sender.echo() == 0x0000
+
+
+def test_f07_stop_lets_a_live_association_finish_and_takes_no_new_one(start_listener, spool):
+    listener = start_listener()
+    port = listener.port
+    images = [make_mr() for _ in range(5)]
+    aborted: list[int] = []
+    stopping = threading.Thread(target=lambda: aborted.append(listener.stop(drain_s=20)))
+    with associated(port) as sender:
+        stopping.start()
+        wait_until(lambda: is_closed(port))
+        for image in images:
+            assert sender.store(encode(image), sop_instance=image.SOPInstanceUID)[0] == 0x0000
+    stopping.join(timeout=10)
+    assert aborted == [0]
+    assert spool.studies()[0].instances == len(images)
+
+
+def test_f07_stop_aborts_who_does_not_leave_in_time(start_listener):
+    listener = start_listener()
+    with connect(listener.port) as peer:
+        peer.sendall(associate_request())
+        assert receive_pdu(peer)[0] == ACCEPTED
+        assert listener.stop(drain_s=0.2) == 1
+        assert receive_pdu(peer)[0] == ABORTED
+
+
+def test_f20_two_hundred_connects_and_eight_senders_lose_nothing(start_listener, spool):
+    listener = start_listener(max_associations=4)
+    crowd = [connect(listener.port) for _ in range(200)]
+    images = [make_mr() for _ in range(40)]
+
+    def send(mine: list) -> None:
+        while mine:
+            try:
+                with associated(listener.port) as sender:
+                    while mine:
+                        status, _ = sender.store(encode(mine[-1]), sop_instance=mine[-1].SOPInstanceUID)
+                        assert status == 0x0000
+                        mine.pop()
+            except ConnectionRefusedError:
+                time.sleep(0.2)
+
+    senders = [threading.Thread(target=send, args=(images[n::8],)) for n in range(8)]
+    for one in senders:
+        one.start()
+    for one in senders:
+        one.join(timeout=60)
+    assert spool.studies()[0].instances == len(images)
+    for peer in crowd:
+        peer.close()
+
+
+@pytest.fixture(scope="module")
+def tls_context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-out", "cert.pem"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "privkey.pem")
+    return context
+
+
+def test_s06_silent_tls_peers_do_not_hold_up_a_good_one(start_listener, tls_context):
+    listener = start_listener(tls=tls_context, acse_timeout_s=5)
+    silent = [connect(listener.port) for _ in range(STALLED_PEERS)]
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    started_s = time.monotonic()
+    with anyone.wrap_socket(connect(listener.port)) as peer:
+        peer.sendall(associate_request())
+        assert receive_pdu(peer)[0] == ACCEPTED
+        assert time.monotonic() - started_s < 2
+        peer.sendall(pdu(0x05, bytes(4)))
+        assert receive_pdu(peer)[0] == 0x06
+    for one in silent:
+        one.close()
+
+
+def send_byte_by_byte(peer: socket.socket, content: bytes, *, pause_s: float) -> None:
+    for byte in content:
+        peer.send(bytes([byte]))
+        time.sleep(pause_s)
+
+
+def send_for_ever(peer: socket.socket, opening: bytes) -> None:
+    peer.sendall(opening)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        peer.sendall(bytes(1 << 20))
+
+
+def wait_until(condition, *, timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def is_closed(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def resident_kib() -> int:
+    with open(f"/proc/{os.getpid()}/status") as status:  # noqa: PTH123
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
