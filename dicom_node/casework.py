@@ -7,6 +7,7 @@ and where the objects go differs.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from dicom_node.assembly.classification import SeriesRules
+from dicom_node.assembly.completeness import Arrival, judge
 from dicom_node.assembly.headers import SeriesHeader, group_series, read_series_header
 from dicom_node.assembly.pairing import StudyAssembly, assemble
 from dicom_node.delivery.outbox import OutboxObject
@@ -149,6 +151,21 @@ def open_case(study_instance_uid: str, files: Iterable[InstanceFile], options: C
     if conflict is not None:
         assembly = replace(assembly, chosen=None, refusal=conflict)
     return Case(study_instance_uid=study_instance_uid, files=kept, headers=headers, assembly=assembly)
+
+
+def as_all_there_is(case: Case) -> Case:
+    """The case of a folder, in which nothing more will arrive: a series that is known to lack images is refused now."""
+    arrivals = {
+        uid: Arrival(
+            series_instance_uid=uid, received=len(header.sop_instance_uids), last_received_at=0.0, expected=None
+        )
+        for uid, header in case.headers.items()
+    }
+    headers = list(case.headers.values())
+    verdict = judge(case.assembly, headers, arrivals, now=math.inf, quiet_s=0.0, partner_wait_s=0.0)
+    if case.assembly.chosen is None or verdict.refusal is None:
+        return case
+    return replace(case, assembly=replace(case.assembly, chosen=None, refusal=verdict.refusal))
 
 
 def case_key(case: Case, model: ModelIdentity, options: CaseOptions) -> InputKey:

@@ -10,7 +10,7 @@ Written into DIR:
   truth_total_fluid.nii.gz     part of each voxel (0..1) filled by labyrinth fluid, on the grid of the MRC
   truth_endolymph.nii.gz       the same for endolymph
 
-Same options, same bytes. Needs about 8 s and 1 GB of memory. The patient does not exist: name Phantom^Hydrops,
+Same options, same bytes. Needs about 10 s and 1.5 GB of memory. The patient does not exist: name Phantom^Hydrops,
 ID PHANTOM-SEED.
 
 Exit status: 0 written, 2 the options or the folder cannot be used.

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Process one folder; returns the exit status."""
-    from dicom_node.casework import open_case, read_folder, work_case
+    from dicom_node.casework import as_all_there_is, open_case, read_folder, work_case
     from dicom_node.pipeline import StepTimer
 
     say = _silent if arguments.quiet else _say
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"reading {arguments.folder}")
     files = _one_study(read_folder(arguments.folder), arguments.study, arguments.folder)
     step = StepTimer(time.monotonic, on_step=lambda name: say(f"  {name}"))
-    case = open_case(str(files[0].header.StudyInstanceUID), files, options)
+    case = as_all_there_is(open_case(str(files[0].header.StudyInstanceUID), files, options))
     for decision in case.assembly.decisions:
         say(f"  series {decision.series_instance_uid}: taken as {decision.role}, because {decision.reason}")
     now = datetime.now().astimezone()

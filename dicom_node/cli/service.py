@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +46,7 @@ def until_told_to_stop(*, stdin_too: bool = False) -> Iterator[threading.Event]:
 
 
 def _wait_for_end_of_input(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(4096):
+    # Not sys.stdin: a thread inside its buffer at the interpreter's end is a fatal error.
+    while os.read(0, 4096):
         pass
     stop.set()
