@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import pydicom
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.uid import UID
@@ -199,10 +198,10 @@ def _undecoded(element: RawDataElement | pydicom.DataElement | None) -> bytes | 
 
 
 def _declared_character_sets(source: pydicom.Dataset) -> list[str]:
-    declared = source.get("SpecificCharacterSet")
-    if isinstance(declared, str):
-        return [declared]
-    return [str(one or "") for one in declared or [""]]
+    """(0008,0005), with "ISO IR 100" and "ISO-IR 100" read as the ISO_IR 100 they were meant to be."""
+    declared = source.get("SpecificCharacterSet") or ""
+    names = [declared] if isinstance(declared, str) else list(declared)
+    return [re.sub(r"^ISO[ -]IR", "ISO_IR", str(name or "")) for name in names]
 
 
 def decode_text(raw: bytes, declared: Sequence[str]) -> tuple[str, bool]:
@@ -213,15 +212,14 @@ def decode_text(raw: bytes, declared: Sequence[str]) -> tuple[str, bool]:
     Undeclared 8-bit bytes are tried as the declared multi-byte sets without escape sequences, then as UTF-8; what
     still is not text stands as ``[B1]``.
     """
-    known = [name for name in declared if _is_known(name)]
-    with _silent_charset_warnings():
-        encodings = convert_encodings(list(known) or [""])
+    known = [name for name in declared if name in python_encoding]
+    encodings = convert_encodings(known or [""])
     first_is_ascii = not known or known[0] in ("", "ISO_IR 6", "ISO 2022 IR 6")
     plain = _ESCAPE_SEQUENCE.sub(b"", raw)
     if raw.isascii() or not first_is_ascii or b"\x1b" in raw:
         text = _strict(raw, encodings)
         if text is not None:
-            return text, len(known) == len(declared)
+            return text, raw.isascii() or len(known) == len(declared)
     for encoding in (*encodings[1:], "utf-8"):
         try:
             return plain.decode(encoding), False
@@ -232,23 +230,10 @@ def decode_text(raw: bytes, declared: Sequence[str]) -> tuple[str, bool]:
 
 def _strict(raw: bytes, encodings: Sequence[str]) -> str | None:
     """`raw` decoded by PS3.5 6.1.2.5, or None if a byte does not belong to its character set."""
-    with _silent_charset_warnings():
+    with warnings.catch_warnings():  # of bad bytes; the remark of `_legal_text` says it
+        warnings.simplefilter("ignore")
         text: str = decode_bytes(raw, encodings, _DELIMITERS)
     return None if "\ufffd" in text or "\x1b" in text else text
-
-
-def _is_known(character_set: str) -> bool:
-    with _silent_charset_warnings() as caught:
-        convert_encodings([character_set])
-    return not caught
-
-
-@contextmanager
-def _silent_charset_warnings() -> Iterator[list[warnings.WarningMessage]]:
-    """pydicom warns about bad bytes, quoting nothing we may log; the remark of `_legal_text` says it instead."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield caught
 
 
 def _illegal(detail: str) -> RejectedStudy:

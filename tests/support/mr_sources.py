@@ -6,6 +6,7 @@ swapped no longer fits.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
@@ -128,20 +129,27 @@ def _common(grid: VolumeGeometry, sop_class: str, series_uid: str, instance_uid:
 
 
 def _through_bytes(header: pydicom.Dataset, drop: Sequence[str], values: dict[str, object]) -> pydicom.Dataset:
-    for keyword in drop:
-        delattr(header, keyword)
-    for keyword, value in values.items():
-        if isinstance(value, bytes):
-            tag = pydicom.datadict.tag_for_keyword(keyword)
-            header[tag] = pydicom.DataElement(tag, "UN", value)
-            header[tag].VR = pydicom.datadict.dictionary_VR(keyword)
-        else:
-            setattr(header, keyword, value)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    raw = BytesIO()
-    pydicom.dcmwrite(raw, header, enforce_file_format=True)
-    return pydicom.dcmread(BytesIO(raw.getvalue()), stop_before_pixels=True)
+    with warnings.catch_warnings():  # illegal values are written on purpose
+        warnings.simplefilter("ignore")
+        for keyword in drop:
+            delattr(header, keyword)
+        for keyword, value in values.items():
+            _set(header, keyword, value)
+        header.file_meta = FileMetaDataset()
+        header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        raw = BytesIO()
+        pydicom.dcmwrite(raw, header, enforce_file_format=True)
+        return pydicom.dcmread(BytesIO(raw.getvalue()), stop_before_pixels=True)
+
+
+def _set(header: pydicom.Dataset, keyword: str, value: object) -> None:
+    """Set an attribute; bytes go into the file as they are, under the attribute's own VR."""
+    if not isinstance(value, bytes):
+        setattr(header, keyword, value)
+        return
+    tag = pydicom.datadict.tag_for_keyword(keyword)
+    header[tag] = pydicom.DataElement(tag, "UN", value)
+    header[tag].VR = pydicom.datadict.dictionary_VR(keyword)
 
 
 def _ds(values: Sequence[float]) -> list[str]:
