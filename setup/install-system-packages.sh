@@ -81,8 +81,11 @@ apt install -y --no-install-recommends "${missing[@]}" || fail "apt-get install 
 release_services
 
 if [ "$new_orthanc" = yes ]; then
+    # Not at the next start of the machine either.
     if command -v systemctl >/dev/null; then
-        "${as_root[@]}" systemctl disable orthanc >>"$log" 2>&1 || true
+        "${as_root[@]}" systemctl disable orthanc >>"$log" 2>&1 || fail "disabling the orthanc service failed"
+    else
+        "${as_root[@]}" update-rc.d orthanc disable >>"$log" 2>&1 || fail "disabling the orthanc service failed"
     fi
-    echo "setup: the distribution's Orthanc service was neither started nor enabled; 'systemctl enable --now orthanc' does it"
+    echo "setup: the distribution's own Orthanc service is switched off; only its program is used here"
 fi

@@ -76,7 +76,7 @@ def _files(folder: Path) -> list[Path]:
 def _summary(outcomes: list[FileOutcome], refused: list[FileOutcome], *, left_out: int) -> Iterable[str]:
     """One line for each reason, not for each file: a refused association refuses them all the same way."""
     yield f"{len(outcomes) - len(refused)} of {len(outcomes)} DICOM files taken" + (
-        f"; {left_out} other files left out" if left_out else ""
+        f"; {left_out} without DICOM left out" if left_out else ""
     )
     warnings = {one.outcome.detail for one in outcomes if one not in refused and one.outcome.status}
     yield from sorted(f"note: {detail}" for detail in warnings)
