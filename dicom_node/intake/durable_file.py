@@ -19,7 +19,6 @@ def write_durably(path: Path, temporary_name: str, parts: Sequence[bytes]) -> No
     OSError
         Anything the disk says; the file is then gone under both names.
     """
-    _make_folder(path.parent)
     temporary = path.with_name(temporary_name)
     try:
         _write_synced(temporary, parts)
@@ -36,6 +35,15 @@ def write_durably(path: Path, temporary_name: str, parts: Sequence[bytes]) -> No
         raise
 
 
+def make_folders(folders: Sequence[Path]) -> None:
+    """Make the missing ones of `folders`, which lie in one directory, and make their names durable."""
+    missing = [folder for folder in folders if not folder.is_dir()]
+    for folder in missing:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if missing:
+        sync_directory(missing[0].parent)
+
+
 def sync_directory(directory: Path) -> None:
     """Make names created in or moved into `directory` durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -43,14 +51,6 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        return
-    sync_directory(folder.parent)
 
 
 def _write_synced(path: Path, parts: Sequence[bytes]) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.assembly.completeness import Arrival
 from dicom_node.errors import TransientError
-from dicom_node.intake.durable_file import sync_directory, write_durably
+from dicom_node.intake.durable_file import make_folders, sync_directory, write_durably
 from dicom_node.intake.part10 import file_header, split_file
 from dicom_node.intake.spool_index import FileRecord, SpooledInstance, SpoolIndex, StoredKind, StudyActivity
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireLimits, check_dataset
@@ -89,6 +89,8 @@ class Spool:
         self._token = secrets.token_hex(8)
         self._counter = itertools.count()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # All 256 at once: making a folder when its first image comes would cost that image one more flush.
+        make_folders([self.directory / f"{n:02x}" for n in range(256)])
 
     def store(self, part10: bytes, *, source: str, at: float) -> Stored:
         """Keep the data set of a DICOM file; its own preamble and File Meta Information are not kept.
