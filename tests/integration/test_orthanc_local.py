@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from local_orthanc import LocalOrthanc, OrthancFailed, OrthancMissing, find_plugin
+from local_orthanc import (
+    SITE_CONFIG,
+    LocalOrthanc,
+    OrthancFailed,
+    OrthancMissing,
+    find_orthanc,
+    find_plugin,
+    read_commented_json,
+)
 
 pytestmark = [pytest.mark.orthanc]
 
@@ -65,6 +74,15 @@ def test_a_temporary_one_leaves_nothing_behind() -> None:
 def test_a_bad_setting_is_reported_with_the_end_of_the_log(tmp_path: Path) -> None:
     with pytest.raises(OrthancFailed, match=r"nowhere\.lua"):
         LocalOrthanc(tmp_path, lua_scripts=[tmp_path / "nowhere.lua"]).start()
+
+
+def test_every_setting_of_ours_is_one_that_orthanc_knows(tmp_path: Path) -> None:
+    # Orthanc passes over unknown keys without a word, so a misspelt one would switch a guard off unseen.
+    sample = tmp_path / "sample.json"
+    subprocess.run([find_orthanc(), f"--config={sample}"], capture_output=True, check=True, timeout=30)
+    known = set(re.findall(r'^\s*(?://\s*)?"(\w+)"\s*:', sample.read_text(encoding="utf-8"), flags=re.M))
+    read_by_plugins_and_hooks = {"DicomWeb", "HydropsNode"}
+    assert read_commented_json(SITE_CONFIG).keys() - known == read_by_plugins_and_hooks
 
 
 def test_a_missing_plugin_is_named_with_its_package() -> None:

@@ -1,0 +1,298 @@
+"""Orthanc's REST API when it misbehaves: every failure gets its class, nothing is followed, nothing hangs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from local_orthanc import free_port
+
+from dicom_node.database import open_database
+from dicom_node.delivery.orthanc_rest import upload
+from dicom_node.delivery.outcome import Destination, OutcomeKind
+from dicom_node.errors import ConfigError, TransientError
+from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
+from dicom_node.intake.spool import Spool
+from dicom_node.orthanc_client import (
+    OrthancAccessDenied,
+    OrthancAnswerInvalid,
+    OrthancClient,
+    OrthancTooLarge,
+    OrthancUnavailable,
+)
+
+INSTANCE = "0a1b2c3d-0a1b2c3d-0a1b2c3d-0a1b2c3d-0a1b2c3d"
+Answerer = Callable[["_Handler"], None]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers as the test says; notes what was asked and with which headers."""
+
+    server: StandIn
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append((self.path, dict(self.headers)))
+        self.server.answer(self)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def send(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content_Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class StandIn(ThreadingHTTPServer):
+    """Stands where Orthanc should."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.answer: Answerer = lambda handler: handler.send(200, b"{}")
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    with StandIn() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(stand_in: StandIn) -> OrthancClient:
+    return OrthancClient(stand_in.url, username="hydrops", password="pä", timeout_s=1)
+
+
+def test_a_redirect_is_not_followed(stand_in: StandIn, client: OrthancClient) -> None:
+    with StandIn() as elsewhere:
+        stand_in.answer = lambda handler: handler.send(302, Location=f"{elsewhere.url}/changes")
+        with pytest.raises(OrthancAnswerInvalid, match="redirects elsewhere"):
+            client.changes(since=0, limit=10)
+        assert elsewhere.asked == []
+    assert len(stand_in.asked) == 1
+
+
+def test_pixels_are_asked_for_unzipped_and_the_password_goes_as_utf8(stand_in: StandIn, client: OrthancClient) -> None:
+    client.instance_file(INSTANCE, limit_bytes=100)
+    ((_, headers),) = stand_in.asked
+    assert (headers["Accept-Encoding"], headers["Authorization"]) == ("identity", "Basic aHlkcm9wczpww6Q=")
+
+
+def test_a_proxy_of_the_environment_is_not_used(
+    stand_in: StandIn, client: OrthancClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "")
+    assert client.instance_file(INSTANCE, limit_bytes=100) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, OrthancAccessDenied),
+        (403, OrthancAccessDenied),
+        (400, OrthancAnswerInvalid),
+        (404, OrthancAnswerInvalid),
+        (429, OrthancUnavailable),
+        (500, OrthancUnavailable),
+        (503, OrthancUnavailable),
+    ],
+)
+def test_each_status_has_its_class_and_all_are_tried_again(
+    stand_in: StandIn, client: OrthancClient, status: int, error: type[TransientError]
+) -> None:
+    stand_in.answer = lambda handler: handler.send(status)
+    with pytest.raises(error) as raised:
+        client.changes(since=0, limit=10)
+    assert isinstance(raised.value, TransientError)
+
+
+def test_an_image_that_is_gone_is_none_and_no_error(stand_in: StandIn, client: OrthancClient) -> None:
+    stand_in.answer = lambda handler: handler.send(404)
+    assert client.instance_file(INSTANCE, limit_bytes=100) is None
+    assert client.instance_md5(INSTANCE) is None
+    assert client.series(INSTANCE) is None
+
+
+def test_a_body_cut_short_is_not_taken(stand_in: StandIn, client: OrthancClient) -> None:
+    stand_in.answer = lambda handler: handler.send(200, b"half", Content_Length="1000")
+    with pytest.raises(OrthancUnavailable):
+        client.instance_file(INSTANCE, limit_bytes=2000)
+
+
+def test_a_body_longer_than_allowed_is_not_read(stand_in: StandIn, client: OrthancClient) -> None:
+    stand_in.answer = lambda handler: handler.send(200, b"x" * 1001)
+    with pytest.raises(OrthancTooLarge, match="1001 bytes, at most 1000"):
+        client.instance_file(INSTANCE, limit_bytes=1000)
+
+
+def test_a_body_without_announced_length_is_cut_off_at_the_limit(stand_in: StandIn, client: OrthancClient) -> None:
+    def endless(handler: _Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while True:
+            handler.wfile.write(b"x" * 65536)
+
+    stand_in.answer = lambda handler: _until_closed(lambda: endless(handler))
+    with pytest.raises(OrthancTooLarge, match="more than 1000000 bytes"):
+        client.instance_file(INSTANCE, limit_bytes=1_000_000)
+
+
+def _until_closed(write: Callable[[], None]) -> None:
+    try:
+        write()
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def test_silence_and_drops_are_given_up_in_time(stand_in: StandIn, client: OrthancClient) -> None:
+    def drip(handler: _Handler) -> None:
+        handler.send(200, b"", Content_Length="100000")
+        for _ in range(100):
+            time.sleep(0.2)
+            handler.wfile.write(b".")
+            handler.wfile.flush()
+
+    for answer in (lambda handler: time.sleep(5), lambda handler: _until_closed(lambda: drip(handler))):
+        stand_in.answer = answer
+        began = time.monotonic()
+        with pytest.raises(OrthancUnavailable):
+            client.instance_file(INSTANCE, limit_bytes=200_000)
+        assert time.monotonic() - began < 4
+
+
+def test_a_zipped_answer_that_nobody_asked_for_is_refused(stand_in: StandIn, client: OrthancClient) -> None:
+    stand_in.answer = lambda handler: handler.send(200, gzip.compress(b"0" * 10_000_000), Content_Encoding="gzip")
+    with pytest.raises(OrthancAnswerInvalid, match="encoding 'gzip'"):
+        client.instance_file(INSTANCE, limit_bytes=20_000_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>It works!</html>", b"{}", b"[]", b"null", b'{"Changes": [{"Seq": "x"}], "Done": true, "Last": 1}'],
+)
+def test_an_answer_that_is_not_orthancs_is_named_as_such(stand_in: StandIn, client: OrthancClient, body: bytes) -> None:
+    stand_in.answer = lambda handler: handler.send(200, body)
+    with pytest.raises(OrthancAnswerInvalid):
+        client.changes(since=0, limit=10)
+
+
+def test_ids_that_would_lead_elsewhere_are_not_asked_for(stand_in: StandIn, client: OrthancClient) -> None:
+    row = {"Seq": 1, "ChangeType": "NewSeries", "ID": "../tools/shutdown", "Date": "20260101T000000"}
+    stand_in.answer = lambda handler: handler.send(
+        200, json.dumps({"Changes": [row], "Done": True, "Last": 1}).encode()
+    )
+    with pytest.raises(OrthancAnswerInvalid):
+        client.changes(since=0, limit=10)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "file:///etc/passwd",
+        "ftp://pacs/",
+        "pacs:8042",
+        "http://",
+        "http://user:secret@pacs:8042",
+        "-oProxyCommand=x",
+    ],
+)
+def test_addresses_that_are_not_plain_http_are_refused_without_repeating_them(url: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        OrthancClient(url)
+    assert "secret" not in str(raised.value)
+
+
+def answer_of_an_orthanc_that_fails_on_one_image(handler: _Handler, *, broken: bool) -> None:
+    """One MR series of one image; its file answers 500 while `broken`."""
+    change = {"Seq": 1, "ChangeType": "NewSeries", "ID": INSTANCE, "Date": None}
+    series = {
+        "ID": INSTANCE,
+        "ParentStudy": INSTANCE,
+        "Instances": [INSTANCE],
+        "IsStable": True,
+        "MainDicomTags": {"Modality": "MR", "SeriesInstanceUID": "1.2.3"},
+    }
+    if handler.path.startswith("/changes"):
+        body: object = {"Changes": [change], "Done": True, "Last": 1}
+    elif handler.path.endswith("/instances"):
+        body = [{"ID": INSTANCE, "MainDicomTags": {"SOPInstanceUID": "1.2.3.4"}}]
+    elif handler.path.startswith("/series"):
+        body = series
+    elif handler.path.startswith("/studies"):
+        body = {"MainDicomTags": {"StudyInstanceUID": "1.2"}}
+    elif handler.path.startswith("/tools/find"):
+        body = [series]
+    else:
+        handler.send(500 if broken else 404)
+        return
+    handler.send(200, json.dumps(body).encode())
+
+
+def test_one_image_that_always_fails_holds_the_cursor_only_for_a_while(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path
+) -> None:
+    stand_in.answer = lambda handler: answer_of_an_orthanc_that_fails_on_one_image(handler, broken=True)
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    options = FeedOptions(attempts_per_instance=3)
+    feed = OrthancFeed(client, Spool(tmp_path / "spool", engine), engine, options=options)
+    for _ in range(2):
+        with pytest.raises(TransientError, match="failed on 1 instances"):
+            feed.poll_once()
+    assert feed.poll_once() == 0  # given up: later studies are read
+    files_asked = [path for path, _ in stand_in.asked if path.endswith("/file")]
+    assert len(files_asked) == 3
+    feed.reconcile_once()  # but not forgotten
+    assert len([path for path, _ in stand_in.asked if path.endswith("/file")]) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (302, OutcomeKind.STOPPED),
+        (400, OutcomeKind.STOPPED),
+        (401, OutcomeKind.STOPPED),
+        (403, OutcomeKind.STOPPED),
+        (404, OutcomeKind.STOPPED),
+        (413, OutcomeKind.STOPPED),
+        (429, OutcomeKind.RETRY_LATER),
+        (500, OutcomeKind.RETRY_LATER),
+        (503, OutcomeKind.RETRY_LATER),
+        (507, OutcomeKind.RETRY_LATER),
+    ],
+)
+def test_each_answer_to_an_upload_is_sorted(stand_in: StandIn, status: int, kind: OutcomeKind) -> None:
+    stand_in.answer = lambda handler: handler.send(status)
+    outcome = upload(b"\0" * 128 + b"DICM", Destination(name="pacs", kind="orthanc", url=stand_in.url, timeout_s=1))
+    assert outcome.kind is kind
+    assert outcome.detail
+
+
+def test_an_upload_that_is_never_answered_is_tried_later(stand_in: StandIn) -> None:
+    stand_in.answer = lambda handler: time.sleep(3)
+    outcome = upload(b"\0" * 132, Destination(name="pacs", kind="orthanc", url=stand_in.url, timeout_s=0.5))
+    assert outcome.kind is OutcomeKind.RETRY_LATER
