@@ -33,6 +33,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from dicom_node.database import metadata, writing
 from dicom_node.delivery.object_files import ObjectFiles
@@ -192,22 +193,40 @@ class Outbox:
         digests = {
             one.sop_instance_uid: self._files.keep(one.data) for one in ordered if one.sop_instance_uid not in first
         }
+        try:
+            self._insert(key, study_instance_uid, ordered, digests, destinations, at)
+        except IntegrityError:  # another process put the same at this moment; now its rows are there to be seen
+            self._insert(key, study_instance_uid, ordered, digests, destinations, at)
+
+    def _insert(
+        self,
+        key: str,
+        study_instance_uid: str,
+        objects: Sequence[OutboxObject],
+        digests: Mapping[str, str],
+        destinations: Sequence[str],
+        at: float,
+    ) -> None:
+        """The rows that are not there yet, in one transaction."""
+        uids = [one.sop_instance_uid for one in objects]
         with writing(self._engine) as connection:
             known = _digests(connection, uids)
-            for order, one in enumerate(ordered):
-                if one.sop_instance_uid not in known:
-                    connection.execute(
-                        insert(_objects).values(
-                            sop_instance_uid=one.sop_instance_uid,
-                            key=key,
-                            study_instance_uid=study_instance_uid,
-                            series_instance_uid=one.series_instance_uid,
-                            sop_class_uid=one.sop_class_uid,
-                            kind=one.kind,
-                            send_order=order,
-                            sha256=digests[one.sop_instance_uid],
-                        )
-                    )
+            rows = [
+                {
+                    "sop_instance_uid": one.sop_instance_uid,
+                    "key": key,
+                    "study_instance_uid": study_instance_uid,
+                    "series_instance_uid": one.series_instance_uid,
+                    "sop_class_uid": one.sop_class_uid,
+                    "kind": one.kind,
+                    "send_order": order,
+                    "sha256": digests[one.sop_instance_uid],
+                }
+                for order, one in enumerate(objects)
+                if one.sop_instance_uid not in known
+            ]
+            if rows:
+                connection.execute(insert(_objects), rows)
             _queue(connection, uids, destinations, at)
 
     def due(self, destination: str, now: float) -> list[Delivery]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -69,6 +70,15 @@ def test_a_destination_added_later_gets_the_kept_bytes(outbox: Outbox) -> None:
     outbox.put("key", STUDY, [OutboxObject(**{**vars(SEG), "data": b"other"})], ["pacs", "archive"], at=1.0)
     assert [one.sop_instance_uid for one in outbox.due("archive", now=1.0)] == [SEG.sop_instance_uid]
     assert outbox.read(SEG.sop_instance_uid) == b"segmentation"
+
+
+def test_many_threads_that_put_the_same_leave_one_row_each(outbox: Outbox, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        puts = [pool.submit(outbox.put, "key", STUDY, [SEG, SR], ["pacs", "archive"], 0.0) for _ in range(24)]
+        for one in puts:
+            one.result()
+    assert len(outbox.deliveries(STUDY)) == 4
+    assert len(list((tmp_path / "outbox").iterdir())) == 2
 
 
 def test_the_report_waits_for_its_segmentation_however_they_were_put(outbox: Outbox) -> None:
