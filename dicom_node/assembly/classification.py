@@ -12,7 +12,9 @@ from dicom_node.assembly.physics import (
     SUBTRACTION_TYPES,
     PhysicsVerdict,
     acquisition,
+    is_inversion_recovery,
     is_real_part,
+    is_subtraction_or_product,
     judge_physics,
 )
 from dicom_node.assembly.site_rules import SeriesRules, facts_of, read_rules
@@ -139,16 +141,19 @@ def _by_sources(headers: Sequence[SeriesHeader], decisions: Mapping[str, RoleDec
             continue
         sources = header.source_series_uids | {series_of.get(source, "") for source in header.source_instance_uids}
         roles = {decisions[source].role for source in sources if source in decisions and source != uid}
-        role = _role_by_sources(roles)
+        role = _role_by_sources(
+            roles, after_inversion=is_inversion_recovery(header) or is_subtraction_or_product(header)
+        )
         if role is not None and role is not decisions[uid].role:
             names = " and ".join(sorted(roles))
             found[uid] = _decision(header, role, "named-sources", f"{verdict.reason}; it was made from {names}")
     return found
 
 
-def _role_by_sources(roles: set[SeriesRole]) -> SeriesRole | None:
+def _role_by_sources(roles: set[SeriesRole], *, after_inversion: bool) -> SeriesRole | None:
+    """What was made from `roles`. A filtered cisternogram, too, names its cisternogram, but has seen no inversion."""
     inversions = {SeriesRole.PPI, SeriesRole.PEI, SeriesRole.HYDROPS}
-    if SeriesRole.MRC in roles and roles & inversions:
+    if SeriesRole.MRC in roles and (after_inversion or roles & inversions):
         return SeriesRole.HYDROPS_MI2
     if {SeriesRole.PPI, SeriesRole.PEI} <= roles:
         return SeriesRole.HYDROPS

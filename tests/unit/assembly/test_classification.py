@@ -162,7 +162,11 @@ def test_a_computed_image_that_nothing_names_is_unsure(rules):
 
 @pytest.mark.parametrize(
     ("sources", "role"),
-    [((PPI, PEI), SeriesRole.HYDROPS), ((PPI, PEI, MRC), SeriesRole.HYDROPS_MI2)],
+    [
+        ((PPI, PEI), SeriesRole.HYDROPS),
+        ((PPI, PEI, MRC), SeriesRole.HYDROPS_MI2),
+        ((HYDROPS.but(name="not in the study"), MRC), SeriesRole.HYDROPS_MI2),
+    ],
 )
 def test_named_sources_tell_hydrops_from_its_product_with_the_cisternogram(rules, sources, role):
     wrong_name = "HYDROPS" if role is SeriesRole.HYDROPS_MI2 else "HYDROPS-Mi2"
