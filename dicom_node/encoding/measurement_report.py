@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 from highdicom import sr
 from numpy.typing import NDArray
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, MRImageStorage
 
 from dicom_node.encoding import codes
 from dicom_node.encoding.identity import InputKey, ResultKind, device_uid, result_uid, tracking_uid
@@ -227,7 +227,16 @@ class _Evidence:
         for item, instance in zip(items, self.instances, strict=True):
             for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
                 setattr(item, keyword, required_uid(instance, keyword))
+        # highdicom looks up by SOP class which modules to copy and knows no retired or private class; patient and
+        # study modules are the same for all. `restore_sop_class` puts the true class back.
+        items[0].SOPClassUID = MRImageStorage
         return items
+
+    def restore_sop_class(self, report: pydicom.Dataset) -> None:
+        """Let the report name the first instance's own SOP class."""
+        first = self.instances[0]
+        series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+        series.ReferencedSOPSequence[0].ReferencedSOPClassUID = required_uid(first, "SOPClassUID")
 
 
 def _document(
@@ -271,6 +280,7 @@ def _document(
         coding_schemes=codes.coding_schemes(),
         contributing_equipment=[contributing_equipment(key, options, model, encoded_at)],
     )
+    evidence.restore_sop_class(report)
     stamp(report, encoded_at)
     return report
 

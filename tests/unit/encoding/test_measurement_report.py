@@ -201,6 +201,20 @@ def test_a_study_of_bare_minimum_headers_can_be_refused_in_a_report():
     assert evidence(report) == {"2.25.7"}
 
 
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.5", "1.3.12.2.1107.5.9.1"], ids=["retired", "private"])
+def test_a_study_without_any_mr_image_can_be_refused_in_a_report(sop_class):
+    report = not_computed(classic_series(GRID, SOPClassUID=sop_class)[0])
+    series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert series.ReferencedSOPSequence[0].ReferencedSOPClassUID == sop_class
+
+
+def test_evidence_names_every_image_with_its_own_class():
+    report = make_results(source=[enhanced_image(GRID)]).report
+    series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    classes = [one.ReferencedSOPSequence[0].ReferencedSOPClassUID.name for one in series]
+    assert classes == ["Enhanced MR Image Storage", "MR Image Storage", "Segmentation Storage"]
+
+
 def test_a_study_whose_patient_cannot_be_copied_gets_no_report():
     with pytest.raises(UnusableInput, match="PatientID"):
         not_computed(classic_series(GRID, PatientID=b"7" * 80)[0])
