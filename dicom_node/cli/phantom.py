@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dicom_node.encoding.phantom_study import Vendor
+    from dicom_node.encoding.phantom_style import Vendor
     from inference.geometry import Volume
     from inference.phantom import PhantomOptions, PhantomStudy
 
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the study and write it; progress goes to standard error."""
-    from dicom_node.encoding.phantom_study import Vendor
+    from dicom_node.encoding.phantom_style import Vendor
     from inference.phantom import make_study
 
     folder: Path = arguments.out

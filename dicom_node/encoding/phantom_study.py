@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +26,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from dicom_node import __version__
 from dicom_node.encoding.identity import derived_uid
+from dicom_node.encoding.phantom_style import MANUFACTURER, STYLES, Vendor
 from inference.geometry import Volume
 from inference.phantom import ContrastState, PhantomOptions, PhantomStudy
 from inference.phantom.physics import SEQUENCES
@@ -42,112 +42,6 @@ TWELVE_BITS: Final = 4095.0
 DELAY_AFTER_CONTRAST: Final = timedelta(hours=4)
 """Time from the intravenous injection to the scan."""
 
-
-class Vendor(StrEnum):
-    """Whose way of storing pixels and naming image types is followed."""
-
-    SIEMENS = "siemens"
-    PHILIPS = "philips"
-    GE = "ge"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _SeriesStyle:
-    """What the header says about one role. `timing` names the sequence whose TR, TE and TI it states."""
-
-    number: int
-    description: str
-    timing: str
-    sequence_name: str
-    minutes_after_start: int
-    duration_s: float
-    image_type: Mapping[Vendor, tuple[str, ...]]
-    sources: tuple[str, ...] = ()
-
-
-_MAGNITUDE: Final = {
-    Vendor.SIEMENS: ("ORIGINAL", "PRIMARY", "M", "ND"),
-    Vendor.PHILIPS: ("ORIGINAL", "PRIMARY", "M_SE", "M", "SE"),
-    Vendor.GE: ("ORIGINAL", "PRIMARY", "OTHER"),
-}
-_INVERTED: Final = _MAGNITUDE | {Vendor.PHILIPS: ("ORIGINAL", "PRIMARY", "M_IR", "M", "IR")}
-_REAL: Final = {
-    Vendor.SIEMENS: ("ORIGINAL", "PRIMARY", "R", "ND"),
-    Vendor.PHILIPS: ("ORIGINAL", "PRIMARY", "R_IR", "R", "IR"),
-    Vendor.GE: ("ORIGINAL", "PRIMARY", "REAL"),
-}
-_SUBTRACTED: Final = {
-    Vendor.SIEMENS: ("DERIVED", "PRIMARY", "M", "ND", "SUB"),
-    Vendor.PHILIPS: ("DERIVED", "PRIMARY", "M_IR", "M", "SUBTRACTION"),
-    Vendor.GE: ("DERIVED", "SECONDARY", "SUBTRACT"),
-}
-_MULTIPLIED: Final = dict.fromkeys(Vendor, ("DERIVED", "SECONDARY", "OTHER"))
-"""Made off-line by a department's own program, which knows no better word."""
-
-_STYLES: Final = {
-    "MRC": _SeriesStyle(
-        number=3,
-        description="MRC t2_spc_tra_0.5",
-        timing="MRC",
-        sequence_name="*spc_200ns",
-        minutes_after_start=4,
-        duration_s=190.0,
-        image_type=_MAGNITUDE,
-    ),
-    "PPI": _SeriesStyle(
-        number=4,
-        description="PPI hT2 FLAIR 2250",
-        timing="PPI",
-        sequence_name="*spcir_200ns",
-        minutes_after_start=9,
-        duration_s=480.0,
-        image_type=_INVERTED,
-    ),
-    "PEI": _SeriesStyle(
-        number=5,
-        description="PEI hT2 IR 2050",
-        timing="PEI",
-        sequence_name="*spcir_200ns",
-        minutes_after_start=18,
-        duration_s=480.0,
-        image_type=_INVERTED,
-    ),
-    "REAL_IR": _SeriesStyle(
-        number=6,
-        description="3D real IR",
-        timing="REAL_IR",
-        sequence_name="*spcir_200ns",
-        minutes_after_start=27,
-        duration_s=590.0,
-        image_type=_REAL,
-    ),
-    "HYDROPS": _SeriesStyle(
-        number=401,
-        description="HYDROPS PPI-PEI",
-        timing="PPI",
-        sequence_name="*spcir_200ns",
-        minutes_after_start=9,
-        duration_s=480.0,
-        image_type=_SUBTRACTED,
-        sources=("PPI", "PEI"),
-    ),
-    "HYDROPS_MI2": _SeriesStyle(
-        number=402,
-        description="HYDROPS-Mi2",
-        timing="PPI",
-        sequence_name="*spcir_200ns",
-        minutes_after_start=9,
-        duration_s=480.0,
-        image_type=_MULTIPLIED,
-        sources=("PPI", "PEI", "MRC"),
-    ),
-}
-
-_MANUFACTURER: Final = {
-    Vendor.SIEMENS: "SIEMENS",
-    Vendor.PHILIPS: "Philips Medical Systems",
-    Vendor.GE: "GE MEDICAL SYSTEMS",
-}
 
 DEFAULT_START: Final = datetime(2025, 3, 14, 13, 20, 0)  # noqa: DTZ001 - scanner clocks have no time zone
 
@@ -261,7 +155,7 @@ def _patient_and_study(options: PhantomOptions, vendor: Vendor, started_at: date
 
 
 def _series_and_equipment(options: PhantomOptions, role: str, vendor: Vendor, started_at: datetime) -> Dataset:
-    style = _STYLES[role]
+    style = STYLES[role]
     scanned_at = started_at + timedelta(minutes=style.minutes_after_start)
     shown_at = scanned_at + timedelta(seconds=style.duration_s)
     return _dataset(
@@ -277,7 +171,7 @@ def _series_and_equipment(options: PhantomOptions, role: str, vendor: Vendor, st
         ContentDate=f"{shown_at:%Y%m%d}",
         ContentTime=f"{shown_at:%H%M%S}",
         BodyPartExamined="HEAD",
-        Manufacturer=_MANUFACTURER[vendor],
+        Manufacturer=MANUFACTURER[vendor],
         ManufacturerModelName="Hydrops phantom (synthetic)",
         InstitutionName="Synthetic data",
         SoftwareVersions=f"hydrops-node {__version__}",
@@ -287,7 +181,7 @@ def _series_and_equipment(options: PhantomOptions, role: str, vendor: Vendor, st
 
 def _acquisition(role: str, volume: Volume, vendor: Vendor) -> Dataset:
     """MR Image (PS3.3 C.8.3.1), Image Plane and Frame of Reference attributes."""
-    style, geometry = _STYLES[role], volume.geometry
+    style, geometry = STYLES[role], volume.geometry
     timing = SEQUENCES[style.timing]
     slice_mm, row_mm, column_mm = geometry.spacing_mm.tolist()
     inverted = timing.inversion_time_s is not None
@@ -347,7 +241,7 @@ def _sources(study: PhantomStudy, role: str, vendor: Vendor) -> list[Dataset]:
             ReferencedSOPClassUID=MRImageStorage,
             ReferencedSOPInstanceUID=_uid(study.options, vendor, "instance", source, "0"),
         )
-        for source in _STYLES[role].sources
+        for source in STYLES[role].sources
         if source in study.volumes
     ]
 

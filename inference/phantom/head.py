@@ -7,7 +7,7 @@ edge as wide as the grid that asks, so the same head can be drawn on a coarse gr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,9 @@ EAR_LPS_MM: Final = (40.0, 6.0, -6.0)
 
 TISSUES: Final = tuple(Tissue)
 
+Triple = tuple[float, float, float]
 Painting = tuple[Tissue, Tensor]
+"""A tissue and the distance to its surface."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,25 +56,25 @@ class Waves:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Head:
-    """One person's head. `scale` enlarges everything but the labyrinths' neighborhood about the origin."""
+    """One person's head. `scale` enlarges it about the origin; temporal bones stay with their ears (LPS mm)."""
 
     folds: Waves
     patches: Waves
     cells: Waves
-    scale: float = 1.0
-    ears_lps_mm: tuple[tuple[float, float, float], ...] = field(
-        default=((-EAR_LPS_MM[0], EAR_LPS_MM[1], EAR_LPS_MM[2]), EAR_LPS_MM)
-    )
+    scale: float
+    right_ear_mm: Triple
+    left_ear_mm: Triple
 
     @classmethod
-    def individual(cls, rng: np.random.Generator, ears_lps_mm: tuple[tuple[float, float, float], ...]) -> Head:
+    def individual(cls, rng: np.random.Generator, *, right_ear_mm: Triple, left_ear_mm: Triple) -> Head:
         """A random person around ears at given places."""
         return cls(
             folds=Waves.draw(rng, 13.0),
             patches=Waves.draw(rng, 7.0),
             cells=Waves.draw(rng, 4.5),
             scale=float(np.clip(rng.normal(1.0, 0.02), 0.96, 1.04)),
-            ears_lps_mm=ears_lps_mm,
+            right_ear_mm=right_ear_mm,
+            left_ear_mm=left_ear_mm,
         )
 
     def fractions(self, points: Tensor, *, edge_mm: float) -> Tensor:
@@ -144,8 +146,7 @@ class Head:
 
     def _temporal_bone(self, points: Tensor) -> Iterator[Painting]:
         """Petrous bone with marrow and air cells, ear canal, internal auditory canal, carotid and jugular voids."""
-        ears = [column(ear) for ear in self.ears_lps_mm]
-        right, left = ears
+        right, left = column(self.right_ear_mm), column(self.left_ear_mm)
         on_right = points[0] < 0
         local = points - torch.where(on_right, right, left)
         local[0] = torch.where(on_right, -local[0], local[0])
@@ -181,5 +182,5 @@ def _internal_auditory_canal(local: Tensor) -> Iterator[Painting]:
         yield Tissue.NERVE, capsule(local, porus + offset, stem + 0.8 * offset, 0.45, 0.6)
 
 
-def _ball(points: Tensor, center: tuple[float, float, float], semi_axes: tuple[float, float, float]) -> Tensor:
+def _ball(points: Tensor, center: Triple, semi_axes: Triple) -> Tensor:
     return ellipsoid(points, column(center), column(semi_axes))

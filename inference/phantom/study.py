@@ -93,6 +93,12 @@ class PhantomOptions:
         for name in ("mrc_snr", "contrast_snr", "step_mm"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        for name in ("seed", "motion_mm", "motion_deg"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name in ("matrix", "spacing_mm"):
+            if not min(getattr(self, name)) > 0:
+                raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
         if self.resolution < 1.0:
             raise ValueError(f"resolution must be at least 1, found {self.resolution}")
 
@@ -165,8 +171,9 @@ def draw_patient(options: PhantomOptions) -> Scene:
         if side in options.ears:
             to_lps = place(side, origin_lps_mm=origin, rotation=turn, scale=own_scale)
             fluids[side] = fill(shared, to_lps, eh_ratio=options.eh_ratio.get(side), step_mm=options.step_mm)
-    ears = tuple((float(o[0]), float(o[1]), float(o[2])) for o in origins.values())
-    return Scene(head=Head.individual(rng, ears), fluids=fluids, ear_origins_mm=origins)
+    right, left = ((float(x), float(y), float(z)) for x, y, z in (origins[EarSide.RIGHT], origins[EarSide.LEFT]))
+    head = Head.individual(rng, right_ear_mm=right, left_ear_mm=left)
+    return Scene(head=head, fluids=fluids, ear_origins_mm=origins)
 
 
 def slab(options: PhantomOptions) -> VolumeGeometry:

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 
 from dicom_node.assembly.headers import read_series_header
 from dicom_node.encoding.phantom_enhanced import enhanced_dataset
-from dicom_node.encoding.phantom_study import Vendor, phantom_datasets
+from dicom_node.encoding.phantom_study import phantom_datasets
+from dicom_node.encoding.phantom_style import Vendor
 from dicom_node.volumes import load_volume
 from inference.geometry import Volume
 from inference.phantom import PhantomOptions, PhantomStudy, make_study

@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 from dicom_node.assembly.classification import classify
 from dicom_node.assembly.headers import SeriesRole, group_series, read_series_header
 from dicom_node.assembly.site_rules import read_rules
-from dicom_node.encoding.phantom_study import Vendor, phantom_datasets, series_instance_uid
+from dicom_node.encoding.phantom_study import phantom_datasets, series_instance_uid
+from dicom_node.encoding.phantom_style import Vendor
 from inference.anatomy import EarSide
 from inference.phantom import ROLES, ContrastState, HydropsCoding, PhantomOptions, PhantomStudy, make_study
 

@@ -200,7 +200,16 @@ def test_subtraction_is_kept_the_way_the_console_codes_it(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"series": ("MRC", "FLAIR")}, {"mrc_snr": 0.0}, {"resolution": 0.5}, {"step_mm": -0.1}]
+    "wrong",
+    [
+        {"series": ("MRC", "FLAIR")},
+        {"mrc_snr": 0.0},
+        {"resolution": 0.5},
+        {"step_mm": -0.1},
+        {"seed": -1},
+        {"motion_mm": -2.0},
+        {"matrix": (0, 5, 5)},
+    ],
 )
 def test_options_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
