@@ -54,7 +54,10 @@ class Arrival:
 
 @dataclass(frozen=True, kw_only=True)
 class Completeness:
-    """The verdict, the rung of the evidence ladder that gave it, and a sentence."""
+    """The verdict, the rung of the evidence ladder that gave it, and a sentence.
+
+    `refusal` is why an EXPIRED study is refused, and what a WAITING one would be refused for if nothing more came.
+    """
 
     state: CompletenessState
     evidence: str
@@ -206,16 +209,15 @@ def _judge_refused(assembly: StudyAssembly, study: _Study) -> Completeness:
     wait_s = study.partner_wait_s if known_lacking or curable_by_partner else study.quiet_s
     until = study.last_received_at + wait_s
     if study.arrivals and study.now < until:
-        return _wait(study, until, f"{refusal.reason} so far; more images may come")
+        return _wait(study, until, f"{refusal.reason} so far; more images may come", refusal=refusal)
     return _expired(refusal)
 
 
 def _lacking(uid: str, role: SeriesRole, count: _SeriesCount, study: _Study) -> Completeness:
     detail = f"{count.missing} images of the {role} series have not arrived, by {count.evidence}"
     until = study.last_received_at + study.partner_wait_s
-    if study.now < until:
-        return _wait(study, until, detail)
-    return _expired(Refusal(reason=Reason.INCOMPLETE, detail=detail, series_instance_uid=uid))
+    refusal = Refusal(reason=Reason.INCOMPLETE, detail=detail, series_instance_uid=uid)
+    return _wait(study, until, detail, refusal=refusal) if study.now < until else _expired(refusal)
 
 
 def _pending_rivals(assembly: StudyAssembly, chosen: SeriesSet, study: _Study) -> list[str]:
@@ -256,12 +258,13 @@ def _complete(evidence: str, reason: str) -> Completeness:
     return Completeness(state=CompletenessState.COMPLETE, evidence=evidence, reason=reason)
 
 
-def _wait(study: _Study, until: float, reason: str) -> Completeness:
+def _wait(study: _Study, until: float, reason: str, *, refusal: Refusal | None = None) -> Completeness:
     return Completeness(
         state=CompletenessState.WAITING,
         evidence=Evidence.NONE,
         reason=reason,
         look_again_at=max(until, study.now),
+        refusal=refusal,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from scanned_series import (
@@ -62,6 +62,7 @@ def test_measured_series_need_no_name_and_no_rules(role):
 
 
 @pytest.mark.parametrize("role", MEASURED)
+@settings(max_examples=50, deadline=None)
 @given(name=st.sampled_from(["HYDROPS", "MRC", "PPI", "PEI", "HYDROPS-Mi2", "3D real IR", "localizer", "三次元"]))
 def test_no_name_ever_beats_physics(role, name):
     rules = read_rules(RULES_FILE.read_text(encoding="utf-8"))
@@ -136,6 +137,7 @@ def test_a_site_rule_cannot_turn_a_localizer_into_an_input():
         (MRC.with_attributes(DiffusionBValue=1000.0), "diffusion"),
         (MRC.but(image_type=("DERIVED", "SECONDARY", "SCREEN SAVE")), "screen-capture"),
         (MRC.with_attributes(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"), "not-an-mr-image"),
+        (MRC.with_attributes(SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4", Modality="SEG"), "not-an-mr-image"),
         (MRC.but(dimension="2D"), "two-dimensional"),
         (MRC.with_attributes(BodyPartExamined="ABDOMEN"), "other-body-part"),
         (MRC.but(spacing_mm=(1.0, 1.0, 1.0)), "no-known-contrast"),
@@ -204,6 +206,7 @@ def test_without_echo_and_repetition_time_nothing_is_guessed(rules):
     assert (decision.role, decision.doubt) == (SeriesRole.OTHER, Reason.ROLE_UNSURE)
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     tr=st.none() | st.floats(0, 30000),
     te=st.none() | st.floats(0, 1000),
@@ -262,6 +265,7 @@ def test_the_first_matching_site_rule_wins():
 HEADERS = {role: header_of(scan) for role, scan in PROTOCOL.items()}
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.permutations(list(HEADERS.values())))
 def test_roles_do_not_depend_on_the_order_of_arrival(headers):
     decisions = classify_study(headers, read_rules(RULES_FILE.read_text(encoding="utf-8")))

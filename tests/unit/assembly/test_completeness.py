@@ -198,7 +198,7 @@ ALL = whole(MRC, PPI, PEI, HYDROPS)
 SIZES = counts(MRC, PPI, PEI, HYDROPS)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(order=st.permutations(range(len(ALL))), pauses=st.lists(st.floats(0.0, 200.0), min_size=40, max_size=40))
 def test_no_half_series_is_ever_computed_when_the_source_states_its_counts(order, pauses):
     """Random order, random pauses: at every step a COMPLETE verdict means that the whole chosen set is there."""
@@ -220,7 +220,7 @@ def test_no_half_series_is_ever_computed_when_the_source_states_its_counts(order
     assert study.judge(at=now + 10.0).state is CompletenessState.COMPLETE
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     cut=st.integers(1, 7),
     scan=st.sampled_from([MRC, PPI, PEI]),
@@ -236,7 +236,7 @@ def test_a_cut_series_beside_whole_ones_is_never_computed_even_without_counts(cu
     assert study.judge(at=100.0 + later).state is not CompletenessState.COMPLETE
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.0, 4000.0))
 def test_waiting_always_ends(later):
     for scans in ((MRC,), (MRC, PPI, PEI), (LOCALIZER,)):

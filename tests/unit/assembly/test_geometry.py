@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scanned_series import AXIAL, AXIAL_FROM_ABOVE, CORONAL, MRC, SAGITTAL, Scan, data_sets, header_of, with_raw
 
@@ -43,6 +43,7 @@ def reason_of(header: SeriesHeader) -> Reason:
     return caught.value.refusal.reason
 
 
+@settings(max_examples=50, deadline=None)
 @given(angles, st.randoms())
 def test_slices_are_ordered_along_the_normal_whatever_order_they_arrive_in(angles_deg, random):
     scan = MRC.but(orientation=turned(angles_deg))
@@ -68,6 +69,11 @@ def test_a_plane_without_place_is_refused(keyword):
     assert reason_of(read_series_header(datasets)) is Reason.GEOM_MISSING
 
 
+def test_without_slice_thickness_distances_come_from_positions():
+    header = header_of(MRC.but(spacing_mm=(1.25, 0.5, 0.6)).with_attributes(SliceThickness=None))
+    assert check_stack(header).spacing_mm == pytest.approx(1.25)
+
+
 def test_a_series_without_frame_of_reference_is_refused():
     assert reason_of(header_of(MRC.but(frame_of_reference_uid=None))) is Reason.FOR_MISSING
 
@@ -91,6 +97,7 @@ def test_directions_that_are_no_perpendicular_unit_vectors_are_refused(orientati
     assert reason_of(read_series_header(datasets)) is Reason.ORIENT_INVALID
 
 
+@settings(max_examples=50, deadline=None)
 @given(angles, st.integers(1, 6))
 def test_a_missing_slice_in_the_middle_is_always_found(angles_deg, k):
     datasets = data_sets(MRC.but(orientation=turned(angles_deg)))

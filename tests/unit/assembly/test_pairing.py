@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import JPEG2000
 from scanned_series import CORONAL, HYDROPS, HYDROPS_MI2, MRC, PEI, PPI, REAL_IR, Scan, data_sets, header_of
@@ -63,6 +63,7 @@ def test_each_accepted_set_is_taken(scans, roles):
 EVERYTHING = [header_of(scan) for scan in (MRC, PPI, PEI, HYDROPS, HYDROPS_MI2, REAL_IR, LOCALIZER)]
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.permutations(EVERYTHING))
 def test_the_measured_pair_is_preferred_in_any_order(headers):
     assembly = assembled(*headers)
