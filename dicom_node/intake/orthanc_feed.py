@@ -127,6 +127,7 @@ class OrthancFeed:
         self._clock = clock
         self._on_refusal = on_refusal
         self._wake = threading.Event()
+        self._stop = threading.Event()
         self._condition = FeedCondition.STARTING
         self._detail = ""
         self._fetched = 0
@@ -135,7 +136,7 @@ class OrthancFeed:
         self._ahead: set[str] = set()
         self._ahead_before: set[str] = set()
         self._left_out: set[str] = set()
-        self._foreign: Counter[str] = Counter()
+        self._foreign: set[str] = set()
         self._failures: Counter[str] = Counter()
         self._settled: dict[str, tuple[float | None, int]] = {}
 
@@ -151,6 +152,7 @@ class OrthancFeed:
 
     def run(self, stop: threading.Event) -> None:
         """Poll and reconcile until `stop`; failures of Orthanc, network or disk are waited out."""
+        self._stop = stop
         next_reconcile = time.monotonic()
         failures = 0
         while not stop.is_set():
@@ -170,7 +172,7 @@ class OrthancFeed:
                 self._note(FeedCondition.UNREACHABLE, str(error))
                 delay = min(delay * 2**failures, MAX_DELAY_S)
                 failures += 1
-            self._pause(stop, delay)
+            self._pause(delay)
 
     def poll_once(self) -> int:
         """Read the change log from the cursor to its end; returns how many instances are new in the spool.
@@ -200,7 +202,7 @@ class OrthancFeed:
             if fresh:
                 cursor = cursor.advanced_to(fresh[-1])
                 self._cursors.save(self._client.url, cursor)
-            if page.done or not fresh:
+            if page.done or not fresh or self._stop.is_set():
                 self._ahead_before, self._ahead = self._ahead, set()
                 return taken
 
@@ -210,11 +212,13 @@ class OrthancFeed:
         Returns and raises as `poll_once`, but is not held up by instances that Orthanc fails on.
         """
         horizon = self._horizon()
-        return sum(
-            self._take_series(series, insist=True)
-            for series in self._client.mr_series()
-            if series.last_update is None or series.last_update >= horizon
-        )
+        taken = 0
+        for series in self._client.mr_series():
+            if self._stop.is_set():
+                break
+            if series.last_update is None or series.last_update >= horizon:
+                taken += self._take_series(series, insist=True)
+        return taken
 
     # -- cursor -------------------------------------------------------------------------------------------------
 
@@ -275,23 +279,26 @@ class OrthancFeed:
             self._unstable.discard(series.orthanc_id)
             return 0
         had = {one.sop_instance_uid for one in self._spool.instances(study_uid)}
-        missing = [one for one, sop_uid in listed.items() if one == again or sop_uid not in had]
-        wanted = [one for one in missing if one not in self._left_out and (insist or not self._is_given_up(one))]
+        missing = [one for one, sop_uid in listed.items() if sop_uid not in had]
+        hopeless = self._left_out | self._foreign
+        wanted = {one for one in missing if one not in hopeless and (insist or not self._is_given_up(one))}
+        wanted |= listed.keys() & {again}
         outcomes = self._take_instances(wanted, study_uid, series)
         self._ahead.update(outcomes)
         taken = sum(outcome is InstanceOutcome.SPOOLED for outcome in outcomes.values())
-        self._settle(series, len(listed), state if InstanceOutcome.OWED not in outcomes.values() else None)
+        complete = InstanceOutcome.OWED not in outcomes.values()
+        self._settle(series, len(listed.keys() - self._foreign), state if complete else None)
         if taken:
             log.info("event=orthanc_series_read series=%s new=%d", series.series_instance_uid, taken)
         return taken
 
-    def _settle(self, series: OrthancSeries, listed: int, state: tuple[float | None, int] | None) -> None:
+    def _settle(self, series: OrthancSeries, images: int, state: tuple[float | None, int] | None) -> None:
         """Tell the spool how many to expect once Orthanc has seen no new image for a while."""
         if not series.is_stable:
             self._unstable.add(series.orthanc_id)
             return
         self._unstable.discard(series.orthanc_id)
-        self._spool.set_expected(series.series_instance_uid, listed - self._foreign[series.orthanc_id])
+        self._spool.set_expected(series.series_instance_uid, images)
         if state is not None:
             self._settled[series.orthanc_id] = state
 
@@ -333,9 +340,10 @@ class OrthancFeed:
             )
             return
         self._failures.pop(instance_id, None)
-        if outcome in (InstanceOutcome.FOREIGN, None):
+        if outcome is None:
             self._left_out.add(instance_id)
-        self._foreign[series.orthanc_id] += outcome is InstanceOutcome.FOREIGN
+        if outcome is InstanceOutcome.FOREIGN:
+            self._foreign.add(instance_id)
         self._fetched += outcome is InstanceOutcome.SPOOLED
 
     def _is_given_up(self, instance_id: str) -> bool:
@@ -349,8 +357,8 @@ class OrthancFeed:
             log.log(level, "event=orthanc_feed condition=%s url=%s detail=%s", condition, self._client.url, detail)
         self._condition, self._detail = condition, detail
 
-    def _pause(self, stop: threading.Event, delay_s: float) -> None:
+    def _pause(self, delay_s: float) -> None:
         until = time.monotonic() + delay_s
-        while not stop.is_set() and (left := until - time.monotonic()) > 0:
+        while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
             if self._wake.wait(min(left, WAKE_CHECK_S)):
                 return

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from local_orthanc import LocalOrthanc, OrthancMissing
+from local_orthanc import LocalOrthanc
 from orthanc_parts import dicom_file, mr_series, put, stable_events, storescu, wait_for
 from pydicom.uid import (
     UID,
@@ -62,11 +62,7 @@ def sent_datasets(files: list[bytes]) -> set[bytes]:
 
 @pytest.fixture
 def orthanc() -> Iterator[LocalOrthanc]:
-    try:
-        local = LocalOrthanc(extra={"StableAge": 1})
-    except OrthancMissing as missing:
-        pytest.skip(str(missing))
-    with local:
+    with LocalOrthanc(extra={"StableAge": 1}) as local:
         yield local
 
 

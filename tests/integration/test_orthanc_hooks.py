@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_orthanc import LocalOrthanc, OrthancMissing, free_port
+from local_orthanc import LocalOrthanc, free_port
 from orthanc_parts import get_json, mr_series, put, stable_events, storescu, wait_for
 from pydicom.uid import SegmentationStorage
 
@@ -75,10 +75,7 @@ def orthanc_with(hook: str, wake_port: int) -> LocalOrthanc:
         "HttpTimeout": ORTHANC_TIMEOUT_S,
         "HydropsNode": {"WakeUrl": f"http://127.0.0.1:{wake_port}/wake/orthanc", "WakeToken": "${HYDROPS_WAKE_TOKEN}"},
     }
-    try:
-        return LocalOrthanc(extra=settings, environment={"HYDROPS_WAKE_TOKEN": TOKEN}, **HOOKS[hook])  # type: ignore[arg-type]
-    except OrthancMissing as missing:
-        pytest.skip(str(missing))
+    return LocalOrthanc(extra=settings, environment={"HYDROPS_WAKE_TOKEN": TOKEN}, **HOOKS[hook])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("hook", HOOKS)

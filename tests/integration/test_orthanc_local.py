@@ -24,11 +24,7 @@ pytestmark = [pytest.mark.orthanc]
 
 @pytest.fixture(scope="module")
 def orthanc() -> Iterator[LocalOrthanc]:
-    try:
-        local = LocalOrthanc()
-    except OrthancMissing as missing:
-        pytest.skip(str(missing))
-    with local:
+    with LocalOrthanc() as local:
         yield local
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_orthanc import LocalOrthanc, OrthancMissing, free_port
+from local_orthanc import LocalOrthanc, free_port
 from orthanc_parts import dicom_file
 from pydicom import dcmread
 from pydicom.uid import EnhancedSRStorage, generate_uid
@@ -29,11 +29,7 @@ def uid_of(data: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def orthanc() -> Iterator[LocalOrthanc]:
-    try:
-        local = LocalOrthanc()
-    except OrthancMissing as missing:
-        pytest.skip(str(missing))
-    with local:
+    with LocalOrthanc() as local:
         yield local
 
 
