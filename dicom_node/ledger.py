@@ -247,6 +247,13 @@ class Ledger:
                 )
             _log(connection, study_instance_uid, at, StudyEvent.ARRIVED, f"revision {revision}")
 
+    def seen(self, study_instance_uid: str, *, revision: int) -> None:
+        """The spool's revision changed but the work did not (a count was stated, an unused series came)."""
+        with writing(self._engine) as connection:
+            connection.execute(
+                update(_studies).where(_studies.c.study_instance_uid == study_instance_uid).values(revision=revision)
+            )
+
     def waiting(
         self,
         study_instance_uid: str,

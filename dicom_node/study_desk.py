@@ -7,8 +7,9 @@ knows what was decided, UIDs follow from the inputs, and the outbox keeps the fi
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -40,6 +41,11 @@ SETTLE_S: Final = 0.5
 
 HEADER_CACHE_SIZE: Final = 8192
 """Some 20 studies' headers, about 400 MB at the very most; typical headers are a tenth of that."""
+
+
+UNDER_WAY: Final = (StudyState.QUEUED, StudyState.COMPUTING)
+DECIDED: Final = (*UNDER_WAY, StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS)
+"""States whose work id still holds; a failed study is examined anew, which queues it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,16 @@ class Work:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What can be said about a study at one moment; `work` is None while it waits."""
+
+    study_instance_uid: str
+    verdict: Completeness
+    decisions: tuple[Mapping[str, Any], ...]
+    work: Work | None
+
+
 class StudyDesk:
     """Takes every study from the spool to the outbox. One thread calls `look_round`, one at a time `compute`."""
 
@@ -106,6 +122,7 @@ class StudyDesk:
         self._monotonic = monotonic
         self._on_published = on_published
         self._headers: OrderedDict[str, InstanceFile] = OrderedDict()
+        self._headers_lock = threading.Lock()
 
     def look_round(self) -> list[Work]:
         """Examine every study that changed or is due; returns the work that this made ready, already in the ledger."""
@@ -115,33 +132,65 @@ class StudyDesk:
 
     def unfinished(self) -> list[Work]:
         """Work that was queued or running when the node stopped; to be queued again under the same ids."""
-        records = self._ledger.in_state(StudyState.QUEUED, StudyState.COMPUTING)
+        records = self._ledger.in_state(*UNDER_WAY)
         return [Work.from_json(record.work) for record in records if record.work]
 
     def _look_at(self, activity: StudyActivity, now: float) -> Work | None:
+        """Examine one study if it changed or is due; the same work as before changes nothing."""
         record = self._ledger.get(activity.study_instance_uid)
-        if record is None or record.revision != activity.revision:
-            if now - activity.last_received_at < SETTLE_S:
+        changed = record is None or record.revision != activity.revision
+        if changed and now - activity.last_received_at < SETTLE_S:
+            return None
+        if not changed and record is not None and not _is_due(record, now):
+            return None
+        examination = self._examine(activity, now)
+        if changed:
+            if record is not None and record.state in DECIDED and record.work_id == _work_id(examination):
+                self._ledger.seen(activity.study_instance_uid, revision=activity.revision)
                 return None
             self._ledger.arrived(activity.study_instance_uid, revision=activity.revision, at=now)
-        elif not _is_due(record, now):
-            return None
-        return self._examine(activity, now)
+        return self._decide(examination, now)
 
-    def _examine(self, activity: StudyActivity, now: float) -> Work | None:
-        study = activity.study_instance_uid
-        case = self._open(study)
+    def _examine(self, activity: StudyActivity, now: float) -> Examination:
+        """What can be said about a study now; no side effects."""
+        case = self._open(activity.study_instance_uid)
         verdict = judge(
             case.assembly,
             list(case.headers.values()),
-            self._spool.arrivals(study),
+            self._spool.arrivals(activity.study_instance_uid),
             now=now,
             quiet_s=self._options.quiet_s,
             partner_wait_s=self._options.partner_wait_s,
         )
-        decisions = decision_rows(case.assembly)
-        log.info("event=study_examined study=%s state=%s evidence=%s", study, verdict.state, verdict.evidence)
-        if verdict.state is CompletenessState.WAITING:
+        work = self._work(case, activity, verdict) if verdict.state is not CompletenessState.WAITING else None
+        log.info(
+            "event=study_examined study=%s state=%s evidence=%s",
+            activity.study_instance_uid,
+            verdict.state,
+            verdict.evidence,
+        )
+        return Examination(
+            study_instance_uid=activity.study_instance_uid,
+            verdict=verdict,
+            decisions=tuple(decision_rows(case.assembly)),
+            work=work,
+        )
+
+    def _work(self, case: Case, activity: StudyActivity, verdict: Completeness) -> Work:
+        digest = case_key(case, self._segmenter.identity, self._case_options).digest
+        refusal = verdict.refusal
+        return Work(
+            work_id=digest if refusal is None else f"{digest}-{refusal.reason.value}",
+            study_instance_uid=activity.study_instance_uid,
+            revision=activity.revision,
+            refusal=None if refusal is None else (refusal.reason.value, refusal.detail),
+        )
+
+    def _decide(self, examination: Examination, now: float) -> Work | None:
+        """Write into the ledger what the examination says; the work to queue, if there is any."""
+        study, verdict, work = examination.study_instance_uid, examination.verdict, examination.work
+        decisions = examination.decisions
+        if work is None:
             reason = verdict.refusal.reason.value if verdict.refusal else "WAITING"
             self._ledger.waiting(
                 study,
@@ -153,35 +202,17 @@ class StudyDesk:
             )
             return None
         if verdict.refusal is not None and verdict.refusal.reason is Reason.NO_HYDROPS_STUDY:
+            reason, detail = verdict.refusal.reason.value, verdict.refusal.detail
             self._ledger.move(
                 study,
                 StudyEvent.NOT_OURS,
                 at=now,
-                reason=verdict.refusal.reason.value,
-                detail=verdict.refusal.detail,
+                reason=reason,
+                detail=detail,
                 decisions=decisions,
+                work_id=work.work_id,
             )
             return None
-        return self._queue(case, activity, verdict, decisions, now)
-
-    def _queue(
-        self,
-        case: Case,
-        activity: StudyActivity,
-        verdict: Completeness,
-        decisions: Sequence[Mapping[str, Any]],
-        now: float,
-    ) -> Work | None:
-        """Put the work into the ledger, or recall its outcome if exactly this was done before."""
-        study = activity.study_instance_uid
-        digest = case_key(case, self._segmenter.identity, self._case_options).digest
-        refusal = verdict.refusal
-        work = Work(
-            work_id=digest if refusal is None else f"{digest}-{refusal.reason.value}",
-            study_instance_uid=study,
-            revision=activity.revision,
-            refusal=None if refusal is None else (refusal.reason.value, refusal.detail),
-        )
         known = self._ledger.finished(work.work_id)
         if known is not None:
             self._ledger.move(
@@ -259,22 +290,20 @@ class StudyDesk:
         log.info("event=study_finished study=%s reason=%s", study, "" if first is None else first.reason.value)
 
     def _superseded(self, work: Work) -> bool:
-        """True, and noted, if the study changed since the work was decided, or somebody else finished it."""
+        """True, and noted, if the inputs of the study are other ones by now, or somebody else finished the work."""
         study = work.study_instance_uid
         record = self._ledger.get(study)
-        if (
-            record is None
-            or record.work_id != work.work_id
-            or record.state in (StudyState.COMPUTED, StudyState.REFUSED)
-        ):
+        if record is None or record.work_id != work.work_id or record.state not in UNDER_WAY:
+            log.info("event=work_dropped study=%s work=%s", study, work.work_id[:12])
             return True
-        now_at = next((a.revision for a in self._spool.studies() if a.study_instance_uid == study), None)
-        if record.state is not StudyState.WAITING and now_at == work.revision:
+        activity = next((one for one in self._spool.studies() if one.study_instance_uid == study), None)
+        if activity is not None and activity.revision == record.revision:
             return False
-        if record.state is not StudyState.WAITING:
-            detail = f"revision {work.revision} became {now_at}"
-            self._ledger.move(study, StudyEvent.SUPERSEDED, at=self._clock(), detail=detail)
-        log.info("event=work_superseded study=%s revision=%s now=%s", study, work.revision, now_at)
+        # Something arrived that the desk has not examined yet: is this still the work that it would decide on?
+        if activity is not None and _work_id(self._examine(activity, self._clock())) == work.work_id:
+            return False
+        self._ledger.move(study, StudyEvent.SUPERSEDED, at=self._clock(), detail="other images came meanwhile")
+        log.info("event=work_superseded study=%s work=%s", study, work.work_id[:12])
         return True
 
     def _open(self, study_instance_uid: str) -> Case:
@@ -282,19 +311,25 @@ class StudyDesk:
         return open_case(study_instance_uid, [file for file in files if file is not None], self._case_options)
 
     def _file(self, instance: SpooledInstance) -> InstanceFile | None:
-        """One instance's header, read once: spool files never change."""
+        """One instance's header, read once (spool files never change); called from two threads."""
         name = instance.path.name
-        if name in self._headers:
-            self._headers.move_to_end(name)
-            return self._headers[name]
+        with self._headers_lock:
+            known = self._headers.get(name)
+        if known is not None:
+            return known
         file = read_instance(instance.path, instance.sha256)
         if file is None:
             log.error("event=header_unreadable sop=%s", instance.sop_instance_uid)
             return None
-        self._headers[name] = file
-        if len(self._headers) > HEADER_CACHE_SIZE:
-            self._headers.popitem(last=False)
+        with self._headers_lock:
+            self._headers[name] = file
+            if len(self._headers) > HEADER_CACHE_SIZE:
+                self._headers.popitem(last=False)
         return file
+
+
+def _work_id(examination: Examination) -> str | None:
+    return None if examination.work is None else examination.work.work_id
 
 
 def _is_due(record: StudyRecord, now: float) -> bool:

@@ -1,0 +1,176 @@
+"""The node as a site runs it: real Orthanc, real DICOM sender, `hydrops-node serve`; killed, restarted, sent twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+from local_node import LocalNode
+from local_orthanc import LocalOrthanc, OrthancMissing
+from phantom_patients import images_of
+
+from dicom_node.ledger import StudyState
+from inference.phantom import PhantomStudy
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.dcmtk]
+
+
+@pytest.fixture(scope="module")
+def study_folder(patient: PhantomStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    for number, one in enumerate(images_of(patient, "MRC", "PPI", "PEI")):
+        one.save_as(folder / f"{number:06d}.dcm", enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study_uid(study_folder: Path) -> str:
+    return str(pydicom.dcmread(next(study_folder.iterdir()), stop_before_pixels=True).StudyInstanceUID)
+
+
+@pytest.fixture
+def orthanc() -> Iterator[LocalOrthanc]:
+    try:
+        pacs = LocalOrthanc()
+    except OrthancMissing as missing:
+        pytest.skip(str(missing))
+    with pacs:
+        yield pacs
+
+
+def send(folder: Path, called_ae: str, port: int) -> None:
+    command = [
+        "dcmsend",
+        "-aet",
+        "SCANNER",
+        "-aec",
+        called_ae,
+        "--scan-directories",
+        "127.0.0.1",
+        str(port),
+        str(folder),
+    ]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"TCP_NODELAY": "1"})
+
+
+def results(orthanc: LocalOrthanc, study: str) -> dict[str, list[bytes]]:
+    """What the PACS holds of the study besides MR, by modality."""
+    found: dict[str, list[bytes]] = {}
+    for modality in ("SEG", "SR"):
+        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study, "Modality": modality}}
+        ids = orthanc.session.post(f"{orthanc.url}/tools/find", json=query).json()
+        found[modality] = [orthanc.session.get(f"{orthanc.url}/instances/{one}/file").content for one in ids]
+    return found
+
+
+def assert_one_of_each(orthanc: LocalOrthanc, node: LocalNode, study: str) -> None:
+    """One SEG and one SR, and they are the very bytes that the outbox keeps."""
+    at_pacs = results(orthanc, study)
+    assert {modality: len(objects) for modality, objects in at_pacs.items()} == {"SEG": 1, "SR": 1}
+    for one in node.outbox.deliveries(study):
+        kept = node.outbox.read(one.sop_instance_uid)
+        assert hashlib.sha256(at_pacs[one.kind][0]).digest() == hashlib.sha256(kept).digest()
+
+
+def test_a_study_sent_to_the_pacs_comes_back_with_one_seg_and_one_report(
+    orthanc: LocalOrthanc, study_folder: Path, study_uid: str, tmp_path: Path
+) -> None:
+    with LocalNode(tmp_path, orthanc=orthanc) as node:
+        send(study_folder, orthanc.aet, orthanc.dicom_port)
+        assert node.wait_until_finished(study_uid).state is StudyState.COMPUTED, node.log_tail()
+        assert_one_of_each(orthanc, node, study_uid)
+        # Our own objects are in the study now; the node has seen them and starts nothing.
+        time.sleep(6.0)
+        assert_one_of_each(orthanc, node, study_uid)
+        assert node.stop() == 0
+
+
+def test_a_study_sent_twice_by_c_store_gives_one_result(
+    orthanc: LocalOrthanc, study_folder: Path, study_uid: str, tmp_path: Path
+) -> None:
+    with LocalNode(tmp_path, orthanc=orthanc, entrance="dicom") as node:
+        for _ in range(2):
+            send(study_folder, "HYDROPS", node.dicom_port)
+            assert node.wait_until_finished(study_uid).state is StudyState.COMPUTED, node.log_tail()
+        assert_one_of_each(orthanc, node, study_uid)
+
+
+def test_a_worker_killed_while_computing_is_replaced_and_the_study_finishes_once(
+    orthanc: LocalOrthanc, study_folder: Path, study_uid: str, tmp_path: Path
+) -> None:
+    with LocalNode(tmp_path, orthanc=orthanc, entrance="dicom") as node:
+        send(study_folder, "HYDROPS", node.dicom_port)
+        wait_for_step(node, study_uid, "align series")
+        for pid in node.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        assert node.wait_until_finished(study_uid).state is StudyState.COMPUTED, node.log_tail()
+        assert "event=worker_died" in node.log_tail(20000)
+        assert_one_of_each(orthanc, node, study_uid)
+
+
+def test_a_node_killed_right_after_the_last_image_was_acknowledged_finishes_after_its_restart(
+    orthanc: LocalOrthanc, study_folder: Path, study_uid: str, tmp_path: Path
+) -> None:
+    node = LocalNode(tmp_path, orthanc=orthanc, entrance="dicom")
+    with node:
+        send(study_folder, "HYDROPS", node.dicom_port)
+        node.kill()
+        node.start()
+        assert node.wait_until_finished(study_uid).state is StudyState.COMPUTED, node.log_tail()
+        assert_one_of_each(orthanc, node, study_uid)
+
+
+def test_a_study_that_cannot_be_computed_gets_a_report_that_says_why(
+    orthanc: LocalOrthanc, patient: PhantomStudy, study_uid: str, tmp_path: Path
+) -> None:
+    images = images_of(patient, "MRC", "PPI", "PEI")
+    images[0].PatientID = "SOMEBODY-ELSE"
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for number, one in enumerate(images):
+        one.save_as(folder / f"{number:06d}.dcm", enforce_file_format=True)
+    with LocalNode(tmp_path / "node", orthanc=orthanc, entrance="dicom") as node:
+        send(folder, "HYDROPS", node.dicom_port)
+        record = node.wait_until_finished(study_uid)
+        assert (record.state, record.reason) == (StudyState.REFUSED, "PATIENT_MISMATCH")
+        at_pacs = results(orthanc, study_uid)
+        assert {modality: len(objects) for modality, objects in at_pacs.items()} == {"SEG": 0, "SR": 1}
+        assert b"PATIENT_MISMATCH" in at_pacs["SR"][0]
+        assert "SOMEBODY-ELSE" not in node.log_path.read_text()
+
+
+def test_a_second_node_on_the_same_state_folder_refuses_to_start(tmp_path: Path) -> None:
+    with LocalNode(tmp_path) as node:
+        command = [sys.executable, "-m", "dicom_node.cli", "listen", "--config", str(node.config)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 2
+        assert "another process already runs as 'listen'" in second.stderr
+
+
+def test_status_tells_the_whole_history_of_a_study(study_folder: Path, study_uid: str, tmp_path: Path) -> None:
+    with LocalNode(tmp_path) as node:
+        send(study_folder, "HYDROPS", node.dicom_port)
+        node.wait_until_finished(study_uid)
+        command = [sys.executable, "-m", "dicom_node.cli", "status", study_uid, "--config", str(node.config)]
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    for expected in ("state computed", "taken as MRC because", "left: total fluid", "deliveries\n  none", "arrived"):
+        assert expected in told, told
+
+
+def wait_for_step(node: LocalNode, study: str, step: str) -> None:
+    ledger = node.ledger
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        record = ledger.get(study)
+        if record is not None and record.step == step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"step {step!r} was not reached:\n{node.log_tail()}")
