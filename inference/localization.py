@@ -1,0 +1,383 @@
+"""Both ears in a slab of the head, found without training.
+
+Perilymph with contrast agent is the only thing in the head that is bright on MRC and positive on HYDROPS: CSF is
+bright but negative, brain and bone are dark on MRC. Where that sign is missing (no contrast agent), the shape on MRC
+alone decides: a labyrinth-sized amount of fluid, alone in dark bone, on both sides of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from inference.anatomy import INTER_EAR_DISTANCE_MM, EarSide
+from inference.findings import EarROI, QualityCode, QualityFlag, Severity
+from inference.geometry import FloatArray, Volume, VolumeGeometry
+from inference.resampling import coarsen
+
+FloatImage = NDArray[np.float32]
+
+ROI_SIZE_MM: Final = (26.0, 32.0, 32.0)
+"""Size of an ear's box along k, j, i: the labyrinth (14 x 16 x 14 mm) with slack for obliquity and displacement."""
+
+COARSE_MM: Final = 1.0
+"""Spacing of the search grid: a semicircular canal (1 mm wide) still leaves a trace on it."""
+
+WINDOW_MM: Final = 8.0
+"""Radius around a labyrinth's centroid that holds nearly all of it (bounding box 14 x 16 x 14 mm)."""
+
+MISALIGNED_BY_MM: Final = 6.0
+"""How far HYDROPS may lie from MRC, per axis, before registration."""
+
+SMOOTHED_MM: Final = 0.7
+"""Smoothing of HYDROPS on the search grid: noise halves, a cochlear turn stays visible."""
+
+POSITIVE_FROM: Final = 0.08
+"""Of fluid's magnitude on HYDROPS x MRC: twice what brain reaches where an echo train leaves it visible."""
+
+POSITIVE_RANGE: Final = 0.3
+"""Of fluid's magnitude above `POSITIVE_FROM` where perilymph is certain; small compartments are blurred to a third."""
+
+LABYRINTH_EVIDENCE_MM3: Final = (4.0, 500.0)
+"""Fluid expected in the window, generously: what severe hydrops leaves of perilymph, up to twice a large labyrinth."""
+
+MAX_TILT_DEG: Final = 30.0
+"""The line between the ears leaves the patient's left-right axis by less than this, however the head lies."""
+
+MIN_MEDIAL_MM: Final = 15.0
+"""A lone ear gets a side only if the head's midline is at least this far away; labyrinths lie 30 to 50 mm off it."""
+
+FLUID_PERCENTILE: Final = 99.8
+"""Of the coarse MRC: fluid, even in a slab that shows little CSF."""
+
+STRUCTURE_SHARE: Final = 0.6
+"""Of the contrast that survives averaging eight voxels: 0.35 for noise, above 0.8 for anatomy."""
+
+MAX_CANDIDATES: Final = 16
+"""Peaks looked at; both ears are among the first four unless the study is unusable."""
+
+MIN_PAIR_BALANCE: Final = 0.04
+"""Weaker over stronger ear of a pair: coil gain and severe hydrops together leave more."""
+
+MIN_CSF_MM3: Final = 300.0
+"""Less CSF than this says nothing about where the brain is."""
+
+MEDIAL_SHARE: Final = 0.75
+"""Of the CSF that must lie on one side of a lone ear for that side to be medial."""
+
+LONE_LEAD: Final = 2.0
+"""Without contrast sign, a lone blob must be this much stronger than the next to be called an ear."""
+
+CUT_STOP_MM: Final = 6.0
+"""A border this near to the labyrinth's centroid cuts cochlea or vestibule, not just the tip of a canal."""
+
+LABYRINTH_REACH_MM: Final = 11.0
+"""From the centroid to the farthest point of a canal."""
+
+NORMAL_EVIDENCE_MM3: Final = 60.0
+"""Perilymph in the Gaussian window of an ear without hydrops, about half of its 130 to 170 mm3."""
+
+CUT_WARN_MM2: Final = 3.0
+"""Fluid on the border of the slab, near the ear, beyond which something of the labyrinth is missing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EarSearch:
+    """A box per ear found, all remarks, and the same remarks by side; a side without a box has a STOP remark."""
+
+    rois: Mapping[EarSide, EarROI]
+    quality: tuple[QualityFlag, ...] = ()
+    by_side: Mapping[EarSide, tuple[QualityFlag, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Maps:
+    """The search grid: `fluid` 0..1 from MRC; `perilymph` 0..1, what HYDROPS vouches for (None: no HYDROPS)."""
+
+    geometry: VolumeGeometry
+    fluid: FloatImage
+    perilymph: FloatImage | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidate:
+    """A place that may be an ear: its LPS position and the mm3 of lonely fluid there."""
+
+    lps_mm: FloatArray
+    evidence_mm3: float
+
+
+def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
+    """Return a box around each labyrinth, with the patient's side computed from LPS.
+
+    Parameters
+    ----------
+    mrc
+        (K, J, I), >= 0, fluid bright; any orientation, a full or a partial slab.
+    hydrops
+        Signed, on the grid of `mrc` by header geometry; it may be off by 5 mm and 5 degrees (not registered yet).
+
+    Returns
+    -------
+    EarSearch
+        Boxes are crops of the MRC grid. Strange content (noise, a constant image, another body part) gives no box
+        and says so.
+
+    Raises
+    ------
+    ValueError
+        If `hydrops` has another shape than `mrc`.
+    """
+    if hydrops is not None and hydrops.array.shape != mrc.array.shape:
+        raise ValueError(f"HYDROPS must lie on the MRC grid {mrc.array.shape}, found {hydrops.array.shape}")
+    maps = _search_maps(mrc, hydrops)
+    if maps is None:
+        return _nothing(QualityCode.CONTENT, "The MRC shows no bright fluid: constant, empty or noise")
+    for evidence in (maps.perilymph, maps.fluid):
+        if evidence is None:
+            continue
+        candidates = _candidates(evidence, maps)
+        pair = _pair(candidates)
+        if pair is not None:
+            return _found(pair, mrc, maps)
+        if evidence is maps.perilymph and candidates:
+            return _lone(candidates[0], mrc, maps)
+        if _stands_alone(candidates):
+            return _lone(candidates[0], mrc, maps)
+    return _nothing(QualityCode.EAR_NOT_FOUND, "No inner ear was recognized in the MRC")
+
+
+def _search_maps(mrc: Volume, hydrops: Volume | None) -> _Maps | None:
+    """Fluid and perilymph on the coarse grid; None if the MRC has nothing that stands out of its noise."""
+    coarse = coarsen(mrc, COARSE_MM)
+    bright = np.nan_to_num(coarse.array).astype(np.float32)
+    dark, level = (float(p) for p in np.percentile(bright[::2, ::2, ::2], (50.0, FLUID_PERCENTILE)))
+    spread = float(bright.std())
+    averaged = coarsen(Volume(array=bright, geometry=coarse.geometry), 2.0 * COARSE_MM).array
+    if level <= dark or float(averaged.std()) < STRUCTURE_SHARE * spread:
+        return None
+    fluid = np.clip(((bright - dark) / (level - dark) - 0.25) / 0.45, 0.0, 1.0).astype(np.float32)
+    return _Maps(geometry=coarse.geometry, fluid=fluid, perilymph=_perilymph(fluid, hydrops, coarse.geometry))
+
+
+def _perilymph(fluid: FloatImage, hydrops: Volume | None, geometry: VolumeGeometry) -> FloatImage | None:
+    """Voxels that are bright on MRC and positive on HYDROPS, 0..1; None without HYDROPS.
+
+    Their product leaves brain out even where it is positive, because it is dark on MRC.
+    """
+    if hydrops is None:
+        return None
+    signed = np.nan_to_num(coarsen(hydrops, COARSE_MM).array).astype(np.float32)
+    signed = ndimage.gaussian_filter(signed, SMOOTHED_MM / geometry.spacing_mm, truncate=2.0)
+    bright = np.abs(signed[fluid > 0.9])
+    scale = float(np.percentile(bright, 90.0)) if bright.size else 0.0
+    if scale <= 0.0:
+        return None
+    signed = _onto_fluid(np.clip(signed / scale, -1.0, 1.0), fluid, geometry)
+    vouched: FloatImage = np.clip((fluid * signed - POSITIVE_FROM) / POSITIVE_RANGE, 0.0, 1.0)
+    return vouched
+
+
+def _onto_fluid(signed: FloatImage, fluid: FloatImage, geometry: VolumeGeometry) -> FloatImage:
+    """HYDROPS moved by whole blocks, each half of the head on its own, so that dark CSF covers bright MRC fluid.
+
+    Two shifts follow a rotation well enough to find ears; registration proper comes later.
+    """
+    across = int(np.argmax(np.abs(geometry.directions[0])))
+    middle = geometry.shape[across] // 2
+    moved = np.empty_like(signed)
+    for half in (slice(0, middle), slice(middle, None)):
+        part = tuple(half if axis == across else slice(None) for axis in range(3))
+        if 0 in signed[part].shape:
+            continue
+        shift = _csf_shift(signed[part], fluid[part], geometry)
+        moved[part] = ndimage.shift(signed[part], shift, order=0, mode="nearest") if any(shift) else signed[part]
+    return moved
+
+
+def _csf_shift(signed: FloatImage, fluid: FloatImage, geometry: VolumeGeometry) -> tuple[int, int, int]:
+    """Whole-block shift (k, j, i) of HYDROPS that covers most MRC fluid with dark CSF, within the allowed reach."""
+    dark = np.clip(-signed, 0.0, 1.0)
+    size = [fft.next_fast_len(n + 2 * r, real=True) for n, r in zip(fluid.shape, _reach(geometry), strict=True)]
+    spectrum = fft.rfftn(fluid, size, workers=2) * np.conj(fft.rfftn(dark, size, workers=2))
+    match = fft.irfftn(spectrum, size, workers=2)
+    shifts = [np.arange(-r, r + 1) for r in _reach(geometry)]
+    near = match[np.ix_(*shifts)]
+    best = np.unravel_index(int(np.argmax(near)), near.shape)
+    k, j, i = (int(axis[n]) for axis, n in zip(shifts, best, strict=True))
+    return k, j, i
+
+
+def _reach(geometry: VolumeGeometry) -> list[int]:
+    return [max(1, round(MISALIGNED_BY_MM / s)) for s in geometry.spacing_mm]
+
+
+def _window_mm3(amount: NDArray[np.generic], sigma_mm: float, geometry: VolumeGeometry) -> FloatImage:
+    """mm3 of `amount` in a Gaussian window of height 1 around every voxel."""
+    sigma = sigma_mm / geometry.spacing_mm
+    peak_to_sum = float((2.0 * np.pi) ** 1.5 * np.prod(sigma)) * geometry.voxel_volume_mm3
+    smooth: FloatImage = ndimage.gaussian_filter(amount, sigma, mode="constant", truncate=2.5) * np.float32(peak_to_sum)
+    return smooth
+
+
+def _candidates(evidence: FloatImage, maps: _Maps) -> list[_Candidate]:
+    """Places where a labyrinth-sized amount of `evidence` stands alone, strongest first."""
+    half = coarsen(Volume(array=evidence, geometry=maps.geometry), 2.0 * COARSE_MM)
+    own = _window_mm3(half.array, 0.5 * WINDOW_MM, half.geometry)
+    around = _window_mm3(half.array, WINDOW_MM, half.geometry)
+    lonely = own - 0.3 * np.clip(around - 2.5 * own, 0.0, None)
+    low, high = LABYRINTH_EVIDENCE_MM3
+    size = [1 + 2 * max(1, round(0.75 * WINDOW_MM / s)) for s in half.geometry.spacing_mm]
+    is_peak = (lonely >= ndimage.maximum_filter(lonely, size=size)) & (lonely > low) & (own < high)
+    places = np.argwhere(is_peak)
+    places = places[np.argsort(-lonely[tuple(places.T)])][:MAX_CANDIDATES]
+    return [
+        _Candidate(
+            lps_mm=_centroid(half.geometry.to_lps(place), evidence, maps.geometry),
+            evidence_mm3=float(lonely[tuple(place)]),
+        )
+        for place in places
+    ]
+
+
+def _centroid(start_mm: FloatArray, evidence: FloatImage, geometry: VolumeGeometry) -> FloatArray:
+    """The centroid of the evidence in a ball that follows it (mean shift); LPS mm."""
+    center = np.asarray(start_mm, dtype=np.float64)
+    reach = np.ceil((WINDOW_MM + 1.0) / geometry.spacing_mm).astype(int)
+    for _ in range(6):
+        index = np.rint(geometry.to_index(center)).astype(int)
+        low = np.clip(index - reach, 0, np.array(geometry.shape) - 1)
+        high = np.minimum(index + reach + 1, geometry.shape)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        points = geometry.to_lps(np.moveaxis(np.mgrid[box], 0, -1))
+        weight = evidence[box] * (np.linalg.norm(points - center, axis=-1) <= WINDOW_MM)
+        if weight.sum() <= 0.0:
+            break
+        center = np.tensordot(weight, points, axes=3) / weight.sum()
+    return center
+
+
+def _pair(candidates: list[_Candidate]) -> dict[EarSide, _Candidate] | None:
+    """The two candidates that lie as two ears do: 60 to 100 mm apart, across the head, similarly strong."""
+    best, best_score = None, 0.0
+    for one, other in combinations(candidates, 2):
+        right, left = sorted((one, other), key=lambda ear: float(ear.lps_mm[0]))
+        across = left.lps_mm - right.lps_mm
+        distance = float(np.linalg.norm(across))
+        if not INTER_EAR_DISTANCE_MM[0] <= distance <= INTER_EAR_DISTANCE_MM[1]:
+            continue
+        if across[0] < distance * np.cos(np.radians(MAX_TILT_DEG)):
+            continue
+        weaker, stronger = sorted((right.evidence_mm3, left.evidence_mm3))
+        score = weaker * stronger**0.5
+        if score > best_score and weaker > MIN_PAIR_BALANCE * stronger:
+            best, best_score = {EarSide.RIGHT: right, EarSide.LEFT: left}, score
+    return best
+
+
+def _lone_side(ear: _Candidate, maps: _Maps) -> EarSide | None:
+    """The side of a lone ear: the brain's fluid lies medially of it. None if that is not clear-cut."""
+    bright = np.argwhere(maps.fluid > 0.8)
+    points = maps.geometry.to_lps(bright)
+    far = np.linalg.norm(points - ear.lps_mm, axis=1) > 1.5 * WINDOW_MM
+    if far.sum() * maps.geometry.voxel_volume_mm3 < MIN_CSF_MM3:
+        return None
+    to_ear_mm = float(ear.lps_mm[0]) - points[far, 0]
+    share_right_of_ear = float((to_ear_mm > 0).mean())
+    if abs(float(np.median(to_ear_mm))) < MIN_MEDIAL_MM or 1 - MEDIAL_SHARE < share_right_of_ear < MEDIAL_SHARE:
+        return None
+    return EarSide.LEFT if share_right_of_ear > 0.5 else EarSide.RIGHT
+
+
+def _stands_alone(candidates: list[_Candidate]) -> bool:
+    """True if, without the sign of HYDROPS, one place is so much stronger than the rest that it may be an ear."""
+    if not candidates:
+        return False
+    return len(candidates) == 1 or candidates[0].evidence_mm3 > LONE_LEAD * candidates[1].evidence_mm3
+
+
+def _lone(ear: _Candidate, mrc: Volume, maps: _Maps) -> EarSearch:
+    """One ear in the slab: measured if its side is certain, refused otherwise."""
+    side = _lone_side(ear, maps)
+    if side is None:
+        return _nothing(
+            QualityCode.SIDE_UNSURE, "One inner ear was found, but not where the head's midline is; side unknown"
+        )
+    return _found({side: ear}, mrc, maps)
+
+
+def _found(ears: Mapping[EarSide, _Candidate], mrc: Volume, maps: _Maps) -> EarSearch:
+    """Boxes and remarks for the ears found; the other side is "not found"."""
+    rois, by_side = {}, {}
+    for side in EarSide:
+        if side in ears:
+            rois[side] = _roi(side, ears[side], mrc.geometry)
+            by_side[side] = _cut_off(rois[side], mrc.geometry, maps)
+        else:
+            by_side[side] = (_stop(QualityCode.EAR_NOT_FOUND, f"{side.value.capitalize()} inner ear not found"),)
+    return EarSearch(rois=rois, quality=tuple(flag for flags in by_side.values() for flag in flags), by_side=by_side)
+
+
+def _roi(side: EarSide, ear: _Candidate, grid: VolumeGeometry) -> EarROI:
+    """The box of whole MRC voxels around the centroid; `score` saturates at a normal ear's perilymph."""
+    k, j, i = (2 * round(size / spacing / 2) for size, spacing in zip(ROI_SIZE_MM, grid.spacing_mm, strict=True))
+    start = np.rint(grid.to_index(ear.lps_mm) - (np.array([k, j, i]) - 1) / 2.0).astype(int).tolist()
+    x, y, z = (float(c) for c in ear.lps_mm)
+    return EarROI(
+        side=side,
+        center_lps_mm=(x, y, z),
+        geometry=grid.crop((start[0], start[1], start[2]), (k, j, i)),
+        score=min(1.0, ear.evidence_mm3 / NORMAL_EVIDENCE_MM3),
+    )
+
+
+def _cut_off(roi: EarROI, grid: VolumeGeometry, maps: _Maps) -> tuple[QualityFlag, ...]:
+    """A remark if the slab's border runs through the labyrinth: STOP near its center, WARN at a canal's tip."""
+    index = grid.to_index(roi.center_lps_mm)
+    to_border_mm = np.minimum(index + 0.5, np.array(grid.shape) - 0.5 - index) * grid.spacing_mm
+    nearest_mm = float(to_border_mm.min())
+    name = roi.side.value.capitalize()
+    if nearest_mm < CUT_STOP_MM:
+        message = f"{name} inner ear is cut off: its center lies {nearest_mm:.1f} mm from the border of the images"
+        return (_stop(QualityCode.EAR_CUT_OFF, message, measured=nearest_mm, limit=CUT_STOP_MM),)
+    cut_mm2 = _fluid_on_border_mm2(roi, maps)
+    if cut_mm2 <= CUT_WARN_MM2:
+        return ()
+    flag = QualityFlag(
+        code=QualityCode.EAR_CUT_OFF,
+        severity=Severity.WARN,
+        message=f"{name} inner ear reaches the border of the images: {cut_mm2:.1f} mm2 of fluid in the outermost layer",
+        measured=cut_mm2,
+        limit=CUT_WARN_MM2,
+    )
+    return (flag,)
+
+
+def _fluid_on_border_mm2(roi: EarROI, maps: _Maps) -> float:
+    """Area of vouched fluid within a labyrinth's reach on the outermost layers of the search grid."""
+    evidence = maps.fluid if maps.perilymph is None else maps.perilymph
+    area_mm2 = 0.0
+    for axis, spacing in enumerate(maps.geometry.spacing_mm):
+        face_mm2 = maps.geometry.voxel_volume_mm3 / float(spacing)
+        for last in (0, maps.geometry.shape[axis] - 1):
+            points = np.argwhere(np.take(evidence, last, axis=axis) > 0.5)
+            index = np.insert(points, axis, last, axis=1)
+            near = np.linalg.norm(maps.geometry.to_lps(index) - roi.center_lps_mm, axis=1) < LABYRINTH_REACH_MM
+            area_mm2 += float(near.sum()) * face_mm2
+    return area_mm2
+
+
+def _nothing(code: QualityCode, message: str) -> EarSearch:
+    """No box for either side, one STOP remark for both."""
+    flags = (_stop(code, message),)
+    return EarSearch(rois={}, quality=flags, by_side=dict.fromkeys(EarSide, flags))
+
+
+def _stop(code: QualityCode, message: str, *, measured: float | None = None, limit: float | None = None) -> QualityFlag:
+    return QualityFlag(code=code, severity=Severity.STOP, message=message, measured=measured, limit=limit)
