@@ -317,8 +317,10 @@ def _found(ears: Mapping[EarSide, _Candidate], mrc: Volume, maps: _Maps) -> EarS
     rois, by_side = {}, {}
     for side in EarSide:
         if side in ears:
-            rois[side] = _roi(side, ears[side], mrc.geometry)
-            by_side[side] = _cut_off(rois[side], mrc.geometry, maps)
+            roi = _roi(side, ears[side], mrc.geometry)
+            by_side[side] = _cut_off(roi, mrc.geometry, maps)
+            if all(flag.severity is Severity.WARN for flag in by_side[side]):
+                rois[side] = roi
         else:
             by_side[side] = (_stop(QualityCode.EAR_NOT_FOUND, f"{side.value.capitalize()} inner ear not found"),)
     return EarSearch(rois=rois, quality=tuple(flag for flags in by_side.values() for flag in flags), by_side=by_side)

@@ -1,0 +1,114 @@
+"""From fluid to numbers: volumes, the EH ratio with its interval, and ratios per slice.
+
+Volumes are summed from fractions, not counted from masks: a labyrinth is mostly border, and a voxel that is 40 %
+fluid holds 40 % of its volume.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.findings import EarFindings, EarFluid, EarImages, EHRatio, QualityFlag, Severity, SliceRatio
+from inference.geometry import Volume
+from inference.quality import check_ear
+
+MIN_SLICE_MM2: Final = 0.5
+"""Less fluid in a slice has no ratio: two voxels of 0.5 x 0.5 mm."""
+
+FLOOR: Final = 0.03
+"""What an ear's ratio is uncertain by with perfect images: levels, blur and the outline's rule. From phantoms."""
+
+SENSITIVITY_SCALE: Final = 1.5
+"""The sensitivity's share of the interval, set so that about 95 % of phantom ears lie inside."""
+
+
+def measure_ear(
+    images: EarImages, fluid: EarFluid, *, first_slice: int = 0, remarks: tuple[QualityFlag, ...] = ()
+) -> EarFindings:
+    """One ear's numbers, or the reasons why it has none.
+
+    Parameters
+    ----------
+    images, fluid
+        On the same grid.
+    first_slice
+        Where the ear's grid begins on the MRC, so that slices are counted there.
+    remarks
+        What earlier steps found out about this ear.
+
+    Returns
+    -------
+    EarFindings
+        Without `ratio` and `fluid` if any remark is a STOP, or if there is no fluid: undefined, not zero.
+    """
+    quality = (*remarks, *check_ear(images, fluid))
+    if any(flag.severity is Severity.STOP for flag in quality):
+        return EarFindings(side=images.roi.side, ratio=None, fluid=None, quality=quality)
+    return EarFindings(
+        side=images.roi.side,
+        ratio=eh_ratio(fluid),
+        fluid=fluid,
+        slices=slice_ratios(fluid, first_slice=first_slice),
+        quality=quality,
+    )
+
+
+def volume_mm3(amount: Volume) -> float:
+    """Sum of fractions (0..1) or of a mask, in mm3."""
+    return float(np.asarray(amount.array, dtype=np.float64).sum()) * amount.geometry.voxel_volume_mm3
+
+
+def eh_ratio(fluid: EarFluid) -> EHRatio:
+    """Endolymph over total fluid with a 95 % interval.
+
+    The interval is an empirical one. Its half width is a floor plus a multiple of how much the ratio moves when the
+    rule moves: fractions against masks, whole outline against full voxels only. Both constants were set on phantoms
+    so that about 95 % of the true ratios lie inside; it is not a promise about patients.
+    """
+    total_mm3, endolymph_mm3 = volume_mm3(fluid.total_fluid_fraction), volume_mm3(fluid.endolymph_fraction)
+    value = min(1.0, endolymph_mm3 / total_mm3)
+    half = FLOOR + SENSITIVITY_SCALE * _sensitivity(fluid, value)
+    return EHRatio(
+        endolymph_mm3=endolymph_mm3,
+        total_fluid_mm3=total_mm3,
+        value=value,
+        low=max(0.0, value - half),
+        high=min(1.0, value + half),
+    )
+
+
+def _sensitivity(fluid: EarFluid, value: float) -> float:
+    """Largest change of the ratio under another reasonable rule."""
+    total = np.asarray(fluid.total_fluid_fraction.array, dtype=np.float64)
+    endolymph = np.asarray(fluid.endolymph_fraction.array, dtype=np.float64)
+    mask = np.asarray(fluid.total_fluid_mask.array)
+    alternatives = [
+        _ratio(np.asarray(fluid.endolymph_mask.array, dtype=np.float64), mask.astype(np.float64)),
+        _ratio(endolymph * mask, total * mask),
+    ]
+    return max((abs(other - value) for other in alternatives if other is not None), default=0.0)
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float | None:
+    amount = float(whole.sum())
+    return float(part.sum()) / amount if amount > 0.0 else None
+
+
+def slice_ratios(fluid: EarFluid, *, first_slice: int = 0) -> tuple[SliceRatio, ...]:
+    """Areas and 2D area ratio of each slice of the ear's grid that holds fluid; `slice_index` counts from `first_slice`."""
+    geometry = fluid.roi.geometry
+    pixel_mm2 = geometry.voxel_volume_mm3 / float(geometry.spacing_mm[0])
+    total = np.asarray(fluid.total_fluid_fraction.array, dtype=np.float64).sum(axis=(1, 2)) * pixel_mm2
+    endolymph = np.asarray(fluid.endolymph_fraction.array, dtype=np.float64).sum(axis=(1, 2)) * pixel_mm2
+    return tuple(
+        SliceRatio(
+            slice_index=first_slice + int(k),
+            total_fluid_mm2=float(total[k]),
+            endolymph_mm2=float(endolymph[k]),
+            ratio=float(endolymph[k] / total[k]),
+        )
+        for k in np.flatnonzero(total >= MIN_SLICE_MM2)
+    )
