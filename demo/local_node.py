@@ -113,8 +113,9 @@ class LocalNode:
         """Process ids of the computing child."""
         if self._process is None:
             return []
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return [int(pid) for pid in children]
+        # The kernel lists children by the thread that started them, and the worker is started by a thread of its own.
+        lists = Path(f"/proc/{self._process.pid}/task").glob("*/children")
+        return [int(pid) for children in lists for pid in children.read_text().split()]
 
     def start(self) -> None:
         """Start it, on the same state as before if it ran before, and wait until it listens.
