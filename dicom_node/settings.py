@@ -88,7 +88,6 @@ class ProcessingSettings:
     threads: int = 0
     max_shift_mm: float = 10.0
     max_rotation_deg: float = 10.0
-    timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,7 +381,6 @@ def _check_numbers(s: Settings, require: Require) -> None:
         ("assembly.max_series_per_study", s.assembly.max_series_per_study),
         ("processing.max_shift_mm", s.processing.max_shift_mm),
         ("processing.max_rotation_deg", s.processing.max_rotation_deg),
-        ("processing.timeout_s", s.processing.timeout_s),
         ("delivery.first_retry_s", s.delivery.first_retry_s),
         ("delivery.max_retry_s", s.delivery.max_retry_s),
         ("delivery.give_up_after_h", s.delivery.give_up_after_h),

@@ -81,8 +81,7 @@ def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
 def settings_digest(settings: Settings, rules: SeriesRules) -> str:
     """SHA-256 over the node's version and everything configured that can change a result."""
     processing = asdict(settings.processing)
-    for name in ("threads", "timeout_s"):  # how fast, not what
-        del processing[name]
+    del processing["threads"]  # how fast, not what
     parts = {
         "version": __version__,
         "processing": processing,

@@ -142,7 +142,6 @@ BAD = [
     ("[processing]\nthreads = -1", "processing.threads"),
     ("[processing]\nmax_shift_mm = 0", "processing.max_shift_mm"),
     ("[processing]\nmax_rotation_deg = inf", "processing.max_rotation_deg"),
-    ("[processing]\ntimeout_s = 0", "processing.timeout_s"),
     ("[results]\nsend_not_computed = 'no'", "results.send_not_computed"),
     ("[results]\nsegmentation_series_number = 0", "results.segmentation_series_number"),
     ("[results]\nreport_series_number = 2147483648", "results.report_series_number"),
