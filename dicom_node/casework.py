@@ -128,8 +128,18 @@ def _dataset_offset(content: bytes) -> int:
     return 0
 
 
-def open_case(study_instance_uid: str, files: Iterable[InstanceFile], options: CaseOptions) -> Case:
-    """The case of one study: duplicates dropped, series read, roles given, the input set chosen or refused."""
+def open_case(
+    study_instance_uid: str,
+    files: Iterable[InstanceFile],
+    options: CaseOptions,
+    *,
+    known_refusals: Sequence[Refusal] = (),
+) -> Case:
+    """The case of one study: duplicates dropped, series read, roles given, the input set chosen or refused.
+
+    `known_refusals` is what the intake holds against images of the study; one that names a series which is not used
+    leaves the study alone.
+    """
     kept: dict[str, InstanceFile] = {}
     conflict: Refusal | None = None
     for file in files:
@@ -148,9 +158,20 @@ def open_case(study_instance_uid: str, files: Iterable[InstanceFile], options: C
         max_frames_per_series=options.max_frames_per_series,
         max_series_per_study=options.max_series_per_study,
     )
-    if conflict is not None:
-        assembly = replace(assembly, chosen=None, refusal=conflict)
+    held_against = conflict or next((one for one in known_refusals if _concerns(one, assembly)), None)
+    if held_against is not None:
+        assembly = replace(assembly, chosen=None, refusal=held_against)
     return Case(study_instance_uid=study_instance_uid, files=kept, headers=headers, assembly=assembly)
+
+
+def _concerns(refusal: Refusal, assembly: StudyAssembly) -> bool:
+    """Whether a refusal about one series stands against computing the study."""
+    if refusal.series_instance_uid is None:
+        return True
+    if assembly.chosen is None:  # then that series may be what is missing, unless nothing here is about hydrops
+        return assembly.refusal is None or assembly.refusal.reason is not Reason.NO_HYDROPS_STUDY
+    used = {header.series_instance_uid for header in assembly.chosen.series.values()}
+    return refusal.series_instance_uid in used
 
 
 def as_all_there_is(case: Case) -> Case:

@@ -59,6 +59,9 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     (StudyState.COMPUTING, StudyEvent.COMPUTED): StudyState.COMPUTED,
     (StudyState.COMPUTING, StudyEvent.REFUSED): StudyState.REFUSED,
     (StudyState.COMPUTING, StudyEvent.FAILED): StudyState.FAILED,
+    # ... or the node's own fault shows before anything is computed
+    (StudyState.WAITING, StudyEvent.FAILED): StudyState.FAILED,
+    (StudyState.QUEUED, StudyEvent.FAILED): StudyState.FAILED,
     # new images came while the old set was queued or computed: its outcome is dropped, the study waits again
     (StudyState.WAITING, StudyEvent.SUPERSEDED): StudyState.WAITING,
     (StudyState.QUEUED, StudyEvent.SUPERSEDED): StudyState.WAITING,

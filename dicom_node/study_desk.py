@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
 from dicom_node.assembly.pairing import StudyAssembly
@@ -28,7 +30,7 @@ from dicom_node.casework import (
     work_case,
 )
 from dicom_node.delivery.outbox import Outbox
-from dicom_node.errors import Reason, Refusal
+from dicom_node.errors import Reason, Refusal, TransientError
 from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
 from dicom_node.pipeline import StepTimer
@@ -127,13 +129,25 @@ class StudyDesk:
     def look_round(self) -> list[Work]:
         """Examine every study that changed or is due; returns the work that this made ready, already in the ledger."""
         now = self._clock()
-        ready = [self._look_at(activity, now) for activity in self._spool.studies()]
+        ready = [self._look_at_or_fail(activity, now) for activity in self._spool.studies()]
         return [work for work in ready if work is not None]
 
     def unfinished(self) -> list[Work]:
         """Work that was queued or running when the node stopped; to be queued again under the same ids."""
         records = self._ledger.in_state(*UNDER_WAY)
         return [Work.from_json(record.work) for record in records if record.work]
+
+    def _look_at_or_fail(self, activity: StudyActivity, now: float) -> Work | None:
+        """Examine one study; a fault of ours in doing so is kept with it and does not hold up the others."""
+        try:
+            return self._look_at(activity, now)
+        except (TransientError, SQLAlchemyError):
+            raise
+        except Exception as error:  # the net of looking round: it records, and leaves the study until it changes
+            log.exception("event=examination_failed study=%s", activity.study_instance_uid)
+            self._ledger.arrived(activity.study_instance_uid, revision=activity.revision, at=now)
+            self._fail(activity.study_instance_uid, type(error).__name__)
+            return None
 
     def _look_at(self, activity: StudyActivity, now: float) -> Work | None:
         """Examine one study if it changed or is due; the same work as before changes nothing."""
@@ -252,9 +266,13 @@ class StudyDesk:
     def fail(self, work: Work, problem: str) -> None:
         """Record that the node itself failed on this work; the study stays and can be repeated."""
         record = self._ledger.get(work.study_instance_uid)
-        if record is not None and record.state is StudyState.COMPUTING and record.work_id == work.work_id:
-            now = self._clock()
-            self._ledger.move(work.study_instance_uid, StudyEvent.FAILED, at=now, reason="INTERNAL", detail=problem)
+        if record is not None and record.state in UNDER_WAY and record.work_id == work.work_id:
+            self._fail(work.study_instance_uid, problem)
+
+    def _fail(self, study_instance_uid: str, problem: str) -> None:
+        self._ledger.move(
+            study_instance_uid, StudyEvent.FAILED, at=self._clock(), reason=Reason.INTERNAL.value, detail=problem
+        )
 
     def _result(self, work: Work, step: StepTimer) -> CaseResult:
         with step("read headers"):
@@ -276,7 +294,10 @@ class StudyDesk:
         study = work.study_instance_uid
         now = self._clock()
         if result.findings is not None or self._options.send_not_computed:
-            self._outbox.put(work.work_id, study, result.objects, self._options.destinations, at=now)
+            try:
+                self._outbox.put(work.work_id, study, result.objects, self._options.destinations, at=now)
+            except OSError as error:
+                raise TransientError(f"outbox on disk: {error.strerror}") from error
             self._on_published()
         first = result.refusals[0] if result.refusals else None
         self._ledger.move(
@@ -307,8 +328,14 @@ class StudyDesk:
         return True
 
     def _open(self, study_instance_uid: str) -> Case:
-        files = [self._file(instance) for instance in self._spool.instances(study_instance_uid)]
-        return open_case(study_instance_uid, [file for file in files if file is not None], self._case_options)
+        instances = self._spool.instances(study_instance_uid)
+        files = [self._file(instance) for instance in instances]
+        return open_case(
+            study_instance_uid,
+            [file for file in files if file is not None],
+            self._case_options,
+            known_refusals=[*_conflicts(instances), *self._spool.refusals(study_instance_uid)],
+        )
 
     def _file(self, instance: SpooledInstance) -> InstanceFile | None:
         """One instance's header, read once (spool files never change); called from two threads."""
@@ -326,6 +353,19 @@ class StudyDesk:
             if len(self._headers) > HEADER_CACHE_SIZE:
                 self._headers.popitem(last=False)
         return file
+
+
+def _conflicts(instances: Sequence[SpooledInstance]) -> list[Refusal]:
+    """Images whose SOP Instance UID the spool holds with another content as well, be it in another study."""
+    return [
+        Refusal(
+            reason=Reason.CONFLICT,
+            detail=f"SOP Instance UID {one.sop_instance_uid} was received with more than one content; "
+            f"here SHA-256 {one.sha256[:12]}...",
+        )
+        for one in instances
+        if one.conflict
+    ]
 
 
 def _work_id(examination: Examination) -> str | None:

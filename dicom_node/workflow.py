@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
 from dbos._serialization import DBOSPortableJSONSerializer
+from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import TransientError
 from dicom_node.study_desk import StudyDesk, Work
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 APPLICATION_VERSION: Final = "1"
 """Raised only when the steps of `process_study` change; work in flight under an older number must be drained first."""
+
+PASSING: Final = (TransientError, OperationalError)
+"""Peer down, disk full, state database busy or restarting: the step is tried again, 8 times within four minutes."""
 
 QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
@@ -50,13 +54,19 @@ class StudyWorkflow(DBOSConfiguredInstance):
         max_attempts=8,
         interval_seconds=2.0,
         backoff_rate=2.0,
-        should_retry=lambda error: isinstance(error, TransientError),
+        should_retry=lambda error: isinstance(error, PASSING),
     )
     def compute(self, work: dict[str, Any]) -> None:
         """From spool to outbox; repeating it changes nothing."""
         self._desk.compute(Work.from_json(work))
 
-    @DBOS.step(name="fail")
+    @DBOS.step(
+        name="fail",
+        retries_allowed=True,
+        max_attempts=8,
+        interval_seconds=2.0,
+        should_retry=lambda error: isinstance(error, PASSING),
+    )
     def fail(self, work: dict[str, Any], problem: str) -> None:
         """Note the failure in the ledger."""
         log.error("event=work_failed study=%s problem=%s", work["study_instance_uid"], problem)

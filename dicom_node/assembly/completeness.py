@@ -22,6 +22,13 @@ SETTLE_S: Final = 3.0
 counts equal all the time. Three seconds is longer than any pause inside a running association."""
 
 
+BEYOND_WAITING: Final = frozenset(
+    {Reason.CONFLICT, Reason.SOURCE_CORRUPT, Reason.SIZE_LIMIT, Reason.TS_UNSUPPORTED, Reason.PIXEL_LENGTH}
+)
+"""What is wrong with images that are there, or that the source cannot give: those that lack do not change it, so
+nobody waits for them longer than for a pause of the sender."""
+
+
 class CompletenessState(StrEnum):
     """COMPLETE: compute now. WAITING: look again at `look_again_at`. EXPIRED: it will not come; refuse."""
 
@@ -206,7 +213,8 @@ def _judge_refused(assembly: StudyAssembly, study: _Study) -> Completeness:
     refusal = assembly.refusal
     known_lacking = any(study.count(uid).missing for uid in study.arrivals)
     curable_by_partner = refusal.reason is Reason.PARTNER_MISSING
-    wait_s = study.partner_wait_s if known_lacking or curable_by_partner else study.quiet_s
+    waits_for_more = curable_by_partner or (known_lacking and refusal.reason not in BEYOND_WAITING)
+    wait_s = study.partner_wait_s if waits_for_more else study.quiet_s
     until = study.last_received_at + wait_s
     if study.arrivals and study.now < until:
         return _wait(study, until, f"{refusal.reason} so far; more images may come", refusal=refusal)

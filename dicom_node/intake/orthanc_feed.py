@@ -135,7 +135,7 @@ class OrthancFeed:
         self._unstable: set[str] = set()
         self._ahead: set[str] = set()
         self._ahead_before: set[str] = set()
-        self._left_out: set[str] = set()
+        self._left_out: dict[str, Refusal] = {}
         self._foreign: set[str] = set()
         self._failures: Counter[str] = Counter()
         self._settled: dict[str, tuple[float | None, int]] = {}
@@ -280,10 +280,12 @@ class OrthancFeed:
             return 0
         had = {one.sop_instance_uid for one in self._spool.instances(study_uid)}
         missing = [one for one, sop_uid in listed.items() if sop_uid not in had]
-        hopeless = self._left_out | self._foreign
+        hopeless = self._left_out.keys() | self._foreign
         wanted = {one for one in missing if one not in hopeless and (insist or not self._is_given_up(one))}
         wanted |= listed.keys() & {again}
         outcomes = self._take_instances(wanted, study_uid, series)
+        refused = sorted(listed.keys() & self._left_out.keys())
+        self._spool.set_refused(study_uid, series.series_instance_uid, self._left_out[refused[0]] if refused else None)
         self._ahead.update(outcomes)
         taken = sum(outcome is InstanceOutcome.SPOOLED for outcome in outcomes.values())
         complete = InstanceOutcome.OWED not in outcomes.values()
@@ -304,8 +306,8 @@ class OrthancFeed:
 
     def _take_instances(
         self, wanted: Iterable[str], study_uid: str, series: OrthancSeries
-    ) -> dict[str, InstanceOutcome | None]:
-        """Several at once; None stands for an instance that was refused."""
+    ) -> dict[str, InstanceOutcome | Refusal]:
+        """Several at once: what became of each, or why it cannot be taken."""
         with ThreadPoolExecutor(self._options.parallel, thread_name_prefix="orthanc-fetch") as pool:
             running = {one: pool.submit(self._taker.take, one) for one in wanted}
             try:
@@ -318,15 +320,16 @@ class OrthancFeed:
 
     def _outcome(
         self, future: Future[InstanceOutcome], study_uid: str, series: OrthancSeries
-    ) -> InstanceOutcome | None:
+    ) -> InstanceOutcome | Refusal:
         try:
             return future.result()
         except InstanceRefused as refused:
             uid = series.series_instance_uid
-            self._on_refusal(study_uid, Refusal(reason=refused.reason, detail=refused.detail, series_instance_uid=uid))
-            return None
+            refusal = Refusal(reason=refused.reason, detail=refused.detail, series_instance_uid=uid)
+            self._on_refusal(study_uid, refusal)
+            return refusal
 
-    def _remember(self, instance_id: str, outcome: InstanceOutcome | None, series: OrthancSeries) -> None:
+    def _remember(self, instance_id: str, outcome: InstanceOutcome | Refusal, series: OrthancSeries) -> None:
         if outcome is InstanceOutcome.OWED:
             self._failures[instance_id] += 1
             given_up = self._is_given_up(instance_id)
@@ -340,8 +343,9 @@ class OrthancFeed:
             )
             return
         self._failures.pop(instance_id, None)
-        if outcome is None:
-            self._left_out.add(instance_id)
+        self._left_out.pop(instance_id, None)
+        if isinstance(outcome, Refusal):
+            self._left_out[instance_id] = outcome
         if outcome is InstanceOutcome.FOREIGN:
             self._foreign.add(instance_id)
         self._fetched += outcome is InstanceOutcome.SPOOLED

@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.assembly.completeness import Arrival
-from dicom_node.errors import TransientError
+from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.durable_file import make_folders, sync_directory, write_durably
 from dicom_node.intake.part10 import file_header, split_file
 from dicom_node.intake.spool_index import FileRecord, SpooledInstance, SpoolIndex, StoredKind, StudyActivity
@@ -164,6 +164,14 @@ class Spool:
     def set_expected(self, series_instance_uid: str, count: int) -> None:
         """Remember how many instances the source says the series has; asked again, the last answer counts."""
         self._index.set_expected(series_instance_uid, count)
+
+    def set_refused(self, study_instance_uid: str, series_instance_uid: str, refusal: Refusal | None) -> None:
+        """Remember why an image of a series cannot be had from its source; None takes that back."""
+        self._index.set_refused(study_instance_uid, series_instance_uid, refusal)
+
+    def refusals(self, study_instance_uid: str) -> list[Refusal]:
+        """Why images of a study could not be had from their source; at most one reason for each series."""
+        return self._index.refusals(study_instance_uid)
 
     def arrivals(self, study_instance_uid: str) -> dict[str, Arrival]:
         """What has arrived of each series of a study; two contents of one SOP Instance UID count once."""

@@ -15,6 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.assembly.completeness import Arrival
 from dicom_node.database import metadata, writing
+from dicom_node.errors import Reason, Refusal
 from dicom_node.intake.wire_check import InstanceIdentity
 
 instance_table = sa.Table(
@@ -36,6 +37,14 @@ series_table = sa.Table(
     metadata,
     sa.Column("series_instance_uid", sa.String(64), primary_key=True),
     sa.Column("expected", sa.Integer, nullable=False),
+)
+refusal_table = sa.Table(
+    "spool_refusal",
+    metadata,
+    sa.Column("series_instance_uid", sa.String(64), primary_key=True),
+    sa.Column("study_instance_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("reason", sa.String(64), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
 )
 study_table = sa.Table(
     "spool_study",
@@ -134,7 +143,7 @@ class SpoolIndex:
         self._set_expected = expecting.on_conflict_do_update(
             index_elements=["series_instance_uid"], set_={"expected": expecting.excluded.expected}
         )
-        metadata.create_all(engine, tables=[instance_table, series_table, study_table])
+        metadata.create_all(engine, tables=[instance_table, series_table, refusal_table, study_table])
 
     def path_of(self, name: str) -> Path:
         """Where the file of that name lies."""
@@ -171,6 +180,36 @@ class SpoolIndex:
                 return
             connection.execute(self._set_expected, {"series_instance_uid": series_instance_uid, "expected": count})
             self._count_revision(connection, connection.scalars(studies).all())
+
+    def set_refused(self, study_instance_uid: str, series_instance_uid: str, refusal: Refusal | None) -> None:
+        """Remember why an image of the series cannot be had, or that all can; no revision when that is known."""
+        of_series = refusal_table.c.series_instance_uid == series_instance_uid
+        known = sa.select(refusal_table.c.reason, refusal_table.c.detail).where(of_series)
+        with writing(self._engine) as connection:
+            row = connection.execute(known).one_or_none()
+            if row == (None if refusal is None else (refusal.reason.value, refusal.detail)):
+                return
+            connection.execute(refusal_table.delete().where(of_series))
+            if refusal is not None:
+                connection.execute(
+                    refusal_table.insert().values(
+                        series_instance_uid=series_instance_uid,
+                        study_instance_uid=study_instance_uid,
+                        reason=refusal.reason.value,
+                        detail=refusal.detail,
+                    )
+                )
+            self._count_revision(connection, [study_instance_uid])
+
+    def refusals(self, study_instance_uid: str) -> list[Refusal]:
+        """At most one of each series of a study, in the order of the series' UIDs."""
+        of_study = refusal_table.c.study_instance_uid == study_instance_uid
+        query = sa.select(refusal_table).where(of_study).order_by(refusal_table.c.series_instance_uid)
+        with self._engine.connect() as connection:
+            return [
+                Refusal(reason=Reason(row.reason), detail=row.detail, series_instance_uid=row.series_instance_uid)
+                for row in connection.execute(query)
+            ]
 
     def instances(self, study_instance_uid: str) -> list[SpooledInstance]:
         """Every row of a study in order of receipt."""
