@@ -46,8 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Process one folder; returns the exit status."""
     from dicom_node.casework import as_all_there_is, open_case, read_folder, work_case
+    from dicom_node.cli.logs import silence_quotations
     from dicom_node.pipeline import StepTimer
 
+    silence_quotations()
     say = _silent if arguments.quiet else _say
     options = case_options(load_settings(arguments.config), from_file=arguments.config is not None)
     if not arguments.folder.is_dir():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,6 +11,7 @@ import uvicorn
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from dicom_node.cli.heartbeat import worker_signs
 from dicom_node.cli.state_folder import prepare
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
@@ -30,7 +29,8 @@ log = logging.getLogger(__name__)
 DRAIN_S: Final = 30.0
 """How long live associations may go on after a stop was asked for."""
 
-HEARTBEAT_SUFFIX: Final = ".alive"
+FEED_PAUSE_S: Final = 30.0
+"""After a fault of ours in the Orthanc feed: long enough not to fill the log, short against a study's way."""
 
 
 def open_spool(loaded: LoadedSettings, engine: Engine) -> Spool:
@@ -58,7 +58,7 @@ class Receiving:
         if self._listener is not None:
             self._start_listener(self._listener)
         if self._feed is not None:
-            self._feed_thread = threading.Thread(target=self._feed.run, args=(self._stop,), name="OrthancFeed")
+            self._feed_thread = threading.Thread(target=run_feed, args=(self._feed, self._stop), name="OrthancFeed")
             self._feed_thread.start()
         self._start_web()
         return self
@@ -130,7 +130,7 @@ class Receiving:
 
     def _start_web(self) -> None:
         settings = self._loaded.settings.web
-        health = NodeState(self._loaded, self._engine, self._spool, self._listener)
+        health = NodeState(self._loaded, self._engine, self._spool, self._listener, self._feed)
         wake = self._feed.wake if self._feed is not None else lambda: None
         app = create_app(health, wake, self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""))
         config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
@@ -139,14 +139,32 @@ class Receiving:
         self._web_thread.start()
 
 
+def run_feed(feed: OrthancFeed, stop: threading.Event, *, pause_s: float = FEED_PAUSE_S) -> None:
+    """Keep the feed running until `stop`: a fault of ours is told and the log read on from its stored cursor."""
+    while not stop.is_set():
+        try:
+            feed.run(stop)
+        except Exception:  # this thread's only net; without it the node would look alive and take nothing
+            log.exception("event=orthanc_feed_failed again_in_s=%.0f", pause_s)
+            stop.wait(pause_s)
+
+
 class NodeState:
     """What this node knows of itself, for `GET /health`."""
 
-    def __init__(self, loaded: LoadedSettings, engine: Engine, spool: Spool, listener: Listener | None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedSettings,
+        engine: Engine,
+        spool: Spool,
+        listener: Listener | None,
+        feed: OrthancFeed | None,
+    ) -> None:
         self._loaded = loaded
         self._engine = engine
         self._spool = spool
         self._listener = listener
+        self._feed = feed
         self._ledger = Ledger(engine)
         self._outbox = Outbox(loaded.state_dir / "outbox", engine)
 
@@ -160,21 +178,20 @@ class NodeState:
             database_ok = True
         except SQLAlchemyError:
             database_ok = False
+        worker = worker_signs(self._loaded.state_dir)
+        feed = None if self._feed is None else self._feed.status()
         return HealthSnapshot(
             listener_up=None if self._listener is None else self._listener.is_running,
             database_ok=database_ok,
             disk_free_bytes=self._spool.free_bytes(),
             min_free_bytes=self._loaded.settings.listener.min_free_bytes,
-            worker_heartbeat_age_s=heartbeat_age_s(self._loaded.state_dir),
+            worker_heartbeat_age_s=worker.age_s,
             queues=queues,
+            dead_deliveries=worker.dead_deliveries,
+            orthanc_feed=None if feed is None else feed.condition.value,
+            orthanc_problem="" if feed is None else feed.detail,
         )
 
     def _queues(self) -> dict[str, int]:
         counts = {f"studies_{state.value}": len(self._ledger.in_state(state)) for state in StudyState}
         return counts | {f"deliveries_{state.value}": count for state, count in self._outbox.counts().items()}
-
-
-def heartbeat_age_s(folder: Path) -> float | None:
-    """Seconds since the last sign of life of any worker, or None if there never was one."""
-    beats = [path.stat().st_mtime for path in folder.glob(f"*{HEARTBEAT_SUFFIX}")]
-    return time.time() - max(beats) if beats else None

@@ -37,8 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
+    from dicom_node.cli.logs import start_logging
     from dicom_node.cli.receiving import Receiving
-    from dicom_node.cli.state_folder import only_one, prepare, start_logging
+    from dicom_node.cli.state_folder import only_one, prepare
     from dicom_node.cli.wiring import load_settings
 
     start_logging(arguments.log_level)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from dicom_node.errors import ConfigError
-
-LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 def prepare(folder: Path) -> Path:
@@ -48,10 +43,3 @@ def only_one(folder: Path, role: str) -> Iterator[None]:
         stream.write(f"{os.getpid()}\n")
         stream.flush()
         yield
-
-
-def start_logging(level: str) -> None:
-    """One event, one line, to standard error; the network library only speaks up about problems."""
-    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    for name in ("pynetdicom", "pydicom", "urllib3", "highdicom", "dbos"):
-        logging.getLogger(name).setLevel(logging.WARNING)

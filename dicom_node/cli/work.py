@@ -11,7 +11,7 @@ import argparse
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from dicom_node.cli.service import add_service_arguments, until_told_to_stop
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from dicom_node.delivery.outbox import Outbox
     from dicom_node.delivery.pump import DeliveryPump
     from dicom_node.settings import LoadedSettings
-
-HEARTBEAT_S: Final = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Work until SIGTERM, Ctrl-C or (as a child of `serve`) the parent's end."""
-    from dicom_node.cli.state_folder import only_one, prepare, start_logging
+    from dicom_node.cli.logs import start_logging
+    from dicom_node.cli.state_folder import only_one, prepare
     from dicom_node.cli.wiring import load_settings
 
     start_logging(arguments.log_level)
@@ -39,14 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
     folder = prepare(loaded.state_dir)
     worker_id = loaded.settings.node.worker_id
     with only_one(folder, f"work-{worker_id}"), until_told_to_stop(stdin_too=arguments.until_stdin_ends) as stop:
-        threading.Thread(
-            target=_beat, args=(folder / f"{worker_id}.alive", stop), name="Heartbeat", daemon=True
-        ).start()
         _work(loaded, stop)
     return 0
 
 
 def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
+    from dicom_node.cli.heartbeat import Heartbeat
     from dicom_node.cli.receiving import open_spool
     from dicom_node.cli.wiring import case_options, destinations, make_segmenter
     from dicom_node.database import open_database
@@ -58,6 +55,8 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
     engine = open_database(loaded.database_url)
     outbox = Outbox(loaded.state_dir / "outbox", engine)
     pump = _pump(loaded, outbox)
+    Heartbeat(loaded.state_dir, loaded.settings.node.worker_id, dead_deliveries=pump.dead, stop=stop).start()
+    outbox.sweep(time.time())
     receivers = destinations(loaded)
     desk = StudyDesk(
         spool=open_spool(loaded, engine),
@@ -98,10 +97,3 @@ def _pump(loaded: LoadedSettings, outbox: Outbox) -> DeliveryPump:
     )
     senders = {"dicom": store_scu.store, "orthanc": orthanc_rest.upload}
     return DeliveryPump(outbox, destinations(loaded), senders, policy=policy, clock=time.time)
-
-
-def _beat(path: Path, stop: threading.Event) -> None:
-    """A sign of life for `GET /health`, whatever step is running."""
-    while not stop.is_set():
-        path.touch()
-        stop.wait(HEARTBEAT_S)

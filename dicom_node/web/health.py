@@ -32,6 +32,10 @@ class HealthSnapshot:
     """Name to length, e.g. "studies_waiting", "deliveries_waiting", "dead_letters". Shown, not judged."""
     dead_deliveries: tuple[str, ...] = ()
     """Names of destinations whose delivery thread has ended by a fault."""
+    orthanc_feed: str | None = None
+    """How reading from Orthanc goes: "starting", "reading", "unreachable" or "denied"; None where it is not read."""
+    orthanc_problem: str = ""
+    """The sentence of its last failure; empty when all is well."""
 
     def problems(self) -> tuple[str, ...]:
         """Why the node cannot do its work, in words; empty when it can."""
@@ -44,6 +48,8 @@ class HealthSnapshot:
             found.append(f"{self.disk_free_bytes} bytes free on the state disk; {self.min_free_bytes} are required")
         if self.worker_heartbeat_age_s is not None and self.worker_heartbeat_age_s > WORKER_SILENT_S:
             found.append(f"the worker has been silent for {self.worker_heartbeat_age_s:.0f} s")
+        if self.orthanc_problem:
+            found.append(f"no images can be read from Orthanc: {self.orthanc_problem}")
         found.extend(f"nothing is sent to destination {name} any more" for name in self.dead_deliveries)
         return tuple(found)
 

@@ -21,6 +21,7 @@ GOOD = HealthSnapshot(
     min_free_bytes=5_000_000_000,
     worker_heartbeat_age_s=1.0,
     queues={"deliveries_waiting": 3, "dead_letters": 1},
+    orthanc_feed="reading",
 )
 
 
@@ -75,6 +76,8 @@ def test_a_healthy_node_answers_200_with_what_it_knows(node: Node) -> None:
         "worker_heartbeat_age_s": 1.0,
         "queues": {"deliveries_waiting": 3, "dead_letters": 1},
         "dead_deliveries": [],
+        "orthanc_feed": "reading",
+        "orthanc_problem": "",
     }
     assert answer.headers["Cache-Control"] == "no-store"
 
@@ -87,6 +90,7 @@ def test_a_healthy_node_answers_200_with_what_it_knows(node: Node) -> None:
         ({"disk_free_bytes": 4_999_999_999}, "4999999999 bytes free"),
         ({"worker_heartbeat_age_s": WORKER_SILENT_S + 1}, "worker has been silent"),
         ({"dead_deliveries": ("pacs",)}, "destination pacs"),
+        ({"orthanc_feed": "unreachable", "orthanc_problem": "http://pacs: no route"}, "http://pacs: no route"),
     ],
 )
 def test_one_ill_part_answers_503_and_names_it(node: Node, ill: dict[str, object], words: str) -> None:
