@@ -37,7 +37,9 @@ class EndolymphOptions:
     full_fraction
         Voxels at least this full of fluid show the fluids' levels.
     read_fraction
-        Emptier voxels are not read; they take the share of their neighbors.
+        Emptier voxels are not read, because tissue outside shines in; they take the share of their neighbors.
+    level_percentile
+        Of PPI over MRC in certain perilymph, less one SD of noise: its level. Calibrated on phantoms.
     model_error
         Share of a level by which P, Q and G vary inside an ear (contrast gradient, residual motion).
     ppi_to_hydrops
@@ -47,7 +49,8 @@ class EndolymphOptions:
     """
 
     full_fraction: float = 0.8
-    read_fraction: float = 0.3
+    read_fraction: float = 0.5
+    level_percentile: float = 85.0
     model_error: float = 0.15
     ppi_to_hydrops: float = 1.62
     rounds: int = 40
@@ -68,14 +71,14 @@ class FluidLevels:
     endolymph: float
     perilymph_ppi: float
 
-    def hydrops(self, share: Array) -> Array:
-        """HYDROPS of a full voxel by endolymph share."""
+    def pei(self, share: Array) -> Array:
+        """PEI of a full voxel by endolymph share."""
         on_pei = self.perilymph_ppi - self.perilymph
         endolymph_on_pei = -self.endolymph
         if self.perilymph_ppi < endolymph_on_pei:
             on_pei = -on_pei  # little contrast agent: perilymph has not passed its null on PEI yet
-        pei: Array = np.abs(on_pei * (1.0 - share) - endolymph_on_pei * share)
-        return self.ppi(share) - pei
+        magnitude: Array = np.abs(on_pei * (1.0 - share) - endolymph_on_pei * share)
+        return magnitude
 
     def ppi(self, share: Array) -> Array:
         """PPI of a full voxel by endolymph share."""
@@ -87,35 +90,55 @@ def endolymph_share(ear: EarImages, fluid: LabyrinthFluid, options: EndolymphOpt
 
     Zero where there is no fluid, and everywhere if the ear has no positive perilymph (then the gates refuse it).
     """
-    fraction = fluid.fraction
-    inside = fraction >= options.read_fraction
-    dark = fraction == 0.0
-    levels = read_levels(ear, fluid, options)
+    noise = _noise(ear, fluid)
+    levels = read_levels(ear, fluid, noise, options)
     if levels is None:
-        return np.zeros_like(fraction)
-    shares = _expected_shares(ear, fraction, inside, _noise(ear, fluid), levels, options)
-    weight = np.where(inside, fraction, 0.0).astype(np.float64)
-    value = np.zeros(fraction.shape)
-    value[inside] = shares
-    near = ndimage.uniform_filter(weight, 3)
-    spread = ndimage.uniform_filter(weight * value, 3) / np.maximum(near, 1e-6)
-    share: FloatImage = np.where(inside, value, np.where(dark, 0.0, spread)).astype(np.float32)
-    return share
+        return np.zeros_like(fluid.fraction)
+    read = fluid.fraction >= options.read_fraction
+    value = np.zeros(fluid.fraction.shape)
+    value[read] = _expected_shares(ear, fluid, read, noise, levels, options)
+    weight = np.where(read, fluid.fraction, 0.0).astype(np.float64)
+    around = ndimage.uniform_filter(weight * value, 3) / np.maximum(ndimage.uniform_filter(weight, 3), 1e-6)
+    share = np.where(read, value, np.where(fluid.fraction > 0.0, around, 0.0))
+    return np.clip(share, 0.0, 1.0).astype(np.float32)
 
 
-def read_levels(ear: EarImages, fluid: LabyrinthFluid, options: EndolymphOptions) -> FluidLevels | None:
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Noise of one inversion-recovery magnitude: `sd` as it scatters, `floor` as it lifts dark voxels.
+
+    The two are equal until an image is interpolated: then it scatters less, but the lift stays.
+    """
+
+    sd: float
+    floor: float
+
+
+def _noise(ear: EarImages, fluid: LabyrinthFluid) -> Noise:
+    """Read in bone, where a magnitude is Rayleigh: SD of a difference of two 0.926, median of one 1.177 noise SDs."""
+    bone = (fluid.fraction == 0.0) & (np.asarray(ear.mrc.array) < 0.15 * fluid.level)
+    if np.count_nonzero(bone) < MIN_VOXELS:
+        return Noise(sd=0.0, floor=0.0)
+    signed = np.asarray(ear.hydrops.array, dtype=np.float64)[bone]
+    sd = 1.4826 * float(np.median(np.abs(signed - np.median(signed)))) / 0.926
+    floor = sd if ear.ppi is None else float(np.median(np.asarray(ear.ppi.array)[bone])) / 1.177
+    return Noise(sd=sd, floor=floor)
+
+
+def read_levels(ear: EarImages, fluid: LabyrinthFluid, noise: Noise, options: EndolymphOptions) -> FluidLevels | None:
     """The ear's own levels; None if no perilymph is positive."""
     full = fluid.fraction >= options.full_fraction
-    hydrops = np.asarray(ear.hydrops.array, dtype=np.float64) / np.maximum(fluid.fraction, options.read_fraction)
-    positive = full & (hydrops > 0.0)
+    amount = fluid.amount[full].astype(np.float64)
+    hydrops = np.asarray(ear.hydrops.array, dtype=np.float64)[full] / amount
+    positive = hydrops > 0.0
     if np.count_nonzero(positive) < MIN_VOXELS:
         return None
     perilymph = float(np.median(hydrops[positive]))
-    certain = full & (hydrops > 0.7 * perilymph)
     perilymph_ppi = options.ppi_to_hydrops * perilymph
     if ear.ppi is not None:
-        ppi = np.asarray(ear.ppi.array, dtype=np.float64) / np.maximum(fluid.fraction, options.read_fraction)
-        perilymph_ppi = max(float(np.percentile(ppi[certain], 60.0)), perilymph)
+        ppi = np.asarray(ear.ppi.array, dtype=np.float64)[full] / amount
+        certain = ppi[hydrops > 0.7 * perilymph]
+        perilymph_ppi = max(float(np.percentile(certain, options.level_percentile)) - noise.sd, perilymph)
     return FluidLevels(
         perilymph=perilymph,
         endolymph=-_endolymph_magnitude(ear, fluid, perilymph),
@@ -135,57 +158,38 @@ def _endolymph_magnitude(ear: EarImages, fluid: LabyrinthFluid, perilymph: float
     return float(np.clip(csf, 0.5 * perilymph, 2.0 * perilymph))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Noise:
-    """SD of HYDROPS, and SD of PPI in bone (from its Rayleigh mean)."""
-
-    hydrops: float
-    ppi: float
-
-
-def _noise(ear: EarImages, fluid: LabyrinthFluid) -> _Noise:
-    bone = (fluid.fraction == 0.0) & (np.asarray(ear.mrc.array) < 0.15 * fluid.level)
-    if np.count_nonzero(bone) < MIN_VOXELS:
-        return _Noise(hydrops=0.0, ppi=0.0)
-    signed = np.asarray(ear.hydrops.array, dtype=np.float64)[bone]
-    hydrops = 1.4826 * float(np.median(np.abs(signed - np.median(signed))))
-    ppi = 0.0 if ear.ppi is None else float(np.median(np.asarray(ear.ppi.array)[bone])) / 1.177
-    return _Noise(hydrops=hydrops, ppi=ppi)
-
-
 def _expected_shares(
     ear: EarImages,
-    fraction: FloatImage,
-    inside: BoolImage,
-    noise: _Noise,
+    fluid: LabyrinthFluid,
+    read: BoolImage,
+    noise: Noise,
     levels: FluidLevels,
     options: EndolymphOptions,
 ) -> Array:
-    """(N,) expected endolymph share of the voxels `inside`, given the ear's own distribution of shares."""
-    amount = fraction[inside].astype(np.float64)
-    misfit = _misfit(
-        ear.hydrops.array[inside], amount, levels.hydrops(SHARES), noise.hydrops, levels.perilymph, options
-    )
+    """(N,) expected endolymph share of the voxels `read`, given the ear's own distribution of shares."""
+    amount = fluid.amount[read].astype(np.float64)[:, None]
+    ppi = _magnitude(amount * levels.ppi(SHARES), noise.floor)
+    pei = _magnitude(amount * levels.pei(SHARES), noise.floor)
+    hydrops = np.asarray(ear.hydrops.array, dtype=np.float64)[read, None]
+    model_error = options.model_error * amount
+    misfit = (hydrops - (ppi - pei)) ** 2 / (2.0 * noise.sd**2 + (model_error * levels.perilymph) ** 2)
     if ear.ppi is not None:
-        ppi = np.asarray(ear.ppi.array[inside], dtype=np.float64)
-        ppi = np.sqrt(np.maximum(ppi**2 - 2.0 * noise.ppi**2, 0.0))
-        misfit = misfit + _misfit(ppi, amount, levels.ppi(SHARES), noise.ppi, levels.perilymph_ppi, options)
+        seen = np.asarray(ear.ppi.array, dtype=np.float64)[read, None]
+        misfit += (seen - ppi) ** 2 / (noise.sd**2 + (model_error * levels.perilymph_ppi) ** 2)
     likelihood = np.exp(-0.5 * (misfit - misfit.min(axis=1, keepdims=True)))
     prior = np.full(SHARES.size, 1.0 / SHARES.size)
-    posterior = likelihood
     for _ in range(options.rounds):
         posterior = likelihood * prior
         posterior /= posterior.sum(axis=1, keepdims=True)
-        prior = np.average(posterior, axis=0, weights=amount)
+        prior = np.average(posterior, axis=0, weights=amount[:, 0])
     shares: Array = posterior @ SHARES
     return shares
 
 
-def _misfit(
-    measured: NDArray[np.generic], amount: Array, curve: Array, noise: float, level: float, options: EndolymphOptions
-) -> Array:
-    """(N, shares) squared distance from the curve in SDs: noise, and the model's own error with more fluid."""
-    variance = noise**2 + (options.model_error * level * amount) ** 2
-    values = np.asarray(measured, dtype=np.float64)
-    distance: Array = (values[:, None] - amount[:, None] * curve[None, :]) ** 2 / variance[:, None]
-    return distance
+def _magnitude(signal: Array, noise: float) -> Array:
+    """Mean magnitude of a signal with complex noise: lifted by 1.25 SD in the dark, hardly in the bright (Rice)."""
+    if noise <= 0.0:
+        return signal
+    lift = 1.0 + 0.571 * np.exp(-0.5 * (signal / noise) ** 2)
+    lifted: Array = np.sqrt(signal**2 + lift * noise**2)
+    return lifted

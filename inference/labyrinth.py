@@ -58,9 +58,14 @@ class LabyrinthOptions:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabyrinthFluid:
-    """Fluid of the ear's box: `fraction` (K, J, I) float32 0..1 of the labyrinth, `csf` bool, `level` in MRC units."""
+    """Fluid of the ear's box, arrays (K, J, I).
+
+    `fraction` is float32 0..1 of the labyrinth, `amount` the MRC over its fluid `level` (scanner units) without the
+    upper bound, which is what other series divide by; `csf` is bool.
+    """
 
     fraction: FloatImage
+    amount: FloatImage
     csf: BoolImage
     level: float
 
@@ -91,11 +96,15 @@ def total_fluid(mrc: Volume, hydrops: Volume, options: LabyrinthOptions) -> Laby
     dark = float(np.percentile(bright, 25.0))
     level = _fluid_level(bright[distance <= options.search_radius_mm], dark, options)
     nothing = LabyrinthFluid(
-        fraction=np.zeros(geometry.shape, np.float32), csf=np.zeros(geometry.shape, bool), level=level
+        fraction=np.zeros(geometry.shape, np.float32),
+        amount=np.zeros(geometry.shape, np.float32),
+        csf=np.zeros(geometry.shape, bool),
+        level=level,
     )
     if level <= dark:
         return nothing
-    fraction: FloatImage = np.clip((bright - dark) / (level - dark), 0.0, 1.0).astype(np.float32)
+    amount: FloatImage = np.clip((bright - dark) / (level - dark), 0.0, None).astype(np.float32)
+    fraction: FloatImage = np.minimum(amount, np.float32(1.0))
     signed = ndimage.gaussian_filter(
         np.asarray(hydrops.array, dtype=np.float32), SMOOTHING_MM / geometry.spacing_mm, truncate=2.0
     )
@@ -108,7 +117,12 @@ def total_fluid(mrc: Volume, hydrops: Volume, options: LabyrinthOptions) -> Laby
     csf = (territory == CSF) & (fraction >= options.core_fraction)
     rim = ndimage.binary_dilation(core, np.ones((3, 3, 3))) & (territory != CSF) & (fraction >= options.rim_fraction)
     kept = core | rim
-    return LabyrinthFluid(fraction=np.where(kept, fraction, np.float32(0.0)), csf=csf, level=level)
+    return LabyrinthFluid(
+        fraction=np.where(kept, fraction, np.float32(0.0)),
+        amount=np.where(kept, amount, np.float32(0.0)),
+        csf=csf,
+        level=level,
+    )
 
 
 def _fluid_level(bright: FloatImage, dark: float, options: LabyrinthOptions) -> float:

@@ -98,7 +98,7 @@ def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float | Non
 
 
 def slice_ratios(fluid: EarFluid, *, first_slice: int = 0) -> tuple[SliceRatio, ...]:
-    """Areas and 2D area ratio of each slice of the ear's grid that holds fluid; `slice_index` counts from `first_slice`."""
+    """Areas and 2D area ratio of each slice of the ear's grid that holds fluid, counted from `first_slice`."""
     geometry = fluid.roi.geometry
     pixel_mm2 = geometry.voxel_volume_mm3 / float(geometry.spacing_mm[0])
     total = np.asarray(fluid.total_fluid_fraction.array, dtype=np.float64).sum(axis=(1, 2)) * pixel_mm2
