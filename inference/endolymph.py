@@ -43,17 +43,21 @@ class EndolymphOptions:
     model_error
         Share of a level by which P, Q and G vary inside an ear (contrast gradient, residual motion).
     ppi_to_hydrops
-        P over the HYDROPS of perilymph where there is no PPI: 1.62 at T1 3.0 s.
+        P over the HYDROPS of perilymph where there is no PPI: 1.6 at T1 3.0 s, 2.4 at 2.75 s.
     rounds
         Of expectation maximization.
+    unmixed_weight
+        Where it starts: a voxel of one fluid alone is this much likelier than any single mixture. Decides only where
+        HYDROPS is flat and there is no PPI.
     """
 
     full_fraction: float = 0.8
-    read_fraction: float = 0.5
-    level_percentile: float = 85.0
-    model_error: float = 0.15
-    ppi_to_hydrops: float = 1.62
+    read_fraction: float = 0.7
+    level_percentile: float = 88.0
+    model_error: float = 0.1
+    ppi_to_hydrops: float = 1.8
     rounds: int = 40
+    unmixed_weight: float = 5.0
 
 
 SHARES: Final[Array] = np.linspace(0.0, 1.0, 21)
@@ -177,7 +181,9 @@ def _expected_shares(
         seen = np.asarray(ear.ppi.array, dtype=np.float64)[read, None]
         misfit += (seen - ppi) ** 2 / (noise.sd**2 + (model_error * levels.perilymph_ppi) ** 2)
     likelihood = np.exp(-0.5 * (misfit - misfit.min(axis=1, keepdims=True)))
-    prior = np.full(SHARES.size, 1.0 / SHARES.size)
+    prior = np.ones(SHARES.size)
+    prior[[0, -1]] = options.unmixed_weight
+    prior /= prior.sum()
     for _ in range(options.rounds):
         posterior = likelihood * prior
         posterior /= posterior.sum(axis=1, keepdims=True)
