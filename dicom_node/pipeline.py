@@ -22,8 +22,10 @@ from inference.contrast import ContrastCoding, hydrops_from_mi2, hydrops_from_pp
 from inference.findings import (
     Alignment,
     EarFindings,
+    EarFluid,
     EarImages,
     EarROI,
+    QualityCode,
     QualityFlag,
     Severity,
     StudyFindings,
@@ -104,14 +106,15 @@ def measure_study(
     with step("segment fluid"):
         fluids = segmenter.segment(images)
     with step("measure"):
-        ears = {seen.roi.side: measure_ear(seen, fluid) for seen, fluid in zip(images, fluids, strict=True)}
+        ears = [measure(seen, fluid, mrc, search) for seen, fluid in zip(images, fluids, strict=True)]
     findings = StudyFindings(
         ears=with_missing_ears(ears, search),
         alignments={role.value: alignment for role, alignment in alignments.items()},
         model=segmenter.identity,
-        quality=search.quality,
+        quality=study_remarks(search, contrast),
         timings_s=step.seconds,
     )
+    require_alignment(findings)
     require_a_number(findings)
     return findings
 
@@ -152,20 +155,12 @@ def find_ears(mrc: Volume, contrast: Volumes) -> EarSearch:
 def align_series(
     contrast: Volumes, mrc: Volume, search: EarSearch, options: PipelineOptions
 ) -> dict[SeriesRole, Alignment]:
-    """A believed rigid alignment of every contrast series to the MRC.
-
-    Raises
-    ------
-    RejectedStudy
-        REG_POOR, naming the series, if one alignment failed its gate.
-    """
+    """The rigid alignment of every contrast series to the MRC, believed or not; `require_alignment` decides later."""
     alignments: dict[SeriesRole, Alignment] = {}
     ears = tuple(search.rois.values())
     for role, moving in contrast.items():
         start = alignments.get(SeriesRole.PEI)
         alignments[role] = align(moving, mrc, ears, options=options.registration, start=start)
-        if not alignments[role].accepted:
-            raise RejectedStudy(Refusal(reason=Reason.REG_POOR, detail=f"{role}: {alignments[role].reason}"))
     return alignments
 
 
@@ -177,8 +172,16 @@ def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[
         roi=roi,
         mrc=own,
         hydrops=hydrops_on(own, contrast, alignments),
+        phase_sensitive=SeriesRole.REAL_IR in contrast,
         ppi=None if ppi is None else _onto(own, SeriesRole.PPI, ppi, alignments),
     )
+
+
+def measure(images: EarImages, fluid: EarFluid, mrc: Volume, search: EarSearch) -> EarFindings:
+    """One ear's numbers, its slices counted on the whole MRC, with what the search already remarked about it."""
+    side = images.roi.side
+    first_slice = _first_index(images.roi, mrc)[0]
+    return measure_ear(images, fluid, first_slice=first_slice, remarks=tuple(search.by_side.get(side, ())))
 
 
 def _first_index(roi: EarROI, mrc: Volume) -> tuple[int, int, int]:
@@ -200,27 +203,53 @@ def hydrops_on(mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, A
 
 
 def _onto(mrc: Volume, role: SeriesRole, volume: Volume, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
-    """One series on the grid of `mrc`: by its alignment if there is one, by the headers otherwise."""
+    """One series on the grid of `mrc`: by its alignment if there is one to believe, by the headers otherwise."""
     alignment = alignments.get(role)
-    if alignment is None:
+    if alignment is None or not alignment.accepted:
         return resample(volume, mrc.geometry)
     return resample(
         volume, mrc.geometry, moving_to_fixed=alignment.moving_to_fixed, interpolation=Interpolation.BSPLINE
     )
 
 
-def with_missing_ears(ears: Mapping[EarSide, EarFindings], search: EarSearch) -> dict[EarSide, EarFindings]:
+def with_missing_ears(ears: Iterable[EarFindings], search: EarSearch) -> dict[EarSide, EarFindings]:
     """Both sides, right first; a side that was not found is "not evaluated", never a zero volume."""
+    found = {ear.side: ear for ear in ears}
     return {
-        side: ears.get(side)
-        or EarFindings(
-            side=side,
-            ratio=None,
-            fluid=None,
-            quality=tuple(flag for flag in search.quality if flag.severity is Severity.STOP),
-        )
+        side: found.get(side)
+        or EarFindings(side=side, ratio=None, fluid=None, quality=tuple(search.by_side.get(side, ())))
         for side in (EarSide.RIGHT, EarSide.LEFT)
     }
+
+
+def study_remarks(search: EarSearch, contrast: Volumes) -> tuple[QualityFlag, ...]:
+    """What holds for the whole study: remarks of neither ear, and what this kind of input cannot show."""
+    of_an_ear = {flag for flags in search.by_side.values() for flag in flags}
+    remarks = [flag for flag in search.quality if flag not in of_an_ear]
+    if SeriesRole.HYDROPS_MI2 in contrast:
+        remarks.append(
+            QualityFlag(
+                code=QualityCode.MOTION,
+                severity=Severity.WARN,
+                message="HYDROPS-Mi2 was multiplied by the cisternogram before it came here, so motion between "
+                "the two cannot be seen or corrected; send HYDROPS, or PPI and PEI, where possible",
+            )
+        )
+    return tuple(remarks)
+
+
+def require_alignment(findings: StudyFindings) -> None:
+    """Refuse a study in which a series could not be aligned, unless the reason lies deeper: no contrast agent.
+
+    Without contrast agent PPI shows next to nothing to align on; "the patient moved" would then send the reader
+    the wrong way.
+    """
+    poor = [(role, alignment) for role, alignment in findings.alignments.items() if not alignment.accepted]
+    if not poor:
+        return
+    flags = [flag for ear in findings.ears.values() for flag in ear.quality if flag.code is QualityCode.NO_CONTRAST]
+    refusals = [Refusal(reason=Reason.REG_POOR, detail=f"{role}: {alignment.reason}") for role, alignment in poor]
+    raise RejectedStudy(*(_refusals(flags, fallback=Reason.NO_CONTRAST) if flags else []), *refusals)
 
 
 def require_a_number(findings: StudyFindings) -> None:
@@ -231,9 +260,7 @@ def require_a_number(findings: StudyFindings) -> None:
     raise RejectedStudy(*_refusals(flags, fallback=Reason.NO_EAR_MEASURED))
 
 
-def _refusals(
-    flags: Iterable[QualityFlag], *, fallback: Reason
-) -> list[Refusal]:
+def _refusals(flags: Iterable[QualityFlag], *, fallback: Reason) -> list[Refusal]:
     """One refusal per distinct STOP flag, in order; at least one."""
     found = [
         Refusal(reason=Reason(flag.code.value), detail=flag.message) for flag in flags if flag.severity is Severity.STOP

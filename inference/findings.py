@@ -91,13 +91,15 @@ class EarImages:
     """What a segmenter sees of one ear; every volume lies on `roi.geometry`, float32, in scanner units.
 
     `mrc` >= 0, all fluid bright. `hydrops` is SIGNED: perilymph > 0, endolymph < 0, bone about 0.
-    `ppi` is present only if the study had one (perilymph bright, endolymph dark, magnitude).
+    `ppi` is present only if the study had one (perilymph bright, endolymph dark, magnitude). `phase_sensitive` says
+    that `hydrops` is a real inversion recovery, linear in the mixture, and no difference of two magnitudes.
     """
 
     roi: EarROI
     mrc: Volume
     hydrops: Volume
     ppi: Volume | None = None
+    phase_sensitive: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -31,7 +31,6 @@ FLUID_DICE: Final = 0.85
 SETS: Final = {
     "PPI and PEI": ("MRC", "PPI", "PEI"),
     "HYDROPS": ("MRC", "HYDROPS"),
-    "HYDROPS-Mi2": ("MRC", "HYDROPS_MI2"),
     "real inversion recovery": ("MRC", "REAL_IR"),
 }
 
@@ -59,6 +58,22 @@ def test_every_accepted_set_of_series_gives_both_ears_close_to_the_truth(
     roles: tuple[str, ...], patient: PhantomStudy, tmp_path: Path
 ) -> None:
     assert_agrees_with_truth(process(images_of(patient, *roles), tmp_path), patient)
+
+
+def test_hydrops_mi2_of_a_patient_who_lay_still_is_close_to_the_truth_and_warns_that_motion_is_invisible(
+    tmp_path: Path,
+) -> None:
+    patient = make_study(
+        PhantomOptions(
+            seed=17,
+            eh_ratio={EarSide.RIGHT: 0.15, EarSide.LEFT: 0.35},
+            series=("MRC", "HYDROPS_MI2"),
+            oblique_deg=(8, 3, 0),
+        )
+    )
+    answer = process(images_of(patient, "MRC", "HYDROPS_MI2"), tmp_path)
+    assert_agrees_with_truth(answer, patient)
+    assert [flag["code"] for flag in answer.findings["quality"]] == ["MOTION"]
 
 
 def test_slices_and_columns_that_run_the_other_way_give_the_same_ears_on_the_same_sides(
@@ -202,4 +217,4 @@ def test_a_head_without_labyrinths_is_refused(tmp_path: Path) -> None:
     patient = make_study(PhantomOptions(seed=16, series=("MRC", "PPI", "PEI"), ears=frozenset()))
     answer = process(images_of(patient, "MRC", "PPI", "PEI"), tmp_path)
     assert answer.exit_status == 3
-    assert set(answer.reasons) <= {"EAR_NOT_FOUND", "CONTENT", "NO_EAR_MEASURED"}
+    assert set(answer.reasons) <= {"EAR_NOT_FOUND", "CONTENT", "NO_CONTRAST", "VOLUME_IMPLAUSIBLE"}
