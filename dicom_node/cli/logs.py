@@ -50,7 +50,7 @@ def start_logging(level: str) -> None:
 def silence_quotations() -> None:
     """Keep quiet what pydicom says about values it does not like: it says them."""
     warnings.simplefilter("ignore")
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("pydicom").disabled = True  # a level would not last: pydicom sets its own when it is imported
 
 
 def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:

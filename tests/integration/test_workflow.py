@@ -1,0 +1,138 @@
+"""The durable workflow on its real engine: pinned facts, retries, faults, and the same on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from desk_parts import DeskParts, hydrops_study
+from local_node import LocalNode
+from local_postgresql import running_postgresql
+from phantom_patients import images_of
+
+from dicom_node.database import open_database
+from dicom_node.ledger import Ledger, StudyState
+from dicom_node.workflow import APPLICATION_VERSION, StudyWorker
+from inference.phantom import PhantomOptions, make_study
+
+WORKER = "worker-7"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningWorker:
+    """A worker in its thread; there is one for all tests here, because the engine is one for each process."""
+
+    parts: DeskParts
+    folder: Path
+
+    def finish(self, study: str) -> tuple[StudyState, str]:
+        """Send the study, and wait for what becomes of it."""
+        self.parts.receive(hydrops_study(study), at=time.time())
+        wait_until(lambda: self.is_finished(study))
+        return self.parts.state(study)
+
+    def is_finished(self, study: str) -> bool:
+        record = self.parts.ledger.get(study)
+        return record is not None and record.state in (StudyState.REFUSED, StudyState.FAILED)
+
+    def runs(self, study: str) -> list[Any]:
+        """The engine's rows about a study."""
+        engine = sa.create_engine(f"sqlite:///{self.folder / 'workflow.db'}")
+        query = sa.text(
+            "SELECT s.*, i.inputs AS arguments FROM workflow_status s JOIN workflow_input i USING (workflow_uuid) "
+            "WHERE workflow_uuid LIKE :study"
+        )
+        with engine.connect() as connection:
+            return list(connection.execute(query, {"study": f"{study}:%"}).mappings())
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
+    folder = tmp_path_factory.mktemp("worker")
+    parts = DeskParts(folder, clock=time.time)
+    worker = StudyWorker(parts.desk, workflow_url=f"sqlite:///{folder / 'workflow.db'}", worker_id=WORKER)
+    stop = threading.Event()
+    thread = threading.Thread(target=worker.run, args=(stop,))
+    thread.start()
+    yield RunningWorker(parts=parts, folder=folder)
+    stop.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_study_runs_once_under_an_id_made_from_its_work(worker: RunningWorker) -> None:
+    state, _ = worker.finish("2.25.301")
+    assert state is StudyState.REFUSED
+    record = worker.parts.record("2.25.301")
+    wait_until(lambda: worker.runs("2.25.301")[0]["status"] == "SUCCESS")
+    (run,) = worker.runs("2.25.301")
+    assert run["workflow_uuid"] == f"2.25.301:{record.work_id}:{record.work['revision']}"
+
+
+def test_version_executor_and_serialization_are_the_pinned_ones(worker: RunningWorker) -> None:
+    worker.finish("2.25.302")
+    (run,) = worker.runs("2.25.302")
+    assert (run["application_version"], run["executor_id"]) == (APPLICATION_VERSION, WORKER)
+    assert run["serialization"] == "portable_json"  # a later version can read it, and reading it runs no code
+    assert worker.parts.record("2.25.302").work in json.loads(run["arguments"])["positionalArgs"]
+
+
+def test_a_disk_that_fails_for_a_moment_is_tried_again(worker: RunningWorker) -> None:
+    outbox, away = worker.folder / "outbox", worker.folder / "outbox-away"
+    outbox.rename(away)
+    worker.parts.receive(hydrops_study("2.25.303"), at=time.time())
+    wait_until(lambda: worker.parts.ledger.get("2.25.303") and worker.parts.record("2.25.303").step == "read headers")
+    time.sleep(1.0)
+    assert not worker.is_finished("2.25.303")
+    away.rename(outbox)
+    wait_until(lambda: worker.is_finished("2.25.303"))
+    assert worker.parts.record("2.25.303").state is StudyState.REFUSED
+    assert worker.parts.sent("2.25.303") == [("SR", "pacs")]
+
+
+def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(worker: RunningWorker) -> None:
+    worker.parts.receive(hydrops_study("2.25.304"), at=time.time())
+    wait_until(lambda: worker.parts.ledger.get("2.25.304"))
+    for instance in worker.parts.spool.instances("2.25.304"):  # after its headers were read: the pixels are gone
+        instance.path.unlink()
+    wait_until(lambda: worker.is_finished("2.25.304"))
+    assert worker.parts.state("2.25.304") == (StudyState.FAILED, "INTERNAL")
+    assert worker.parts.record("2.25.304").detail == "FileNotFoundError"
+    assert worker.parts.sent("2.25.304") == []
+    assert worker.finish("2.25.305")[0] is StudyState.REFUSED
+
+
+@pytest.mark.dcmtk
+def test_a_study_is_computed_with_all_state_in_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = tmp_path / "study"
+    sent.mkdir()
+    images = images_of(make_study(PhantomOptions(seed=5)), "MRC", "PPI", "PEI")
+    for number, one in enumerate(images):
+        one.save_as(sent / f"{number:06d}.dcm", enforce_file_format=True)
+    with running_postgresql() as url:
+        monkeypatch.setenv("HYDROPS_DATABASE_URL", url)
+        ledger = Ledger(open_database(url))
+        with LocalNode(tmp_path / "node", entrance="dicom") as node:
+            command = ["dcmsend", "-aet", "SCANNER", "-aec", "HYDROPS", "--scan-directories", "127.0.0.1"]
+            subprocess.run([*command, str(node.dicom_port), str(sent)], check=True, capture_output=True)
+            study = str(images[0].StudyInstanceUID)
+            wait_until(lambda: (one := ledger.get(study)) and one.state is StudyState.COMPUTED, seconds=120)
+            assert node.stop() == 0
+        assert not list(node.state_dir.glob("*.db"))
+        with sa.create_engine(url).connect() as connection:
+            assert connection.scalar(sa.text("SELECT count(*) FROM dbos.workflow_status")) == 1

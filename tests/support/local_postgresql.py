@@ -1,0 +1,65 @@
+"""A real PostgreSQL server for a test, started by hand and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from dicom_node.database import open_database
+
+
+def programs() -> Path | None:
+    """Folder of initdb and postgres; Debian keeps them outside PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+@contextmanager
+def running_postgresql() -> Iterator[str]:
+    """URL of a fresh server; it runs as user postgres when we are root, because it refuses to run as root."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed")
+    as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    data = Path(tempfile.mkdtemp(prefix="hydrops-test-postgresql-"))
+    if as_postgres:
+        shutil.chown(data, "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    initdb = [str(folder / "initdb"), "-D", str(data), "-U", "node", "--auth=trust", "--no-sync"]
+    subprocess.run([*as_postgres, *initdb], check=True, capture_output=True, cwd="/")
+    postgres = [str(folder / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(data)]
+    process = subprocess.Popen([*as_postgres, *postgres], stderr=subprocess.DEVNULL, cwd="/")
+    try:
+        url = f"postgresql+psycopg://node@127.0.0.1:{port}/postgres"
+        _wait_for(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(data)
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            open_database(url).dispose()
+            return
+        except OperationalError:
+            assert time.monotonic() < deadline, "PostgreSQL did not start"
+            time.sleep(0.1)

@@ -1,0 +1,48 @@
+"""The feed's thread lives on, whatever happens in it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from local_orthanc import free_port
+
+from dicom_node.cli.receiving import run_feed
+from dicom_node.database import open_database
+from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
+from dicom_node.intake.spool import Spool
+from dicom_node.orthanc_client import OrthancClient
+
+
+class FeedWithAFault(OrthancFeed):
+    """Fails in a way that nobody foresaw, once; then it is a feed like any other."""
+
+    faults = 1
+
+    def poll_once(self) -> int:
+        if self.faults:
+            self.faults -= 1
+            raise KeyError("a bug of ours")
+        return super().poll_once()
+
+
+def test_a_fault_in_the_feed_is_logged_and_reading_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    nobody = OrthancClient(f"http://127.0.0.1:{free_port()}", timeout_s=1.0)
+    feed = FeedWithAFault(nobody, Spool(tmp_path / "spool", engine), engine)
+    stop = threading.Event()
+    thread = threading.Thread(target=run_feed, args=(feed, stop), kwargs={"pause_s": 0.1})
+    with caplog.at_level(logging.ERROR):
+        thread.start()
+        deadline = time.monotonic() + 20
+        while feed.status().condition is not FeedCondition.UNREACHABLE:
+            assert time.monotonic() < deadline, "the feed did not go on"
+            time.sleep(0.02)
+        stop.set()
+        feed.wake()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert "event=orthanc_feed_failed" in caplog.text
