@@ -20,7 +20,7 @@ $(stamp): pyproject.toml $(wildcard setup/*.sh)
 	@touch $@
 
 demo: $(stamp) ## a synthetic study through a real Orthanc and the node, with the known truth beside the result
-	@$(bin)/python demo/run_demo.py
+	@$(bin)/python demo/run_demo.py $(if $(KEEP),--keep) $(if $(ENTRANCE),--entrance $(ENTRANCE))
 
 # One numerical thread each keeps the workers from fighting for the cores.
 test: lint ## style, types, import contracts and every test
