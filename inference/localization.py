@@ -19,6 +19,7 @@ from scipy import fft, ndimage
 from inference.anatomy import INTER_EAR_DISTANCE_MM, EarSide
 from inference.findings import EarROI, QualityCode, QualityFlag, Severity
 from inference.geometry import FloatArray, Volume, VolumeGeometry
+from inference.labyrinth import LabyrinthOptions, total_fluid
 from inference.resampling import coarsen
 
 FloatImage = NDArray[np.float32]
@@ -39,13 +40,16 @@ SMOOTHED_MM: Final = 0.7
 """Smoothing of HYDROPS on the search grid: noise halves, a cochlear turn stays visible."""
 
 POSITIVE_FROM: Final = 0.08
-"""Of fluid's magnitude on HYDROPS x MRC: twice what brain reaches where an echo train leaves it visible."""
+"""Of fluid's magnitude on HYDROPS x MRC: the product leaves out brain, positive at times but dark on MRC."""
 
 POSITIVE_RANGE: Final = 0.3
 """Of fluid's magnitude above `POSITIVE_FROM` where perilymph is certain; small compartments are blurred to a third."""
 
-LABYRINTH_EVIDENCE_MM3: Final = (4.0, 500.0)
-"""Fluid expected in the window, generously: what severe hydrops leaves of perilymph, up to twice a large labyrinth."""
+MIN_EVIDENCE_MM3: Final = 1.5
+"""Lonely perilymph that is worth a look; severe hydrops with weak contrast leaves little more."""
+
+COARSE_LABYRINTH_MM3: Final = (60.0, 350.0)
+"""Fluid that belongs together at an ear, on the search grid; sulci and cisterns flood more, specks less."""
 
 MAX_TILT_DEG: Final = 30.0
 """The line between the ears leaves the patient's left-right axis by less than this, however the head lies."""
@@ -59,8 +63,8 @@ FLUID_PERCENTILE: Final = 99.8
 STRUCTURE_SHARE: Final = 0.6
 """Of the contrast that survives averaging eight voxels: 0.35 for noise, above 0.8 for anatomy."""
 
-MAX_CANDIDATES: Final = 16
-"""Peaks looked at; both ears are among the first four unless the study is unusable."""
+MAX_CANDIDATES: Final = 40
+"""Peaks looked at; with contrast both ears are among the first ten."""
 
 MIN_PAIR_BALANCE: Final = 0.04
 """Weaker over stronger ear of a pair: coil gain and severe hydrops together leave more."""
@@ -70,9 +74,6 @@ MIN_CSF_MM3: Final = 300.0
 
 MEDIAL_SHARE: Final = 0.75
 """Of the CSF that must lie on one side of a lone ear for that side to be medial."""
-
-LONE_LEAD: Final = 2.0
-"""Without contrast sign, a lone blob must be this much stronger than the next to be called an ear."""
 
 CUT_STOP_MM: Final = 6.0
 """A border this near to the labyrinth's centroid cuts cochlea or vestibule, not just the tip of a canal."""
@@ -98,10 +99,14 @@ class EarSearch:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Maps:
-    """The search grid: `fluid` 0..1 from MRC; `perilymph` 0..1, what HYDROPS vouches for (None: no HYDROPS)."""
+    """The search grid. `fluid` is 0..1 from MRC.
+
+    `signed` is HYDROPS moved onto it (-1..1), `perilymph` 0..1 what is bright on both; None without HYDROPS.
+    """
 
     geometry: VolumeGeometry
     fluid: FloatImage
+    signed: FloatImage | None
     perilymph: FloatImage | None
 
 
@@ -139,17 +144,15 @@ def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
     maps = _search_maps(mrc, hydrops)
     if maps is None:
         return _nothing(QualityCode.CONTENT, "The MRC shows no bright fluid: constant, empty or noise")
-    for evidence in (maps.perilymph, maps.fluid):
-        if evidence is None:
-            continue
-        candidates = _candidates(evidence, maps)
-        pair = _pair(candidates)
-        if pair is not None:
-            return _found(pair, mrc, maps)
-        if evidence is maps.perilymph and candidates:
-            return _lone(candidates[0], mrc, maps)
-        if _stands_alone(candidates):
-            return _lone(candidates[0], mrc, maps)
+    if maps.perilymph is not None and maps.signed is not None:
+        candidates = _candidates(maps, maps.perilymph, maps.signed)
+        if candidates:
+            pair = _pair(candidates)
+            return _found(pair, mrc, maps) if pair else _lone(candidates[0], mrc, maps)
+    # No perilymph in sight: every fluid counts as dark, so that distant fluid is CSF and shape alone decides.
+    pair = _pair(_candidates(maps, maps.fluid, np.full_like(maps.fluid, -1.0)))
+    if pair is not None:
+        return _found(pair, mrc, maps)
     return _nothing(QualityCode.EAR_NOT_FOUND, "No inner ear was recognized in the MRC")
 
 
@@ -163,14 +166,13 @@ def _search_maps(mrc: Volume, hydrops: Volume | None) -> _Maps | None:
     if level <= dark or float(averaged.std()) < STRUCTURE_SHARE * spread:
         return None
     fluid = np.clip(((bright - dark) / (level - dark) - 0.25) / 0.45, 0.0, 1.0).astype(np.float32)
-    return _Maps(geometry=coarse.geometry, fluid=fluid, perilymph=_perilymph(fluid, hydrops, coarse.geometry))
+    signed = _signed(fluid, hydrops, coarse.geometry)
+    perilymph = None if signed is None else np.clip((fluid * signed - POSITIVE_FROM) / POSITIVE_RANGE, 0.0, 1.0)
+    return _Maps(geometry=coarse.geometry, fluid=fluid, signed=signed, perilymph=perilymph)
 
 
-def _perilymph(fluid: FloatImage, hydrops: Volume | None, geometry: VolumeGeometry) -> FloatImage | None:
-    """Voxels that are bright on MRC and positive on HYDROPS, 0..1; None without HYDROPS.
-
-    Their product leaves brain out even where it is positive, because it is dark on MRC.
-    """
+def _signed(fluid: FloatImage, hydrops: Volume | None, geometry: VolumeGeometry) -> FloatImage | None:
+    """HYDROPS on the search grid, -1..1 of fluid's magnitude, moved onto the MRC's fluid; None without HYDROPS."""
     if hydrops is None:
         return None
     signed = np.nan_to_num(coarsen(hydrops, COARSE_MM).array).astype(np.float32)
@@ -179,9 +181,7 @@ def _perilymph(fluid: FloatImage, hydrops: Volume | None, geometry: VolumeGeomet
     scale = float(np.percentile(bright, 90.0)) if bright.size else 0.0
     if scale <= 0.0:
         return None
-    signed = _onto_fluid(np.clip(signed / scale, -1.0, 1.0), fluid, geometry)
-    vouched: FloatImage = np.clip((fluid * signed - POSITIVE_FROM) / POSITIVE_RANGE, 0.0, 1.0)
-    return vouched
+    return _onto_fluid(np.clip(signed / scale, -1.0, 1.0), fluid, geometry)
 
 
 def _onto_fluid(signed: FloatImage, fluid: FloatImage, geometry: VolumeGeometry) -> FloatImage:
@@ -202,8 +202,12 @@ def _onto_fluid(signed: FloatImage, fluid: FloatImage, geometry: VolumeGeometry)
 
 
 def _csf_shift(signed: FloatImage, fluid: FloatImage, geometry: VolumeGeometry) -> tuple[int, int, int]:
-    """Whole-block shift (k, j, i) of HYDROPS that covers most MRC fluid with dark CSF, within the allowed reach."""
-    dark = np.clip(-signed, 0.0, 1.0)
+    """Whole-block shift (k, j, i) of HYDROPS that covers most MRC fluid with dark CSF, within the allowed reach.
+
+    The middle counts most: ears lie near the middle of each half of a head, and far parts move more in a rotation.
+    """
+    window = _hann(fluid.shape)
+    dark, fluid = window * np.clip(-signed, 0.0, 1.0), window * fluid
     size = [fft.next_fast_len(n + 2 * r, real=True) for n, r in zip(fluid.shape, _reach(geometry), strict=True)]
     spectrum = fft.rfftn(fluid, size, workers=2) * np.conj(fft.rfftn(dark, size, workers=2))
     match = fft.irfftn(spectrum, size, workers=2)
@@ -212,6 +216,13 @@ def _csf_shift(signed: FloatImage, fluid: FloatImage, geometry: VolumeGeometry) 
     best = np.unravel_index(int(np.argmax(near)), near.shape)
     k, j, i = (int(axis[n]) for axis, n in zip(shifts, best, strict=True))
     return k, j, i
+
+
+def _hann(shape: tuple[int, ...]) -> FloatImage:
+    """Weights that fall from 1 in the middle to almost 0 at the border."""
+    k, j, i = (np.hanning(n + 2)[1:-1].astype(np.float32) for n in shape)
+    weights: FloatImage = k[:, None, None] * j[None, :, None] * i[None, None, :]
+    return weights
 
 
 def _reach(geometry: VolumeGeometry) -> list[int]:
@@ -226,24 +237,36 @@ def _window_mm3(amount: NDArray[np.generic], sigma_mm: float, geometry: VolumeGe
     return smooth
 
 
-def _candidates(evidence: FloatImage, maps: _Maps) -> list[_Candidate]:
-    """Places where a labyrinth-sized amount of `evidence` stands alone, strongest first."""
+def _candidates(maps: _Maps, evidence: FloatImage, signed: FloatImage) -> list[_Candidate]:
+    """Places with a labyrinth's worth of fluid, by the evidence that stands alone there, strongest first."""
     half = coarsen(Volume(array=evidence, geometry=maps.geometry), 2.0 * COARSE_MM)
-    own = _window_mm3(half.array, 0.5 * WINDOW_MM, half.geometry)
-    around = _window_mm3(half.array, WINDOW_MM, half.geometry)
-    lonely = own - 0.3 * np.clip(around - 2.5 * own, 0.0, None)
-    low, high = LABYRINTH_EVIDENCE_MM3
-    size = [1 + 2 * max(1, round(0.75 * WINDOW_MM / s)) for s in half.geometry.spacing_mm]
-    is_peak = (lonely >= ndimage.maximum_filter(lonely, size=size)) & (lonely > low) & (own < high)
-    places = np.argwhere(is_peak)
+    own = _window_mm3(half.array, 0.4 * WINDOW_MM, half.geometry)
+    lonely = own - 0.25 * _window_mm3(half.array, 0.8 * WINDOW_MM, half.geometry)
+    size = [1 + 2 * max(1, round(0.6 * WINDOW_MM / s)) for s in half.geometry.spacing_mm]
+    places = np.argwhere((lonely >= ndimage.maximum_filter(lonely, size=size)) & (lonely > MIN_EVIDENCE_MM3))
     places = places[np.argsort(-lonely[tuple(places.T)])][:MAX_CANDIDATES]
-    return [
-        _Candidate(
-            lps_mm=_centroid(half.geometry.to_lps(place), evidence, maps.geometry),
-            evidence_mm3=float(lonely[tuple(place)]),
-        )
-        for place in places
-    ]
+    found = []
+    for place in places:
+        start_mm = _centroid(half.geometry.to_lps(place), evidence, maps.geometry)
+        center_mm, volume_mm3 = _labyrinth(start_mm, maps, signed)
+        if COARSE_LABYRINTH_MM3[0] <= volume_mm3 <= COARSE_LABYRINTH_MM3[1]:
+            found.append(_Candidate(lps_mm=center_mm, evidence_mm3=float(lonely[tuple(place)])))
+    return found
+
+
+def _labyrinth(start_mm: FloatArray, maps: _Maps, signed: FloatImage) -> tuple[FloatArray, float]:
+    """Centroid and volume of the fluid that belongs together there: perilymph alone lies off-center in hydrops."""
+    start, shape = _box(start_mm, maps.geometry)
+    bright = Volume(array=maps.fluid, geometry=maps.geometry).crop(start, shape)
+    sign = Volume(array=signed, geometry=maps.geometry).crop(start, shape)
+    fraction = total_fluid(bright, sign, LabyrinthOptions()).fraction
+    volume_mm3 = float(fraction.sum()) * maps.geometry.voxel_volume_mm3
+    if volume_mm3 <= 0.0:
+        return start_mm, 0.0
+    center_mm = bright.geometry.to_lps(ndimage.center_of_mass(fraction))
+    if np.linalg.norm(center_mm - start_mm) > WINDOW_MM:
+        return start_mm, 0.0
+    return center_mm, volume_mm3
 
 
 def _centroid(start_mm: FloatArray, evidence: FloatImage, geometry: VolumeGeometry) -> FloatArray:
@@ -295,13 +318,6 @@ def _lone_side(ear: _Candidate, maps: _Maps) -> EarSide | None:
     return EarSide.LEFT if share_right_of_ear > 0.5 else EarSide.RIGHT
 
 
-def _stands_alone(candidates: list[_Candidate]) -> bool:
-    """True if, without the sign of HYDROPS, one place is so much stronger than the rest that it may be an ear."""
-    if not candidates:
-        return False
-    return len(candidates) == 1 or candidates[0].evidence_mm3 > LONE_LEAD * candidates[1].evidence_mm3
-
-
 def _lone(ear: _Candidate, mrc: Volume, maps: _Maps) -> EarSearch:
     """One ear in the slab: measured if its side is certain, refused otherwise."""
     side = _lone_side(ear, maps)
@@ -326,15 +342,21 @@ def _found(ears: Mapping[EarSide, _Candidate], mrc: Volume, maps: _Maps) -> EarS
     return EarSearch(rois=rois, quality=tuple(flag for flags in by_side.values() for flag in flags), by_side=by_side)
 
 
+def _box(center_mm: FloatArray, grid: VolumeGeometry) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """First index and shape of an ear's box on a grid."""
+    k, j, i = (2 * round(size / spacing / 2) for size, spacing in zip(ROI_SIZE_MM, grid.spacing_mm, strict=True))
+    start = np.rint(grid.to_index(center_mm) - (np.array([k, j, i]) - 1) / 2.0).astype(int).tolist()
+    return (start[0], start[1], start[2]), (k, j, i)
+
+
 def _roi(side: EarSide, ear: _Candidate, grid: VolumeGeometry) -> EarROI:
     """The box of whole MRC voxels around the centroid; `score` saturates at a normal ear's perilymph."""
-    k, j, i = (2 * round(size / spacing / 2) for size, spacing in zip(ROI_SIZE_MM, grid.spacing_mm, strict=True))
-    start = np.rint(grid.to_index(ear.lps_mm) - (np.array([k, j, i]) - 1) / 2.0).astype(int).tolist()
+    start, shape = _box(ear.lps_mm, grid)
     x, y, z = (float(c) for c in ear.lps_mm)
     return EarROI(
         side=side,
         center_lps_mm=(x, y, z),
-        geometry=grid.crop((start[0], start[1], start[2]), (k, j, i)),
+        geometry=grid.crop(start, shape),
         score=min(1.0, ear.evidence_mm3 / NORMAL_EVIDENCE_MM3),
     )
 
