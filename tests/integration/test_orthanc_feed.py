@@ -232,6 +232,26 @@ def test_a_file_damaged_on_orthancs_disk_is_refused(orthanc: LocalOrthanc, node:
     assert node.spool.instances(study) == []
     ((refused_study, refusal),) = node.refusals
     assert (refused_study, refusal.series_instance_uid, refusal.reason) == (study, series, Reason.SOURCE_CORRUPT)
+    assert node.spool.refusals(study) == [refusal]
+
+
+def test_an_image_that_is_put_right_at_the_source_is_no_longer_held_against_its_study(
+    orthanc: LocalOrthanc, node: Node
+) -> None:
+    study, series, files = mr_series(2)
+    uid = generate_uid()
+    bad = dicom_file(study, series, 3, syntax=DeflatedExplicitVRLittleEndian, sop_instance_uid=uid)
+    (*_, bad_one) = put(orthanc, [*files, bad])
+    node.feed.poll_once()
+    (refusal,) = node.spool.refusals(study)
+    assert (refusal.series_instance_uid, refusal.reason) == (series, Reason.TS_UNSUPPORTED)
+    revision = node.spool.studies()[0].revision
+    node.feed.reconcile_once()
+    assert node.spool.studies()[0].revision == revision  # the same again is no news
+    orthanc.session.delete(f"{orthanc.url}/instances/{bad_one['ID']}")
+    put(orthanc, [dicom_file(study, series, 3, sop_instance_uid=uid)])
+    assert node.feed.poll_once() == 1
+    assert node.spool.refusals(study) == []
 
 
 def test_a_deflated_image_is_refused_and_its_neighbors_are_taken(orthanc: LocalOrthanc, node: Node) -> None:

@@ -9,13 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
+import requests
 from local_node import LocalNode
 from local_orthanc import LocalOrthanc, OrthancMissing
 from phantom_patients import images_of
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+from scanned_series import with_raw, write_files
 
 from dicom_node.ledger import StudyState
 from inference.phantom import PhantomStudy
@@ -147,6 +152,52 @@ def test_a_study_that_cannot_be_computed_gets_a_report_that_says_why(
         assert "SOMEBODY-ELSE" not in node.log_path.read_text()
 
 
+def test_an_image_that_the_pacs_cannot_give_as_we_need_it_refuses_its_study_soon(
+    orthanc: LocalOrthanc, patient: PhantomStudy, study_uid: str, tmp_path: Path
+) -> None:
+    images = images_of(patient, "MRC", "PPI", "PEI")
+    images[100].file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    for one in images:
+        content = BytesIO()
+        one.save_as(content, enforce_file_format=True)
+        assert orthanc.session.post(f"{orthanc.url}/instances", data=content.getvalue()).status_code == 200
+    with LocalNode(tmp_path, orthanc=orthanc) as node:
+        record = node.wait_until_finished(study_uid, timeout_s=90)
+        assert (record.state, record.reason) == (StudyState.REFUSED, "TS_UNSUPPORTED")
+        at_pacs = results(orthanc, study_uid)
+        assert {modality: len(objects) for modality, objects in at_pacs.items()} == {"SEG": 0, "SR": 1}
+
+
+def test_nothing_of_the_patient_is_in_the_log_even_where_the_values_are_illegal(
+    patient: PhantomStudy, study_uid: str, tmp_path: Path
+) -> None:
+    images = images_of(patient, "MRC", "PPI", "PEI")
+    for one in images:
+        with_raw(one, "PatientName", "PN", b"ZZMARKER^" + b"\xff" * 70)
+        with_raw(one, "PatientID", "LO", b"ZZMARKER-ID")
+        with_raw(one, "PatientBirthDate", "DA", b"ZZMARKER")
+    write_files(images, tmp_path / "study")
+    with LocalNode(tmp_path / "node", entrance="dicom") as node:
+        send(tmp_path / "study", "HYDROPS", node.dicom_port)
+        record = node.wait_until_finished(study_uid)
+        assert record.state in (StudyState.COMPUTED, StudyState.REFUSED), node.log_tail()
+        node.stop()
+        log = node.log_path.read_text(errors="replace")
+    assert "event=study_finished" in log
+    assert "ZZMARKER" not in log
+
+
+def test_health_tells_of_worker_and_orthanc(orthanc: LocalOrthanc, tmp_path: Path) -> None:
+    with LocalNode(tmp_path, orthanc=orthanc) as node:
+        healthy = wait_for_health(node, 200)
+        assert (healthy["orthanc_feed"], healthy["dead_deliveries"]) == ("reading", [])
+        orthanc.kill()
+        ill = wait_for_health(node, 503)
+        assert ill["orthanc_feed"] == "unreachable"
+        orthanc.start()
+        assert wait_for_health(node, 200)["problems"] == []
+
+
 def test_a_second_node_on_the_same_state_folder_refuses_to_start(tmp_path: Path) -> None:
     with LocalNode(tmp_path) as node:
         command = [sys.executable, "-m", "dicom_node.cli", "listen", "--config", str(node.config)]
@@ -163,6 +214,22 @@ def test_status_tells_the_whole_history_of_a_study(study_folder: Path, study_uid
         told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     for expected in ("state computed", "taken as MRC because", "left: total fluid", "deliveries\n  none", "arrived"):
         assert expected in told, told
+
+
+def wait_for_health(node: LocalNode, status: int) -> dict[str, Any]:
+    """The node's answer as soon as it has this status and a worker has shown itself."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        try:
+            answer = requests.get(node.health_url, timeout=5)
+        except requests.ConnectionError:  # it listens for DICOM first
+            continue
+        document: dict[str, Any] = answer.json()
+        settled = document["worker_heartbeat_age_s"] is not None and document["orthanc_feed"] != "starting"
+        if answer.status_code == status and settled:
+            return document
+    raise AssertionError(f"health was never {status}:\n{node.log_tail()}")
 
 
 def wait_for_step(node: LocalNode, study: str, step: str) -> None:
