@@ -90,19 +90,24 @@ def _series_line(decision: Mapping[str, Any]) -> str:
 def _ear_lines(findings: Mapping[str, Any] | None) -> list[str]:
     if not findings or findings.get("status") != "computed":
         return ["  no numbers"]
+    from dicom_node.encoding.numbers import percent_text, volume_text
+
     lines = []
     for side, ear in findings["ears"].items():
         ratio = ear["eh_ratio"]
         if ratio is None or ratio["value"] is None:
             lines.append(f"  {side}: not evaluated")
         else:
-            percent = ", ".join(f"{name} {100 * ratio[name]:.1f} %" for name in ("value", "low", "high"))
-            lines.append(f"  {side}: total fluid {ear['total_fluid_mm3']} mm3, EH ratio {percent}")
+            lines.append(
+                f"  {side}: total fluid {volume_text(ear['total_fluid_mm3'])}, endolymph "
+                f"{volume_text(ear['endolymph_mm3'])}, EH ratio {percent_text(ratio['value'])} "
+                f"(95 % interval {percent_text(ratio['low'])} to {percent_text(ratio['high'])})"
+            )
     return lines
 
 
 def _delivery_line(one: Delivery) -> str:
-    return f"  {one.kind} to {one.destination}: {one.state}, {one.attempts} attempts. {one.last_detail}".rstrip()
+    return f"  {one.kind} to {one.destination}: {one.state}, tries: {one.attempts}. {one.last_detail}".rstrip()
 
 
 def _one_as_json(record: StudyRecord, ledger: Ledger, outbox: Outbox) -> str:
