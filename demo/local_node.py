@@ -109,6 +109,10 @@ class LocalNode:
         """What is delivered."""
         return Outbox(self.state_dir / "outbox", open_database(f"sqlite:///{self.state_dir / 'node.db'}"))
 
+    def pids(self) -> list[int]:
+        """Process id of the receiving parent, if it runs."""
+        return [] if self._process is None else [self._process.pid]
+
     def worker_pids(self) -> list[int]:
         """Process ids of the computing child."""
         if self._process is None:

@@ -1,0 +1,213 @@
+"""How long a study takes: from its last image's acknowledgement to SEG and SR in a real Orthanc.
+
+    python bench/turnaround.py [--rounds 5] [--entrances orthanc dicom] [--json FILE]
+
+Each round is another synthetic patient with the four series MRC, PPI, PEI and HYDROPS of 384 x 324 x 104 voxels, sent
+by DCMTK to a node with the settings that sites start from. Entrance "orthanc": into Orthanc, whose hook wakes the
+node; "dicom": straight to the node by C-STORE. Also told: how soon after its start the node answers a C-ECHO, and the
+most memory that its two processes ever held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo"))
+
+from local_node import LocalNode
+from local_orthanc import LocalOrthanc, free_port
+from machine import REPOSITORY, machine, machine_line
+
+from dicom_node.delivery.outcome import Destination, OutcomeKind
+from dicom_node.delivery.store_scu import echo
+from dicom_node.encoding.phantom_study import phantom_datasets
+from inference.phantom import PhantomOptions, make_study
+
+ENTRANCES = ("orthanc", "dicom")
+SERIES = ("MRC", "PPI", "PEI", "HYDROPS")
+TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One study's way. `steps_s` are the worker's own times; what lacks to `turnaround_s` is waiting and sending."""
+
+    entrance: str
+    images: int
+    sending_s: float
+    turnaround_s: float
+    outcome: str
+    steps_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What one node took: seconds to its first C-ECHO, and peak resident memory of its two processes."""
+
+    entrance: str
+    echo_s: float
+    receiver_mib: float
+    worker_mib: float
+
+
+def write_study(folder: Path, seed: int) -> str:
+    """A patient on disk; the Study Instance UID."""
+    patient = make_study(PhantomOptions(seed=seed, series=SERIES, oblique_deg=(12.0, 0.0, 0.0), motion_mm=1.0))
+    images = phantom_datasets(patient, series=SERIES)
+    folder.mkdir()
+    for number, one in enumerate(images):
+        one.save_as(folder / f"{number:06d}.dcm", enforce_file_format=True)
+    return str(images[0].StudyInstanceUID)
+
+
+def send(folder: Path, called_ae: str, port: int) -> float:
+    """Seconds until the last image was acknowledged."""
+    began = time.perf_counter()
+    command = ["dcmsend", "-aet", "SCANNER", "-aec", called_ae, "--scan-directories", "127.0.0.1", str(port), folder]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"TCP_NODELAY": "1"})
+    return time.perf_counter() - began
+
+
+def has_results(orthanc: LocalOrthanc, study: str) -> bool:
+    """Whether SEG and SR are in the PACS, or the one SR that says why there is nothing."""
+    kinds = set()
+    for modality in ("SEG", "SR"):
+        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study, "Modality": modality}}
+        if orthanc.session.post(f"{orthanc.url}/tools/find", json=query).json():
+            kinds.add(modality)
+    return kinds == {"SEG", "SR"}
+
+
+def measure_round(node: LocalNode, orthanc: LocalOrthanc, folder: Path, study: str, entrance: str) -> Round:
+    """Send one study and wait for its results."""
+    port, called = (orthanc.dicom_port, orthanc.aet) if entrance == "orthanc" else (node.dicom_port, "HYDROPS")
+    sending_s = send(folder, called, port)
+    began = time.perf_counter()
+    while not has_results(orthanc, study):
+        if time.perf_counter() - began > TIMEOUT_S:
+            raise TimeoutError(f"no SEG and SR of study {study} after {TIMEOUT_S:.0f} s:\n{node.log_tail()}")
+        time.sleep(0.05)
+    turnaround_s = time.perf_counter() - began
+    record = node.wait_until_finished(study)
+    return Round(
+        entrance=entrance,
+        images=sum(1 for _ in folder.iterdir()),
+        sending_s=sending_s,
+        turnaround_s=turnaround_s,
+        outcome=record.state.value,
+        steps_s=dict((record.findings or {}).get("timings_s", {})),
+    )
+
+
+def start_and_echo(node: LocalNode) -> float:
+    """Seconds from the start of `serve` to the first C-ECHO that it answers."""
+    scanner = Destination(
+        name="node", kind="dicom", host="127.0.0.1", port=node.dicom_port, called_ae="HYDROPS", calling_ae="SCANNER"
+    )
+    began = time.perf_counter()
+    node.start()
+    while echo(scanner).kind is not OutcomeKind.DELIVERED:
+        if time.perf_counter() - began > TIMEOUT_S:
+            raise TimeoutError(f"no C-ECHO was answered:\n{node.log_tail()}")
+        time.sleep(0.02)
+    return time.perf_counter() - began
+
+
+def peak_mib(pids: Sequence[int]) -> float:
+    """The most resident memory that any of these processes ever held."""
+    peaks = [
+        int(line.split()[1]) / 1024
+        for pid in pids
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    ]
+    return max(peaks, default=0.0)
+
+
+def measure_entrance(entrance: str, rounds: int, folder: Path, *, first_seed: int) -> tuple[list[Round], Service]:
+    """All rounds of one entrance on one node and one Orthanc."""
+    web_port = free_port()
+    hook = {"HydropsNode": {"WakeUrl": f"http://127.0.0.1:{web_port}/wake/orthanc"}}
+    lua = [REPOSITORY / "orthanc_plugin" / "route_to_node.lua"] if entrance == "orthanc" else []
+    with LocalOrthanc(folder / "orthanc", extra=hook, lua_scripts=lua) as orthanc:
+        node = LocalNode(
+            folder / "node",
+            orthanc=orthanc,
+            entrance=entrance,
+            web_port=web_port,
+            overrides={"assembly": "quiet_s = 30.0"},  # as in config/node.toml
+        )
+        try:
+            echo_s = start_and_echo(node)
+            done = []
+            for number in range(rounds):
+                study_folder = folder / f"study-{number}"
+                study = write_study(study_folder, first_seed + number)
+                done.append(measure_round(node, orthanc, study_folder, study, entrance))
+                print(f"  {entrance} {number + 1}/{rounds}: {done[-1].turnaround_s:.1f} s", flush=True)
+            service = Service(
+                entrance=entrance,
+                echo_s=echo_s,
+                receiver_mib=peak_mib(node.pids()),
+                worker_mib=peak_mib(node.worker_pids()),
+            )
+        finally:
+            node.stop()
+    return done, service
+
+
+def report(rounds: Sequence[Round], services: Sequence[Service]) -> str:
+    """Median and range of each entrance, then of each step, then what the node took."""
+    lines = [f"{'':24} {'median':>8} {'min':>8} {'max':>8}"]
+    for service in services:
+        of_entrance = [one for one in rounds if one.entrance == service.entrance]
+        lines.append(_row(f"{service.entrance}: turnaround s", [one.turnaround_s for one in of_entrance]))
+        lines.append(_row(f"{service.entrance}: sending s", [one.sending_s for one in of_entrance]))
+        for step in dict.fromkeys(step for one in of_entrance for step in one.steps_s):
+            lines.append(_row(f"  {step} s", [one.steps_s[step] for one in of_entrance if step in one.steps_s]))
+        lines.append(
+            f"{service.entrance}: first C-ECHO {service.echo_s:.2f} s after the start; peak memory "
+            f"{service.receiver_mib:.0f} MiB receiving, {service.worker_mib:.0f} MiB computing"
+        )
+    return "\n".join(lines)
+
+
+def _row(name: str, values: Sequence[float]) -> str:
+    return f"{name:24} {statistics.median(values):8.2f} {min(values):8.2f} {max(values):8.2f}"
+
+
+def main() -> None:
+    """Measure, print, and write JSON when asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, help="studies for each entrance (default %(default)s)")
+    parser.add_argument("--entrances", nargs="+", default=list(ENTRANCES), choices=ENTRANCES)
+    parser.add_argument("--first-seed", type=int, default=500, help="of the synthetic patients")
+    parser.add_argument("--json", type=Path, help="also write all values here")
+    asked = parser.parse_args()
+    print(machine_line(), flush=True)
+    rounds: list[Round] = []
+    services: list[Service] = []
+    for entrance in asked.entrances:
+        with tempfile.TemporaryDirectory(prefix="bench-turnaround-") as folder:
+            done, service = measure_entrance(entrance, asked.rounds, Path(folder), first_seed=asked.first_seed)
+        rounds += done
+        services.append(service)
+    print(report(rounds, services))
+    if asked.json:
+        content = {"machine": machine(), "rounds": [asdict(one) for one in rounds]}
+        content["services"] = [asdict(one) for one in services]
+        asked.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
