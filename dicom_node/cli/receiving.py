@@ -5,24 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-import uvicorn
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
-
-from dicom_node.cli.heartbeat import worker_signs
 from dicom_node.cli.state_folder import prepare
 from dicom_node.database import open_database
-from dicom_node.delivery.outbox import Outbox
 from dicom_node.errors import ConfigError
 from dicom_node.intake.listener import TRANSFER_SYNTAXES, AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
 from dicom_node.intake.spool import Spool
-from dicom_node.ledger import Ledger, StudyState
 from dicom_node.orthanc_client import OrthancClient
 from dicom_node.settings import LoadedSettings
-from dicom_node.web.health import HealthSnapshot, create_app
+
+if TYPE_CHECKING:
+    import uvicorn
+    from sqlalchemy import Engine
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +125,12 @@ class Receiving:
         return OrthancFeed(client, self._spool, self._engine, options=options)
 
     def _start_web(self) -> None:
+        # Imported here: the web's 0.2 s are not to delay the first C-ECHO.
+        import uvicorn
+
+        from dicom_node.cli.node_state import NodeState
+        from dicom_node.web.health import create_app
+
         settings = self._loaded.settings.web
         health = NodeState(self._loaded, self._engine, self._spool, self._listener, self._feed)
         wake = self._feed.wake if self._feed is not None else lambda: None
@@ -147,51 +149,3 @@ def run_feed(feed: OrthancFeed, stop: threading.Event, *, pause_s: float = FEED_
         except Exception:  # this thread's only net; without it the node would look alive and take nothing
             log.exception("event=orthanc_feed_failed again_in_s=%.0f", pause_s)
             stop.wait(pause_s)
-
-
-class NodeState:
-    """What this node knows of itself, for `GET /health`."""
-
-    def __init__(
-        self,
-        loaded: LoadedSettings,
-        engine: Engine,
-        spool: Spool,
-        listener: Listener | None,
-        feed: OrthancFeed | None,
-    ) -> None:
-        self._loaded = loaded
-        self._engine = engine
-        self._spool = spool
-        self._listener = listener
-        self._feed = feed
-        self._ledger = Ledger(engine)
-        self._outbox = Outbox(loaded.state_dir / "outbox", engine)
-
-    def snapshot(self) -> HealthSnapshot:
-        """The state now; a database that does not answer is told, not raised."""
-        queues: dict[str, int] = {}
-        try:
-            with self._engine.connect() as connection:
-                connection.execute(text("SELECT 1"))
-            queues = self._queues()
-            database_ok = True
-        except SQLAlchemyError:
-            database_ok = False
-        worker = worker_signs(self._loaded.state_dir)
-        feed = None if self._feed is None else self._feed.status()
-        return HealthSnapshot(
-            listener_up=None if self._listener is None else self._listener.is_running,
-            database_ok=database_ok,
-            disk_free_bytes=self._spool.free_bytes(),
-            min_free_bytes=self._loaded.settings.listener.min_free_bytes,
-            worker_heartbeat_age_s=worker.age_s,
-            queues=queues,
-            dead_deliveries=worker.dead_deliveries,
-            orthanc_feed=None if feed is None else feed.condition.value,
-            orthanc_problem="" if feed is None else feed.detail,
-        )
-
-    def _queues(self) -> dict[str, int]:
-        counts = {f"studies_{state.value}": len(self._ledger.in_state(state)) for state in StudyState}
-        return counts | {f"deliveries_{state.value}": count for state, count in self._outbox.counts().items()}

@@ -1,8 +1,11 @@
-"""The feed's thread lives on, whatever happens in it."""
+"""The receiving process: its feed lives on whatever happens, and its health is known from the start."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -15,6 +18,7 @@ from dicom_node.database import open_database
 from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
+from dicom_node.settings import read_settings
 
 
 class FeedWithAFault(OrthancFeed):
@@ -46,3 +50,30 @@ def test_a_fault_in_the_feed_is_logged_and_reading_goes_on(tmp_path: Path, caplo
         thread.join(10)
     assert not thread.is_alive()
     assert "event=orthanc_feed_failed" in caplog.text
+
+
+def test_health_answers_on_a_state_folder_that_no_worker_has_seen(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(f"[listener]\nport = {free_port()}\nmin_free_bytes = 0\n[web]\nport = {free_port()}\n")
+    loaded = read_settings(config, {})
+    program = f"""
+        import requests, sys, time
+        from pathlib import Path
+        from dicom_node.cli.receiving import Receiving
+        from dicom_node.settings import read_settings
+        assert "fastapi" not in sys.modules  # its import would delay the first C-ECHO
+        with Receiving(read_settings(Path({str(config)!r}), {{}})):
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                try:
+                    answer = requests.get("http://127.0.0.1:{loaded.settings.web.port}/health", timeout=5)
+                except requests.ConnectionError:
+                    time.sleep(0.05)
+                    continue
+                print(answer.status_code, answer.json()["problems"])
+                break
+    """
+    told = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert told.stdout == "200 []\n", told.stderr
