@@ -1,8 +1,9 @@
 """Both ears in a slab of the head, found without training.
 
 Perilymph with contrast agent is the only thing in the head that is bright on MRC and positive on HYDROPS: CSF is
-bright but negative, brain and bone are dark on MRC. Where that sign is missing (no contrast agent), the shape on MRC
-alone decides: a labyrinth-sized amount of fluid, alone in dark bone, on both sides of the head.
+bright but negative, brain and bone are dark on MRC. A place is an ear if a labyrinth's worth of fluid belongs together
+there, and two places are a patient's ears if they lie as ears do. Shape alone does not do: sulci, air cells and the
+roots of nerves make too many labyrinth-sized specks of fluid. So without contrast agent no ear is claimed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,13 @@ MIN_EVIDENCE_MM3: Final = 1.5
 COARSE_LABYRINTH_MM3: Final = (60.0, 350.0)
 """Fluid that belongs together at an ear, on the search grid; sulci and cisterns flood more, specks less."""
 
-MAX_TILT_DEG: Final = 30.0
+CERTAIN_EVIDENCE_MM3: Final = 5.0
+"""Lonely perilymph that no sulcus on phantoms reached; at least one ear of a study must."""
+
+MIN_OVER_SURROUNDINGS: Final = 3.0
+"""Perilymph over its surroundings on HYDROPS: above 4.6 in phantom and half-real ears, 1 to 2.2 in sulci."""
+
+MAX_TILT_DEG: Final = 25.0
 """The line between the ears leaves the patient's left-right axis by less than this, however the head lies."""
 
 MIN_MEDIAL_MM: Final = 15.0
@@ -72,20 +79,23 @@ MIN_PAIR_BALANCE: Final = 0.04
 MIN_CSF_MM3: Final = 300.0
 """Less CSF than this says nothing about where the brain is."""
 
+CISTERN_MM: Final = 2.5
+"""Smoothing that a cistern (10 mm wide) survives and a sulcus (1 to 2 mm) does not."""
+
 MEDIAL_SHARE: Final = 0.75
 """Of the CSF that must lie on one side of a lone ear for that side to be medial."""
 
-CUT_STOP_MM: Final = 6.0
+DARK_CSF_SHARE: Final = 0.8
+"""Of bright voxels that are negative on HYDROPS: CSF without contrast agent, as it should be."""
+
+CUT_STOP_MM: Final = 5.0
 """A border this near to the labyrinth's centroid cuts cochlea or vestibule, not just the tip of a canal."""
 
-LABYRINTH_REACH_MM: Final = 11.0
-"""From the centroid to the farthest point of a canal."""
+NORMAL_EVIDENCE_MM3: Final = 20.0
+"""Lonely perilymph of a typical phantom ear, where `score` reaches 1."""
 
-NORMAL_EVIDENCE_MM3: Final = 60.0
-"""Perilymph in the Gaussian window of an ear without hydrops, about half of its 130 to 170 mm3."""
-
-CUT_WARN_MM2: Final = 3.0
-"""Fluid on the border of the slab, near the ear, beyond which something of the labyrinth is missing."""
+CUT_WARN_MM: Final = 7.0
+"""Half of the labyrinth's height (14 mm): a border this near begins to cut canals or the basal turn."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -144,16 +154,15 @@ def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
     maps = _search_maps(mrc, hydrops)
     if maps is None:
         return _nothing(QualityCode.CONTENT, "The MRC shows no bright fluid: constant, empty or noise")
-    if maps.perilymph is not None and maps.signed is not None:
-        candidates = _candidates(maps, maps.perilymph, maps.signed)
-        if candidates:
-            pair = _pair(candidates)
-            return _found(pair, mrc, maps) if pair else _lone(candidates[0], mrc, maps)
-    # No perilymph in sight: every fluid counts as dark, so that distant fluid is CSF and shape alone decides.
-    pair = _pair(_candidates(maps, maps.fluid, np.full_like(maps.fluid, -1.0)))
-    if pair is not None:
-        return _found(pair, mrc, maps)
-    return _nothing(QualityCode.EAR_NOT_FOUND, "No inner ear was recognized in the MRC")
+    if maps.perilymph is None or maps.signed is None:
+        return _nothing(
+            QualityCode.EAR_NOT_FOUND, "Ears are found by their perilymph, and there is no HYDROPS to show it"
+        )
+    candidates = _candidates(maps, maps.perilymph, maps.signed)
+    if not any(place.evidence_mm3 >= CERTAIN_EVIDENCE_MM3 for place in candidates):
+        return _without_perilymph(maps.fluid, maps.signed)
+    pair = _pair(candidates)
+    return _found(pair, mrc) if pair else _lone(candidates[0], mrc, maps)
 
 
 def _search_maps(mrc: Volume, hydrops: Volume | None) -> _Maps | None:
@@ -248,25 +257,39 @@ def _candidates(maps: _Maps, evidence: FloatImage, signed: FloatImage) -> list[_
     found = []
     for place in places:
         start_mm = _centroid(half.geometry.to_lps(place), evidence, maps.geometry)
-        center_mm, volume_mm3 = _labyrinth(start_mm, maps, signed)
-        if COARSE_LABYRINTH_MM3[0] <= volume_mm3 <= COARSE_LABYRINTH_MM3[1]:
+        center_mm = _labyrinth(start_mm, maps, signed)
+        if center_mm is not None:
             found.append(_Candidate(lps_mm=center_mm, evidence_mm3=float(lonely[tuple(place)])))
     return found
 
 
-def _labyrinth(start_mm: FloatArray, maps: _Maps, signed: FloatImage) -> tuple[FloatArray, float]:
-    """Centroid and volume of the fluid that belongs together there: perilymph alone lies off-center in hydrops."""
+def _labyrinth(start_mm: FloatArray, maps: _Maps, signed: FloatImage) -> FloatArray | None:
+    """Centroid (LPS mm) of the labyrinth's fluid there, or None if it is no labyrinth.
+
+    All its fluid, because perilymph alone lies off-center in hydrops.
+    """
     start, shape = _box(start_mm, maps.geometry)
     bright = Volume(array=maps.fluid, geometry=maps.geometry).crop(start, shape)
     sign = Volume(array=signed, geometry=maps.geometry).crop(start, shape)
     fraction = total_fluid(bright, sign, LabyrinthOptions()).fraction
-    volume_mm3 = float(fraction.sum()) * maps.geometry.voxel_volume_mm3
-    if volume_mm3 <= 0.0:
-        return start_mm, 0.0
+    if not (fraction > 0.5).any():
+        return None
     center_mm = bright.geometry.to_lps(ndimage.center_of_mass(fraction))
+    volume_mm3 = float(fraction.sum()) * maps.geometry.voxel_volume_mm3
+    if not COARSE_LABYRINTH_MM3[0] <= volume_mm3 <= COARSE_LABYRINTH_MM3[1]:
+        return None
     if np.linalg.norm(center_mm - start_mm) > WINDOW_MM:
-        return start_mm, 0.0
-    return center_mm, volume_mm3
+        return None
+    return center_mm if _lies_in_bone(fraction, bright.array, sign.array) else None
+
+
+def _lies_in_bone(fraction: FloatImage, fluid: NDArray[np.generic], signed: NDArray[np.generic]) -> bool:
+    """True if perilymph stands out of what surrounds it: bone is zero on HYDROPS, brain around a sulcus is not."""
+    around = np.asarray(signed)[np.asarray(fluid) < 0.02]
+    if around.size == 0:
+        return False
+    perilymph = float(np.percentile(np.asarray(signed)[fraction > 0.5], 90.0))
+    return perilymph > MIN_OVER_SURROUNDINGS * max(float(np.percentile(around, 75.0)), 0.0)
 
 
 def _centroid(start_mm: FloatArray, evidence: FloatImage, geometry: VolumeGeometry) -> FloatArray:
@@ -299,23 +322,39 @@ def _pair(candidates: list[_Candidate]) -> dict[EarSide, _Candidate] | None:
             continue
         weaker, stronger = sorted((right.evidence_mm3, left.evidence_mm3))
         score = weaker * stronger**0.5
+        if stronger < CERTAIN_EVIDENCE_MM3:
+            continue
         if score > best_score and weaker > MIN_PAIR_BALANCE * stronger:
             best, best_score = {EarSide.RIGHT: right, EarSide.LEFT: left}, score
     return best
 
 
 def _lone_side(ear: _Candidate, maps: _Maps) -> EarSide | None:
-    """The side of a lone ear: the brain's fluid lies medially of it. None if that is not clear-cut."""
-    bright = np.argwhere(maps.fluid > 0.8)
-    points = maps.geometry.to_lps(bright)
-    far = np.linalg.norm(points - ear.lps_mm, axis=1) > 1.5 * WINDOW_MM
-    if far.sum() * maps.geometry.voxel_volume_mm3 < MIN_CSF_MM3:
+    """The side of a lone ear: the cisterns around the brain stem lie medially of it. None if that is not clear-cut."""
+    # Smoothed, so that wide cisterns count and the thin sulci lateral of the ear do not.
+    wide = ndimage.gaussian_filter(maps.fluid, CISTERN_MM / maps.geometry.spacing_mm, truncate=2.0) > 0.6
+    points = maps.geometry.to_lps(np.argwhere(wide))
+    if len(points) * maps.geometry.voxel_volume_mm3 < MIN_CSF_MM3:
         return None
-    to_ear_mm = float(ear.lps_mm[0]) - points[far, 0]
-    share_right_of_ear = float((to_ear_mm > 0).mean())
+    to_ear_mm = float(ear.lps_mm[0]) - points[:, 0]
+    share_right_of_ear = float((to_ear_mm > 0.0).mean())
     if abs(float(np.median(to_ear_mm))) < MIN_MEDIAL_MM or 1 - MEDIAL_SHARE < share_right_of_ear < MEDIAL_SHARE:
         return None
     return EarSide.LEFT if share_right_of_ear > 0.5 else EarSide.RIGHT
+
+
+def _without_perilymph(fluid: FloatImage, signed: FloatImage) -> EarSearch:
+    """Why nothing is bright on MRC and positive on HYDROPS: no contrast agent if CSF is dark as it must be."""
+    dark_share = float((signed[fluid > 0.9] < 0.0).mean())
+    if dark_share < DARK_CSF_SHARE:
+        return _nothing(
+            QualityCode.EAR_NOT_FOUND, "No inner ear was recognized: no fluid has a labyrinth's place and size"
+        )
+    message = (
+        f"{dark_share:.0%} of all fluid is negative on HYDROPS and no labyrinth is positive:"
+        " no contrast agent in the perilymph, or no ear in the images"
+    )
+    return _nothing(QualityCode.NO_CONTRAST, message)
 
 
 def _lone(ear: _Candidate, mrc: Volume, maps: _Maps) -> EarSearch:
@@ -325,16 +364,16 @@ def _lone(ear: _Candidate, mrc: Volume, maps: _Maps) -> EarSearch:
         return _nothing(
             QualityCode.SIDE_UNSURE, "One inner ear was found, but not where the head's midline is; side unknown"
         )
-    return _found({side: ear}, mrc, maps)
+    return _found({side: ear}, mrc)
 
 
-def _found(ears: Mapping[EarSide, _Candidate], mrc: Volume, maps: _Maps) -> EarSearch:
+def _found(ears: Mapping[EarSide, _Candidate], mrc: Volume) -> EarSearch:
     """Boxes and remarks for the ears found; the other side is "not found"."""
     rois, by_side = {}, {}
     for side in EarSide:
         if side in ears:
             roi = _roi(side, ears[side], mrc.geometry)
-            by_side[side] = _cut_off(roi, mrc.geometry, maps)
+            by_side[side] = _cut_off(roi, mrc.geometry)
             if all(flag.severity is Severity.WARN for flag in by_side[side]):
                 rois[side] = roi
         else:
@@ -350,7 +389,7 @@ def _box(center_mm: FloatArray, grid: VolumeGeometry) -> tuple[tuple[int, int, i
 
 
 def _roi(side: EarSide, ear: _Candidate, grid: VolumeGeometry) -> EarROI:
-    """The box of whole MRC voxels around the centroid; `score` saturates at a normal ear's perilymph."""
+    """The box of whole MRC voxels around the centroid; `score` saturates at a typical ear's evidence."""
     start, shape = _box(ear.lps_mm, grid)
     x, y, z = (float(c) for c in ear.lps_mm)
     return EarROI(
@@ -361,7 +400,7 @@ def _roi(side: EarSide, ear: _Candidate, grid: VolumeGeometry) -> EarROI:
     )
 
 
-def _cut_off(roi: EarROI, grid: VolumeGeometry, maps: _Maps) -> tuple[QualityFlag, ...]:
+def _cut_off(roi: EarROI, grid: VolumeGeometry) -> tuple[QualityFlag, ...]:
     """A remark if the slab's border runs through the labyrinth: STOP near its center, WARN at a canal's tip."""
     index = grid.to_index(roi.center_lps_mm)
     to_border_mm = np.minimum(index + 0.5, np.array(grid.shape) - 0.5 - index) * grid.spacing_mm
@@ -370,31 +409,17 @@ def _cut_off(roi: EarROI, grid: VolumeGeometry, maps: _Maps) -> tuple[QualityFla
     if nearest_mm < CUT_STOP_MM:
         message = f"{name} inner ear is cut off: its center lies {nearest_mm:.1f} mm from the border of the images"
         return (_stop(QualityCode.EAR_CUT_OFF, message, measured=nearest_mm, limit=CUT_STOP_MM),)
-    cut_mm2 = _fluid_on_border_mm2(roi, maps)
-    if cut_mm2 <= CUT_WARN_MM2:
-        return ()
-    flag = QualityFlag(
-        code=QualityCode.EAR_CUT_OFF,
-        severity=Severity.WARN,
-        message=f"{name} inner ear reaches the border of the images: {cut_mm2:.1f} mm2 of fluid in the outermost layer",
-        measured=cut_mm2,
-        limit=CUT_WARN_MM2,
-    )
-    return (flag,)
-
-
-def _fluid_on_border_mm2(roi: EarROI, maps: _Maps) -> float:
-    """Area of vouched fluid within a labyrinth's reach on the outermost layers of the search grid."""
-    evidence = maps.fluid if maps.perilymph is None else maps.perilymph
-    area_mm2 = 0.0
-    for axis, spacing in enumerate(maps.geometry.spacing_mm):
-        face_mm2 = maps.geometry.voxel_volume_mm3 / float(spacing)
-        for last in (0, maps.geometry.shape[axis] - 1):
-            points = np.argwhere(np.take(evidence, last, axis=axis) > 0.5)
-            index = np.insert(points, axis, last, axis=1)
-            near = np.linalg.norm(maps.geometry.to_lps(index) - roi.center_lps_mm, axis=1) < LABYRINTH_REACH_MM
-            area_mm2 += float(near.sum()) * face_mm2
-    return area_mm2
+    if nearest_mm < CUT_WARN_MM:
+        message = f"{name} inner ear may be cut: its center lies only {nearest_mm:.1f} mm from the border of the images"
+        flag = QualityFlag(
+            code=QualityCode.EAR_CUT_OFF,
+            severity=Severity.WARN,
+            message=message,
+            measured=nearest_mm,
+            limit=CUT_WARN_MM,
+        )
+        return (flag,)
+    return ()
 
 
 def _nothing(code: QualityCode, message: str) -> EarSearch:
