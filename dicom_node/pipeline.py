@@ -18,7 +18,7 @@ import numpy as np
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import Reason, Refusal, RejectedStudy
 from inference.anatomy import EarSide
-from inference.contrast import ContrastCoding, hydrops_from_mi2, hydrops_from_ppi_pei, read_signed
+from inference.contrast import ContrastCoding, fluid_level, hydrops_from_mi2, hydrops_from_ppi_pei, read_signed
 from inference.findings import (
     Alignment,
     EarFindings,
@@ -33,7 +33,7 @@ from inference.findings import (
 from inference.geometry import Volume
 from inference.localization import EarSearch, locate_ears
 from inference.quantification import measure_ear
-from inference.registration import RegistrationOptions, align
+from inference.registration import RegistrationOptions, align, align_roughly
 from inference.resampling import Interpolation, resample
 from inference.segmentation import FluidSegmenter
 
@@ -106,7 +106,8 @@ def measure_study(
     with step("segment fluid"):
         fluids = segmenter.segment(images)
     with step("measure"):
-        ears = [measure(seen, fluid, mrc, search) for seen, fluid in zip(images, fluids, strict=True)]
+        level = fluid_level(mrc)
+        ears = [measure(seen, fluid, mrc, search, level) for seen, fluid in zip(images, fluids, strict=True)]
     findings = StudyFindings(
         ears=with_missing_ears(ears, search),
         alignments={role.value: alignment for role, alignment in alignments.items()},
@@ -146,10 +147,17 @@ def read_contrast(volumes: Volumes, ears: Iterable[EarROI] | None = None) -> dic
 
 def find_ears(mrc: Volume, contrast: Volumes) -> EarSearch:
     """Both ears' boxes; the contrast is used where the headers put it, before registration."""
-    search = locate_ears(mrc, hydrops_on(mrc, contrast, {}) if contrast else None)
+    search = locate_ears(mrc, hydrops_on(mrc, contrast, together(contrast)) if contrast else None)
     if not search.rois:
         raise RejectedStudy(*_refusals(search.quality, fallback=Reason.EAR_NOT_FOUND))
     return search
+
+
+def together(contrast: Volumes) -> dict[SeriesRole, Alignment]:
+    """PEI brought to PPI, roughly: subtracted as they are, a patient who moved between them leaves false perilymph."""
+    if SeriesRole.PPI not in contrast or SeriesRole.PEI not in contrast:
+        return {}
+    return {SeriesRole.PEI: align_roughly(contrast[SeriesRole.PEI], contrast[SeriesRole.PPI])}
 
 
 def align_series(
@@ -177,11 +185,12 @@ def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[
     )
 
 
-def measure(images: EarImages, fluid: EarFluid, mrc: Volume, search: EarSearch) -> EarFindings:
+def measure(images: EarImages, fluid: EarFluid, mrc: Volume, search: EarSearch, slab_fluid_level: float) -> EarFindings:
     """One ear's numbers, its slices counted on the whole MRC, with what the search already remarked about it."""
     side = images.roi.side
     first_slice = _first_index(images.roi, mrc)[0]
-    return measure_ear(images, fluid, first_slice=first_slice, remarks=tuple(search.by_side.get(side, ())))
+    remarks = tuple(search.by_side.get(side, ()))
+    return measure_ear(images, fluid, first_slice=first_slice, remarks=remarks, slab_fluid_level=slab_fluid_level)
 
 
 def _first_index(roi: EarROI, mrc: Volume) -> tuple[int, int, int]:

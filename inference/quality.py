@@ -38,6 +38,17 @@ HYDROPS_SNR: Final = (1.0, 2.0)
 """Perilymph over noise on HYDROPS per voxel; an ear has some 800 voxels, which is why so little suffices."""
 
 
+MIN_RATIO: Final = 0.01
+"""Every living ear has endolymph, about a tenth of its fluid; less than this means that the levels were not read."""
+
+MAX_RATIO: Final = 0.85
+"""The worst hydrops leaves perilymph in the scala tympani and the canals."""
+
+MIN_LEVEL_SHARE: Final = 0.4
+"""Of the slab's fluid level: labyrinthine fluid is as bright as CSF, less up to a third by coil gain; brain and fat
+reach a fifth. Fainter "fluid" is another structure."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EarSignal:
     """What the gates judge of one ear; None where it could not be measured.
@@ -51,12 +62,17 @@ class EarSignal:
     hydrops_snr: float | None
 
 
-def check_ear(images: EarImages, fluid: EarFluid) -> tuple[QualityFlag, ...]:
-    """Every remark about one segmented ear; any STOP among them means that it gets no number."""
+def check_ear(images: EarImages, fluid: EarFluid, *, slab_fluid_level: float | None = None) -> tuple[QualityFlag, ...]:
+    """Every remark about one segmented ear; any STOP among them means that it gets no number.
+
+    `slab_fluid_level` is the MRC signal of fluid in the whole slab (`contrast.fluid_level`), if it is known.
+    """
     signal = read_signal(images, fluid)
     side = images.roi.side
     return (
+        *_check_level(side, images, fluid, slab_fluid_level),
         *_check_volume(side, fluid),
+        *_check_ratio(side, fluid),
         *_check_nesting(side, fluid),
         *_check_contrast(side, signal),
         *_check_noise(side, signal),
@@ -110,6 +126,32 @@ def _check_volume(side: EarSide, fluid: EarFluid) -> tuple[QualityFlag, ...]:
             limit,
         ),
     )
+
+
+def _check_level(
+    side: EarSide, images: EarImages, fluid: EarFluid, slab_fluid_level: float | None
+) -> tuple[QualityFlag, ...]:
+    full = np.asarray(fluid.total_fluid_fraction.array) >= FULL_VOXEL
+    if slab_fluid_level is None or slab_fluid_level <= 0.0 or not full.any():
+        return ()
+    share = float(np.median(np.asarray(images.mrc.array)[full])) / slab_fluid_level
+    if share >= MIN_LEVEL_SHARE:
+        return ()
+    message = f"{_name(side)}: what was taken for its fluid is only {share:.0%} as bright as fluid elsewhere on the MRC"
+    return (_flag(QualityCode.CONTENT, Severity.STOP, message, share, MIN_LEVEL_SHARE),)
+
+
+def _check_ratio(side: EarSide, fluid: EarFluid) -> tuple[QualityFlag, ...]:
+    total = float(fluid.total_fluid_fraction.array.sum(dtype=np.float64))
+    if total <= 0.0:
+        return ()
+    ratio = float(fluid.endolymph_fraction.array.sum(dtype=np.float64)) / total
+    if MIN_RATIO <= ratio <= MAX_RATIO:
+        return ()
+    message = (
+        f"{_name(side)}: {ratio:.0%} of the fluid would be endolymph, which no ear has; it could not be told apart"
+    )
+    return (_flag(QualityCode.CONTENT, Severity.STOP, message, ratio, MIN_RATIO if ratio < MIN_RATIO else MAX_RATIO),)
 
 
 def _check_nesting(side: EarSide, fluid: EarFluid) -> tuple[QualityFlag, ...]:

@@ -26,7 +26,12 @@ SENSITIVITY_SCALE: Final = 1.5
 
 
 def measure_ear(
-    images: EarImages, fluid: EarFluid, *, first_slice: int = 0, remarks: tuple[QualityFlag, ...] = ()
+    images: EarImages,
+    fluid: EarFluid,
+    *,
+    first_slice: int = 0,
+    remarks: tuple[QualityFlag, ...] = (),
+    slab_fluid_level: float | None = None,
 ) -> EarFindings:
     """One ear's numbers, or the reasons why it has none.
 
@@ -38,13 +43,15 @@ def measure_ear(
         Where the ear's grid begins on the MRC, so that slices are counted there.
     remarks
         What earlier steps found out about this ear.
+    slab_fluid_level
+        MRC signal of fluid in the whole slab, to tell an ear from something fainter; None if it is not known.
 
     Returns
     -------
     EarFindings
         Without `ratio` and `fluid` if any remark is a STOP, or if there is no fluid: undefined, not zero.
     """
-    quality = (*remarks, *check_ear(images, fluid))
+    quality = (*remarks, *check_ear(images, fluid, slab_fluid_level=slab_fluid_level))
     if any(flag.severity is Severity.STOP for flag in quality):
         return EarFindings(side=images.roi.side, ratio=None, fluid=None, quality=quality)
     return EarFindings(

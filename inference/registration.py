@@ -72,6 +72,10 @@ LEVELS: Final = (
 magnitude image the border of brain (positive) and CSF (negative) is drawn as a dark line beside its true place."""
 
 
+ROUGH: Final = _Level(spacing_mm=3.0, radius_mm=80.0, samples=20_000, first_step_mm=2.0)
+"""The head as a whole: its outline and its ventricles move it, not its ears."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegistrationOptions:
     """What a believable patient motion is, and how many threads may look for it.
@@ -141,6 +145,28 @@ def _declined(reason: str) -> Alignment:
         rotation_deg=0.0,
         accepted=False,
         reason=reason,
+    )
+
+
+def align_roughly(moving: Volume, fixed: Volume, *, threads: int = 2) -> Alignment:
+    """The motion of the whole head between two alike series (PEI and PPI of one visit), to about half a millimeter.
+
+    For finding ears, before `align` can look at them. A descent that failed keeps the header geometry.
+    """
+    center = fixed.geometry.center_lps_mm
+    still, seen = coarsen(fixed, ROUGH.spacing_mm), coarsen(moving, ROUGH.spacing_mm)
+    try:
+        found = _descend(seen, still, center[None, :], np.eye(4), ROUGH, threads)
+    except RuntimeError as failure:  # SimpleITK's only exception: too few samples overlap, or the images are flat
+        return _declined(f"the series could not be brought together: {str(failure).strip().splitlines()[-1].strip()}")
+    return Alignment(
+        moving_to_fixed=found,
+        metric_before=0.0,
+        metric_after=0.0,
+        translation_mm=float(np.linalg.norm(found[:3, :3] @ center + found[:3, 3] - center)),
+        rotation_deg=float(np.degrees(Rotation.from_matrix(found[:3, :3]).magnitude())),
+        accepted=True,
+        reason="brought together by the whole head",
     )
 
 

@@ -11,7 +11,7 @@ from inference.anatomy import EarSide
 from inference.findings import Alignment, EarROI
 from inference.geometry import Volume, VolumeGeometry
 from inference.phantom import PhantomOptions, PhantomStudy, make_study
-from inference.registration import RegistrationOptions, align
+from inference.registration import RegistrationOptions, align, align_roughly
 from inference.resampling import resample
 
 WANTED_MM = 0.3
@@ -207,3 +207,21 @@ def test_another_patients_series_is_not_accepted(still: PhantomStudy, moved: Pha
     beside[:3, 3] += (0.0, 25.0, 0.0)  # the ears lie where the other head has its cerebellum
     volume = Volume(array=stranger.array, geometry=replace(stranger.geometry, index_to_lps=beside))
     assert not align(volume, still.volumes["MRC"], ears_of(still)).accepted
+
+
+def test_two_alike_series_are_brought_together_by_the_whole_head_before_any_ear_is_known() -> None:
+    study = make_study(
+        PhantomOptions(
+            seed=5,
+            series=("MRC", "PPI", "PEI"),
+            motion_mm=3.0,
+            motion_deg=3.0,
+            matrix=(162, 192, 52),
+            spacing_mm=(1.0, 1.0, 2.0),
+        )
+    )
+    found = align_roughly(study.volumes["PEI"], study.volumes["PPI"]).moving_to_fixed
+    true = np.linalg.inv(study.truth.motion["PPI"]) @ study.truth.motion["PEI"]
+    for ear in study.truth.ears.values():
+        place = np.array([*ear.center_lps_mm, 1.0])
+        assert np.linalg.norm(found @ place - true @ place) < 1.0
