@@ -10,6 +10,7 @@ Everything runs on this machine, on free loopback ports, and is stopped at the e
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ from dicom_node.ledger import StudyRecord, StudyState
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 HOOK: Final = REPOSITORY / "orthanc_plugin" / "route_to_node.lua"
+CACHE: Final = REPOSITORY / ".cache" / "demo"
 MARKER: Final = ".hydrops-demo"
 SEED: Final = 7
 RATIOS: Final = {"right": 0.12, "left": 0.38}
@@ -96,12 +98,18 @@ def make_empty(folder: Path) -> None:
 
 
 def make_patient(folder: Path) -> dict[str, Any]:
-    """The synthetic study as DICOM files, and its truth."""
-    command = [sys.executable, "-m", "dicom_node.cli", "phantom", "--seed", str(SEED), "--out", str(folder)]
-    command += ["--ratio-right", str(RATIOS["right"]), "--ratio-left", str(RATIOS["left"])]
-    command += ["--oblique", "12", "--motion", "1.5", "--series", "MRC", "PPI", "PEI", "HYDROPS_MI2"]
-    with _step("making a synthetic patient: 4 series of 104 slices, oblique, with motion between the series"):
-        subprocess.run(command, check=True, capture_output=True)
+    """The synthetic study as DICOM files, and its truth; kept in .cache/ for the next run."""
+    options = ["--seed", str(SEED), "--ratio-right", str(RATIOS["right"]), "--ratio-left", str(RATIOS["left"])]
+    options += ["--oblique", "12", "--motion", "1.5", "--series", "MRC", "PPI", "PEI", "HYDROPS_MI2"]
+    kept = CACHE / f"study-{_phantom_digest(options)}"
+    if not kept.exists():
+        shutil.rmtree(CACHE, ignore_errors=True)
+        unfinished = CACHE / "unfinished"
+        command = [sys.executable, "-m", "dicom_node.cli", "phantom", "--out", str(unfinished), *options]
+        with _step("making a synthetic patient: 4 series of 104 slices, oblique, with motion between the series"):
+            subprocess.run(command, check=True, capture_output=True)
+        unfinished.rename(kept)
+    shutil.copytree(kept, folder)
     truth: dict[str, Any] = json.loads((folder / "truth.json").read_text())
     first = next((folder / "dicom").rglob("*.dcm"))
     truth["study_instance_uid"] = str(pydicom.dcmread(first, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
@@ -117,6 +125,14 @@ def make_pacs(folder: Path, entrance: str, *, dicom_port: int, web_port: int) ->
     }
     hooks = [HOOK] if entrance == "orthanc" else []
     return LocalOrthanc(folder, extra=extra, lua_scripts=hooks, plugins=["OrthancDicomWeb"])
+
+
+def _phantom_digest(options: list[str]) -> str:
+    """Changes when the options or the phantom's code do, so that no stale patient is shown."""
+    sources = sorted((REPOSITORY / "inference" / "phantom").glob("*.py"))
+    sources += sorted((REPOSITORY / "dicom_node" / "encoding").glob("phantom_*.py"))
+    content = b"".join(path.read_bytes() for path in sources)
+    return hashlib.sha256(" ".join(options).encode() + content).hexdigest()[:16]
 
 
 def send_study(folder: Path, orthanc: LocalOrthanc) -> int:
