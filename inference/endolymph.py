@@ -11,6 +11,8 @@ perilymph. "Negative is endolymph", the rule in use, is the same statement for u
 most of a labyrinth's voxels are, the curve tells more than the sign. P, Q and G are read in every ear: they follow
 the perilymph's contrast agent. Noise turns into a bias if every voxel is clipped to 0..1 on its own; so the ear's
 distribution of shares is estimated first (expectation maximization), and each voxel gets its expected share given it.
+
+A phase-sensitive 3D-real IR takes no magnitude: its signal is a straight line between the two fluids.
 """
 
 from __future__ import annotations
@@ -62,6 +64,12 @@ class EndolymphOptions:
 
 SHARES: Final[Array] = np.linspace(0.0, 1.0, 21)
 """Endolymph shares considered."""
+
+REAL_IR_PERCENTILE: Final = 85.0
+"""Of one sign's voxels: beyond most mixed ones."""
+
+REAL_IR_ENDOLYMPH: Final = 0.45
+"""Endolymph over perilymph on 3D-real IR, at least: 0.46 at T1 3.7 and 3.0 s with TI 2350, TR 15130 ms."""
 
 MIN_VOXELS: Final = 12
 """A level is read from at least this many voxels."""
@@ -123,10 +131,19 @@ def _noise(ear: EarImages, fluid: LabyrinthFluid) -> Noise:
     bone = (fluid.fraction == 0.0) & (np.asarray(ear.mrc.array) < 0.15 * fluid.level)
     if np.count_nonzero(bone) < MIN_VOXELS:
         return Noise(sd=0.0, floor=0.0)
-    signed = np.asarray(ear.hydrops.array, dtype=np.float64)[bone]
-    sd = 1.4826 * float(np.median(np.abs(signed - np.median(signed)))) / 0.926
+    signed = np.asarray(ear.hydrops.array, dtype=np.float64)
+    sd = 1.4826 * float(np.median(np.abs(signed[bone] - np.median(signed[bone])))) / 0.926
+    if sd == 0.0:  # divided out of a HYDROPS-Mi2, bone is exactly zero
+        sd = _noise_in_fluid(signed, fluid.fraction)
     floor = sd if ear.ppi is None else float(np.median(np.asarray(ear.ppi.array)[bone])) / 1.177
     return Noise(sd=sd, floor=floor)
+
+
+def _noise_in_fluid(signed: Array, fraction: FloatImage) -> float:
+    """The same SD from neighbors along i that both are full of fluid; their median difference is mostly noise."""
+    both = (fraction[..., 1:] > 0.8) & (fraction[..., :-1] > 0.8)
+    steps = np.diff(signed, axis=-1)[both]
+    return 1.4826 * float(np.median(np.abs(steps))) / np.sqrt(2.0) / 0.926 if steps.size >= MIN_VOXELS else 0.0
 
 
 def read_levels(ear: EarImages, fluid: LabyrinthFluid, noise: Noise, options: EndolymphOptions) -> FluidLevels | None:
@@ -137,6 +154,8 @@ def read_levels(ear: EarImages, fluid: LabyrinthFluid, noise: Noise, options: En
     positive = hydrops > 0.0
     if np.count_nonzero(positive) < MIN_VOXELS:
         return None
+    if ear.phase_sensitive:
+        return _straight_levels(hydrops, noise)
     perilymph = float(np.median(hydrops[positive]))
     perilymph_ppi = options.ppi_to_hydrops * perilymph
     if ear.ppi is not None:
@@ -148,6 +167,16 @@ def read_levels(ear: EarImages, fluid: LabyrinthFluid, noise: Noise, options: En
         endolymph=-_endolymph_magnitude(ear, fluid, perilymph),
         perilymph_ppi=perilymph_ppi,
     )
+
+
+def _straight_levels(hydrops: Array, noise: Noise) -> FluidLevels:
+    """Levels of a 3D-real IR from its own extremes, less one SD of noise; CSF's T1 puts it far below endolymph."""
+    perilymph = max(float(np.percentile(hydrops[hydrops > 0.0], REAL_IR_PERCENTILE)) - noise.sd, 1e-6)
+    negative = hydrops[hydrops < 0.0]
+    endolymph = REAL_IR_ENDOLYMPH * perilymph
+    if negative.size >= MIN_VOXELS:
+        endolymph = max(endolymph, -float(np.percentile(negative, 100.0 - REAL_IR_PERCENTILE)) - noise.sd)
+    return FluidLevels(perilymph=perilymph, endolymph=-endolymph, perilymph_ppi=perilymph)
 
 
 def _endolymph_magnitude(ear: EarImages, fluid: LabyrinthFluid, perilymph: float) -> float:
@@ -173,10 +202,14 @@ def _expected_shares(
     """(N,) expected endolymph share of the voxels `read`, given the ear's own distribution of shares."""
     amount = fluid.amount[read].astype(np.float64)[:, None]
     ppi = _magnitude(amount * levels.ppi(SHARES), noise.floor)
-    pei = _magnitude(amount * levels.pei(SHARES), noise.floor)
+    if ear.phase_sensitive:
+        expected = amount * (levels.perilymph * (1.0 - SHARES) + levels.endolymph * SHARES)
+    else:
+        expected = ppi - _magnitude(amount * levels.pei(SHARES), noise.floor)
     hydrops = np.asarray(ear.hydrops.array, dtype=np.float64)[read, None]
     model_error = options.model_error * amount
-    misfit = (hydrops - (ppi - pei)) ** 2 / (2.0 * noise.sd**2 + (model_error * levels.perilymph) ** 2)
+    images = 1.0 if ear.phase_sensitive else 2.0  # a subtraction has the noise of two
+    misfit = (hydrops - expected) ** 2 / (images * noise.sd**2 + (model_error * levels.perilymph) ** 2)
     if ear.ppi is not None:
         seen = np.asarray(ear.ppi.array, dtype=np.float64)[read, None]
         misfit += (seen - ppi) ** 2 / (noise.sd**2 + (model_error * levels.perilymph_ppi) ** 2)
