@@ -43,7 +43,8 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
             immediate = connection.get_execution_options().get("write_lock_at_once", False)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
-    metadata.create_all(engine)
+    with writing(engine) as connection:  # with the write lock, or it fails where another process writes meanwhile
+        metadata.create_all(connection)
     return engine
 
 

@@ -6,7 +6,6 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.cli.heartbeat import worker_signs
-from dicom_node.database import metadata
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.listener import Listener
 from dicom_node.intake.orthanc_feed import OrthancFeed
@@ -23,7 +22,10 @@ class NodeState:
         self,
         loaded: LoadedSettings,
         engine: Engine,
+        *,
         spool: Spool,
+        ledger: Ledger,
+        outbox: Outbox,
         listener: Listener | None,
         feed: OrthancFeed | None,
     ) -> None:
@@ -32,9 +34,8 @@ class NodeState:
         self._spool = spool
         self._listener = listener
         self._feed = feed
-        metadata.create_all(engine)  # ledger and outbox: this process opened the database before it knew of them
-        self._ledger = Ledger(engine)
-        self._outbox = Outbox(loaded.state_dir / "outbox", engine)
+        self._ledger = ledger
+        self._outbox = outbox
 
     def snapshot(self) -> HealthSnapshot:
         """The state now; a database that does not answer is told, not raised."""

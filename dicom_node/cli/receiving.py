@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from dicom_node.cli.state_folder import prepare
 from dicom_node.database import open_database
+from dicom_node.delivery.outbox import Outbox
 from dicom_node.errors import ConfigError
 from dicom_node.intake.listener import TRANSFER_SYNTAXES, AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
 from dicom_node.intake.spool import Spool
+from dicom_node.ledger import Ledger
 from dicom_node.orthanc_client import OrthancClient
 from dicom_node.settings import LoadedSettings
 
@@ -42,6 +44,8 @@ class Receiving:
         self._folder = prepare(loaded.state_dir)
         self._engine = open_database(loaded.database_url)
         self._spool = open_spool(loaded, self._engine)
+        self._ledger = Ledger(self._engine)
+        self._outbox = Outbox(loaded.state_dir / "outbox", self._engine)
         self._stop = threading.Event()
         self._listener = self._make_listener()
         self._feed = self._make_feed()
@@ -132,7 +136,15 @@ class Receiving:
         from dicom_node.web.health import create_app
 
         settings = self._loaded.settings.web
-        health = NodeState(self._loaded, self._engine, self._spool, self._listener, self._feed)
+        health = NodeState(
+            self._loaded,
+            self._engine,
+            spool=self._spool,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            listener=self._listener,
+            feed=self._feed,
+        )
         wake = self._feed.wake if self._feed is not None else lambda: None
         app = create_app(health, wake, self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""))
         config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
