@@ -55,7 +55,7 @@ class EndolymphOptions:
 
     full_fraction: float = 0.8
     read_fraction: float = 0.7
-    level_percentile: float = 88.0
+    level_percentile: float = 91.0
     model_error: float = 0.1
     ppi_to_hydrops: float = 1.8
     rounds: int = 40

@@ -284,12 +284,15 @@ def _labyrinth(start_mm: FloatArray, maps: _Maps, signed: FloatImage) -> FloatAr
 
 
 def _lies_in_bone(fraction: FloatImage, fluid: NDArray[np.generic], signed: NDArray[np.generic]) -> bool:
-    """True if perilymph stands out of what surrounds it: bone is zero on HYDROPS, brain around a sulcus is not."""
+    """True if perilymph stands out of what surrounds it: bone is zero on HYDROPS, brain around a sulcus is not.
+
+    Half of an ear's surroundings must be bone; on real inversion recovery the brain beside it is brighter than fluid.
+    """
     around = np.asarray(signed)[np.asarray(fluid) < 0.02]
     if around.size == 0:
         return False
     perilymph = float(np.percentile(np.asarray(signed)[fraction > 0.5], 90.0))
-    return perilymph > MIN_OVER_SURROUNDINGS * max(float(np.percentile(around, 75.0)), 0.0)
+    return perilymph > MIN_OVER_SURROUNDINGS * max(float(np.median(around)), 0.0)
 
 
 def _centroid(start_mm: FloatArray, evidence: FloatImage, geometry: VolumeGeometry) -> FloatArray:

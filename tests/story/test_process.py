@@ -23,7 +23,10 @@ from inference.anatomy import EarSide, FluidSpace
 from inference.phantom import ContrastState, HydropsCoding, PhantomOptions, PhantomStudy, make_study
 
 RATIO_TOLERANCE: Final = 0.06
-"""The no-training method's bound on one phantom; its mean error is about a third (bench/segmentation.py)."""
+"""With PPI and PEI, on one phantom; the mean error at this contrast is 0.025 (bench/segmentation.py)."""
+
+RATIO_TOLERANCE_WITHOUT_PPI: Final = 0.10
+"""From a subtraction or a real inversion recovery alone, which cannot tell little endolymph from none: mean 0.05."""
 
 CENTROID_TOLERANCE_MM: Final = 1.0
 FLUID_DICE: Final = 0.85
@@ -35,7 +38,7 @@ SETS: Final = {
 }
 
 
-def assert_agrees_with_truth(answer: Answer, patient: PhantomStudy) -> None:
+def assert_agrees_with_truth(answer: Answer, patient: PhantomStudy, *, tolerance: float = RATIO_TOLERANCE) -> None:
     assert answer.exit_status == 0, answer.reasons
     segments = read_segments(answer.folder / "seg.dcm")
     for side, truth in patient.truth.ears.items():
@@ -44,8 +47,8 @@ def assert_agrees_with_truth(answer: Answer, patient: PhantomStudy) -> None:
         assert np.linalg.norm(fluid.centroid_lps_mm - np.array(truth.center_lps_mm)) < 3 * CENTROID_TOLERANCE_MM
         assert fluid.dice_with(patient.truth.total_fluid_fraction, side=side) > FLUID_DICE
         ratio = answer.ear(side)["eh_ratio"]
-        assert ratio["value"] == pytest.approx(truth.eh_ratio, abs=RATIO_TOLERANCE)
-        assert ratio["low"] <= ratio["value"] <= ratio["high"]
+        assert ratio["value"] == pytest.approx(truth.eh_ratio, abs=tolerance)
+        assert ratio["low"] <= truth.eh_ratio <= ratio["high"]
         assert answer.ear(side)["total_fluid_mm3"] == pytest.approx(truth.total_fluid_mm3, rel=0.12)
 
 
@@ -57,7 +60,8 @@ def midline(patient: PhantomStudy) -> float:
 def test_every_accepted_set_of_series_gives_both_ears_close_to_the_truth(
     roles: tuple[str, ...], patient: PhantomStudy, tmp_path: Path
 ) -> None:
-    assert_agrees_with_truth(process(images_of(patient, *roles), tmp_path), patient)
+    tolerance = RATIO_TOLERANCE if "PPI" in roles else RATIO_TOLERANCE_WITHOUT_PPI
+    assert_agrees_with_truth(process(images_of(patient, *roles), tmp_path), patient, tolerance=tolerance)
 
 
 def test_hydrops_mi2_of_a_patient_who_lay_still_is_close_to_the_truth_and_warns_that_motion_is_invisible(
@@ -72,7 +76,7 @@ def test_hydrops_mi2_of_a_patient_who_lay_still_is_close_to_the_truth_and_warns_
         )
     )
     answer = process(images_of(patient, "MRC", "HYDROPS_MI2"), tmp_path)
-    assert_agrees_with_truth(answer, patient)
+    assert_agrees_with_truth(answer, patient, tolerance=RATIO_TOLERANCE_WITHOUT_PPI)
     assert [flag["code"] for flag in answer.findings["quality"]] == ["MOTION"]
 
 
