@@ -18,10 +18,10 @@ from inference.quality import check_ear
 MIN_SLICE_MM2: Final = 0.5
 """Less fluid in a slice has no ratio: two voxels of 0.5 x 0.5 mm."""
 
-FLOOR: Final = 0.03
+FLOOR: Final = 0.05
 """What an ear's ratio is uncertain by with perfect images: levels, blur and the outline's rule. From phantoms."""
 
-SENSITIVITY_SCALE: Final = 1.5
+SENSITIVITY_SCALE: Final = 1.0
 """The sensitivity's share of the interval, set so that about 95 % of phantom ears lie inside."""
 
 
