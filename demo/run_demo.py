@@ -42,7 +42,7 @@ RATIOS: Final = {"right": 0.12, "left": 0.38}
 """The true EH ratios of the synthetic patient: an ordinary right ear, a hydropic left one."""
 
 
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True, width=max(100, shutil.get_terminal_size().columns))
 
 
 def main() -> int:
@@ -204,20 +204,23 @@ def tell(
 
 
 def _numbers(findings: Mapping[str, Any], truth: Mapping[str, Any]) -> Table:
-    table = Table(title="Measured, and the known truth of the synthetic patient", title_justify="left")
-    for heading in ("ear", "total fluid", "truth", "endolymph", "truth", "EH ratio", "95 % interval", "truth"):
-        table.add_column(heading, justify="right")
+    table = Table(title="\nMeasured, and the known truth of the synthetic patient", title_justify="left")
+    for heading in ("ear", "fluid, mm3", "truth", "endolymph", "truth", "EH ratio", "95 % interval", "truth"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for side in ("right", "left"):
         ear, known = findings["ears"][side], truth["ears"][side]
         ratio = ear["eh_ratio"]
+        if ratio["value"] is None:
+            table.add_row(side, "not evaluated")
+            continue
         table.add_row(
             side,
-            f"{ear['total_fluid_mm3']:.0f} mm3",
-            f"{known['total_fluid_mm3']:.0f} mm3",
-            f"{ear['endolymph_mm3']:.0f} mm3",
-            f"{known['endolymph_mm3']:.0f} mm3",
+            f"{ear['total_fluid_mm3']:.0f}",
+            f"{known['total_fluid_mm3']:.0f}",
+            f"{ear['endolymph_mm3']:.0f}",
+            f"{known['endolymph_mm3']:.0f}",
             f"{100 * ratio['value']:.1f} %",
-            f"{100 * ratio['low']:.1f} to {100 * ratio['high']:.1f} %",
+            f"{100 * ratio['low']:.0f} to {100 * ratio['high']:.0f} %",
             f"{100 * known['eh_ratio']:.1f} %",
         )
     return table
