@@ -31,6 +31,10 @@ MAX_POSITIVE_CSF_SHARE: Final = 0.6
 MIN_CSF_MM3: Final = 20.0
 """Less CSF in the box says nothing about the sign."""
 
+RAYLEIGH_QUARTILE: Final = 0.7585
+"""First quartile of a magnitude without signal, in noise SDs. Bone and air fill most of an ear's box, so the darker
+half of what is no labyrinth shows the noise, however strong it is."""
+
 MRC_SNR: Final = (5.0, 12.0)
 """Fluid over noise on MRC: below the first no outline can be trusted, below the second it is rough."""
 
@@ -91,13 +95,14 @@ def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
     positive = float((ndimage.uniform_filter(hydrops, 3)[full] > 0.0).mean())
     csf = (mrc > 0.6 * level) & ~ndimage.binary_dilation(fraction > 0.0, iterations=3)
     csf_mm3 = np.count_nonzero(csf) * images.mrc.geometry.voxel_volume_mm3
-    bone = (fraction == 0.0) & (mrc < 0.15 * level)
-    mrc_noise, hydrops_noise = _spread(mrc[bone]), _spread(hydrops[bone])
+    outside = fraction == 0.0
+    bone = outside & (mrc <= np.median(mrc[outside]))
+    mrc_noise, hydrops_noise = float(np.median(mrc[bone])) / RAYLEIGH_QUARTILE, _spread(hydrops[bone])
     bright = np.abs(hydrops[full])
     return EarSignal(
         positive_share=positive,
         positive_csf_share=float((hydrops[csf] > 0.0).mean()) if csf_mm3 >= MIN_CSF_MM3 else None,
-        mrc_snr=level / mrc_noise if mrc_noise else None,
+        mrc_snr=level / mrc_noise if mrc_noise > 0.0 else None,
         hydrops_snr=float(np.median(bright)) / hydrops_noise if hydrops_noise else None,
     )
 

@@ -21,6 +21,9 @@ MIN_SLICE_MM2: Final = 0.5
 FLOOR: Final = 0.05
 """What an ear's ratio is uncertain by with perfect images: levels, blur and the outline's rule. From phantoms."""
 
+FLOOR_WITHOUT_PPI: Final = 0.1
+"""The same where only HYDROPS is there: it hardly shows how much contrast agent bends its curve."""
+
 SENSITIVITY_SCALE: Final = 1.0
 """The sensitivity's share of the interval, set so that about 95 % of phantom ears lie inside."""
 
@@ -56,7 +59,7 @@ def measure_ear(
         return EarFindings(side=images.roi.side, ratio=None, fluid=None, quality=quality)
     return EarFindings(
         side=images.roi.side,
-        ratio=eh_ratio(fluid),
+        ratio=eh_ratio(fluid, floor=FLOOR if images.ppi is not None or images.phase_sensitive else FLOOR_WITHOUT_PPI),
         fluid=fluid,
         slices=slice_ratios(fluid, first_slice=first_slice),
         quality=quality,
@@ -68,16 +71,16 @@ def volume_mm3(amount: Volume) -> float:
     return float(np.asarray(amount.array, dtype=np.float64).sum()) * amount.geometry.voxel_volume_mm3
 
 
-def eh_ratio(fluid: EarFluid) -> EHRatio:
+def eh_ratio(fluid: EarFluid, *, floor: float = FLOOR) -> EHRatio:
     """Endolymph over total fluid with a 95 % interval.
 
     The interval is an empirical one. Its half width is a floor plus a multiple of how much the ratio moves when the
-    rule moves: fractions against masks, whole outline against full voxels only. Both constants were set on phantoms
+    rule moves: fractions against masks, whole outline against full voxels only. The constants were set on phantoms
     so that about 95 % of the true ratios lie inside; it is not a promise about patients.
     """
     total_mm3, endolymph_mm3 = volume_mm3(fluid.total_fluid_fraction), volume_mm3(fluid.endolymph_fraction)
     value = min(1.0, endolymph_mm3 / total_mm3)
-    half = FLOOR + SENSITIVITY_SCALE * _sensitivity(fluid, value)
+    half = floor + SENSITIVITY_SCALE * _sensitivity(fluid, value)
     return EHRatio(
         endolymph_mm3=endolymph_mm3,
         total_fluid_mm3=total_mm3,
