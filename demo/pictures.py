@@ -28,6 +28,7 @@ TOTAL_FLUID_COLOR: Final = "#35b6ff"
 ENDOLYMPH_COLOR: Final = "#ffb000"
 """Blue and amber differ in hue and lightness, also for color-blind readers and on a printout."""
 
+TITLES: Final = {"MRC": "MRC", "HYDROPS_MI2": "HYDROPS-Mi2 as sent, not aligned"}
 CAPTION: Final = "Research use only. Not for diagnostic use. Synthetic patient."
 
 
@@ -41,7 +42,7 @@ def draw_overview(study: Path, segmentation: Path, findings: Mapping[str, Any], 
             on_grid = sitk.Resample(image, images["MRC"], sitk.Transform(), sitk.sitkLinear, 0.0)
             for plain, axis in enumerate(axes[row, 2 * column : 2 * column + 2]):
                 _draw_panel(axis, on_grid, fluid.get(side), endolymph.get(side), contours=bool(plain))
-                axis.set_title(f"{side} ear, {name.replace('_', '-')}", color="white", fontsize=10)
+                axis.set_title(f"{side} ear, {TITLES[name]}", color="white", fontsize=10)
         axes[row, 0].set_ylabel(_caption(findings, side), color="white", fontsize=10)
     handles = [plt.Line2D([], [], color=TOTAL_FLUID_COLOR), plt.Line2D([], [], color=ENDOLYMPH_COLOR)]
     figure.legend(handles, ["total fluid space", "endolymph"], loc="lower left", labelcolor="white", facecolor="black")
