@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicom_node.assembly.classification import SeriesRules
 from dicom_node.assembly.completeness import Arrival, judge
@@ -39,6 +40,22 @@ from inference.segmentation import FluidSegmenter
 
 META_GROUP_END: Final = 144
 """Preamble (128), "DICM" (4) and the File Meta group length element (12): PS3.10 7.1."""
+
+
+UNREADABLE: Final = (
+    InvalidDicomError,
+    BytesLengthException,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RecursionError,
+    OverflowError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    struct.error,
+)
+"""What pydicom was seen to raise on damaged and hostile files; such a file is passed over, it never ends the work."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,9 +131,10 @@ def read_instance(path: Path, sha256: str | None = None) -> InstanceFile | None:
             sha256 = hashlib.sha256(content[_dataset_offset(content) :]).hexdigest()
         else:
             header = pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, EOFError, ValueError, NotImplementedError):
+        named = all(header.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
+    except UNREADABLE:
         return None
-    if not all(header.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")):
+    if not named:
         return None
     return InstanceFile(path=path, sha256=sha256, header=header)
 
