@@ -22,7 +22,7 @@ FLOOR: Final = 0.05
 """What an ear's ratio is uncertain by with perfect images: levels, blur and the outline's rule. From phantoms."""
 
 FLOOR_WITHOUT_PPI: Final = 0.1
-"""The same where only HYDROPS is there: it hardly shows how much contrast agent bends its curve."""
+"""The same where only HYDROPS or 3D-real IR is there: they hardly show how much contrast agent there is."""
 
 SENSITIVITY_SCALE: Final = 1.0
 """The sensitivity's share of the interval, set so that about 95 % of phantom ears lie inside."""
@@ -59,7 +59,7 @@ def measure_ear(
         return EarFindings(side=images.roi.side, ratio=None, fluid=None, quality=quality)
     return EarFindings(
         side=images.roi.side,
-        ratio=eh_ratio(fluid, floor=FLOOR if images.ppi is not None or images.phase_sensitive else FLOOR_WITHOUT_PPI),
+        ratio=eh_ratio(fluid, floor=FLOOR_WITHOUT_PPI if images.ppi is None else FLOOR),
         fluid=fluid,
         slices=slice_ratios(fluid, first_slice=first_slice),
         quality=quality,
