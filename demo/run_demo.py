@@ -198,7 +198,7 @@ def tell(
     console.print("\n[bold]Where to look[/bold]")
     for name, path in (*results.items(), *((path.stem, path) for path in pictures)):
         console.print(f"  {name:9} {os.path.relpath(path)}")
-    console.print("  the SEG opens in 3D Slicer and OHIF; `dsrdump` prints the SR; look at overview.png first")
+    console.print("  look at overview.png first; `dsrdump` prints the SR; a DICOM SEG viewer shows the SEG on the MRC")
     console.print("  make demo KEEP=1 leaves the PACS running, so that you can connect a viewer")
     console.print(f"\nThe whole demo took {seconds:.0f} s. Research use only. Not for diagnostic use.")
 
