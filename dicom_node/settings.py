@@ -30,7 +30,6 @@ class NodeSettings:
     ae_title: str = "HYDROPS"
     state_dir: str = "state"
     worker_id: str = "worker-1"
-    site_name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +335,6 @@ def _check_node(s: Settings, require: Require) -> None:
     require(_is_ae_title(s.node.ae_title), "node.ae_title", _AE_TITLE, s.node.ae_title)
     require(bool(s.node.state_dir), "node.state_dir", "a folder", s.node.state_dir)
     require(_is_name(s.node.worker_id), "node.worker_id", _NAME, s.node.worker_id)
-    require(_is_long_string(s.node.site_name), "node.site_name", "at most 64 characters, no '\\'", s.node.site_name)
     require(bool(s.assembly.rules_file), "assembly.rules_file", "a file", s.assembly.rules_file)
 
 

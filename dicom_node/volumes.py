@@ -119,20 +119,6 @@ def load_volume(header: SeriesHeader, files: Mapping[str, Path], *, threads: int
     return Volume(array=array, geometry=geometry)
 
 
-def source_datasets(header: SeriesHeader, files: Mapping[str, Path]) -> list[Dataset]:
-    """The data sets of a series without pixels, in the order of k; an enhanced image comes once.
-
-    Raises
-    ------
-    RejectedStudy
-        As `check_geometry`.
-    OSError
-        If a file cannot be read.
-    """
-    uids = dict.fromkeys(frame.sop_instance_uid for frame in ordered_frames(header))
-    return [dcmread(files[uid], stop_before_pixels=True, force=True) for uid in uids]
-
-
 def _grid(stack: SliceStack) -> VolumeGeometry:
     first = stack.frames[0]
     assert first.orientation is not None

@@ -162,7 +162,7 @@ def test_the_demo_gets_the_choices_that_its_text_promises() -> None:
 def test_every_configuration_in_a_page_is_accepted(page: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "node.toml"
     path.write_text(text, encoding="utf-8")
-    read_settings(path, {})
+    assert read_settings(path, {}).config_dir == tmp_path.resolve()
 
 
 def test_every_setting_that_a_page_names_exists() -> None:

@@ -99,7 +99,6 @@ BAD = [
     ("[node]\nae_title = 'GRÜN'", "node.ae_title"),
     ("[node]\nstate_dir = ''", "node.state_dir"),
     ("[node]\nworker_id = 'a b'", "node.worker_id"),
-    (f"[node]\nsite_name = '{'x' * 65}'", "node.site_name"),
     ("[listener]\nenabled = 1", "listener.enabled"),
     ("[listener]\nhost = ''", "listener.host"),
     ("[listener]\nport = '11112'", "listener.port"),
