@@ -26,7 +26,7 @@ RATIO_TOLERANCE: Final = 0.06
 """With PPI and PEI, on one phantom; over all contrast states the mean error was 0.036 (bench/segmentation.py)."""
 
 RATIO_TOLERANCE_WITHOUT_PPI: Final = 0.10
-"""From a subtraction or a real inversion recovery alone, which hardly show the contrast dose: the mean error was 0.07."""
+"""From a subtraction or real inversion recovery alone, which hardly show the contrast dose: mean error 0.07."""
 
 CENTROID_TOLERANCE_MM: Final = 1.0
 FLUID_DICE: Final = 0.85
