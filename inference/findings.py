@@ -108,6 +108,13 @@ class EarFluid:
 
     Fractions are float32 0..1 of each voxel (partial volume), endolymph <= total fluid; numbers come from them.
     Masks are bool, endolymph inside total fluid; the SEG shows them.
+    `ratio_half_width` (0..1) is the calibrated half width of the ratio's 95 % interval, if the segmenter knows its own
+    error; None if it does not.
+
+    Raises
+    ------
+    ValueError
+        If `ratio_half_width` is not between 0 and 1.
     """
 
     roi: EarROI
@@ -115,6 +122,11 @@ class EarFluid:
     endolymph_fraction: Volume
     total_fluid_mask: Volume
     endolymph_mask: Volume
+    ratio_half_width: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.ratio_half_width is not None and not 0.0 <= self.ratio_half_width <= 1.0:
+            raise ValueError(f"the half width of a ratio lies between 0 and 1, found {self.ratio_half_width}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,13 +74,16 @@ def volume_mm3(amount: Volume) -> float:
 def eh_ratio(fluid: EarFluid, *, floor: float = FLOOR) -> EHRatio:
     """Endolymph over total fluid with a 95 % interval.
 
-    The interval is an empirical one. Its half width is a floor plus a multiple of how much the ratio moves when the
-    rule moves: fractions against masks, whole outline against full voxels only. The constants were set on phantoms
-    so that about 95 % of the true ratios lie inside; it is not a promise about patients.
+    A segmenter that knows its own error says so with the fluid (`EarFluid.ratio_half_width`). For any other the
+    interval is an empirical one: its half width is a floor plus a multiple of how much the ratio moves when the
+    rule moves, fractions against masks, whole outline against full voxels only. Both kinds were set on phantoms
+    so that about 95 % of the true ratios lie inside; neither is a promise about patients.
     """
     total_mm3, endolymph_mm3 = volume_mm3(fluid.total_fluid_fraction), volume_mm3(fluid.endolymph_fraction)
     value = min(1.0, endolymph_mm3 / total_mm3)
-    half = floor + SENSITIVITY_SCALE * _sensitivity(fluid, value)
+    half = fluid.ratio_half_width
+    if half is None:
+        half = floor + SENSITIVITY_SCALE * _sensitivity(fluid, value)
     return EHRatio(
         endolymph_mm3=endolymph_mm3,
         total_fluid_mm3=total_mm3,

@@ -57,7 +57,7 @@ class ThresholdSegmenter:
         """Name, version and the SHA-256 of the constants."""
         constants = json.dumps(asdict(self), sort_keys=True)
         digest = hashlib.sha256(f"{VERSION}:{constants}".encode()).hexdigest()
-        return ModelIdentity(name="threshold", version=VERSION, sha256=digest)
+        return ModelIdentity(name="threshold", version=VERSION, sha256=digest, learned=False)
 
     def segment(self, ears: Sequence[EarImages]) -> list[EarFluid]:
         """Fluid of each ear, in the order given, on each ear's own grid."""

@@ -12,6 +12,7 @@ from dicom_node.encoding.part10 import part10_bytes, read_part10
 from dicom_node.errors import Reason, Refusal, UnusableInput
 from inference.anatomy import EarSide
 from inference.geometry import Volume
+from inference.segmentation import ThresholdSegmenter
 
 GRID = oblique_grid()
 REFUSAL = Refusal(reason=Reason.PARTNER_MISSING, detail="found MRC only")
@@ -109,6 +110,23 @@ def test_a_contour_runs_around_the_largest_slice_of_each_ear(source):
 def test_every_number_says_how_it_was_made():
     for item in content_items(make_results().report, "NUM"):
         assert item.ContentSequence[0].ConceptNameCodeSequence[0].CodeMeaning == "Measurement Method"
+
+
+@pytest.mark.parametrize(
+    ("model", "family"),
+    [
+        (ThresholdSegmenter().identity, "Histogram Analysis"),
+        (replace(MODEL, learned=True), "Artificial Intelligence"),
+    ],
+)
+def test_the_report_calls_only_a_trained_model_artificial_intelligence(model, family):
+    report = make_results(findings_of(GRID, model=model)).report
+    families = {
+        item.ConceptCodeSequence[0].CodeMeaning
+        for item in content_items(report, "CODE")
+        if item.ConceptNameCodeSequence[0].CodeMeaning == "Algorithm Family"
+    }
+    assert families == {family}
 
 
 def test_the_report_is_complete_but_unverified_and_preliminary():

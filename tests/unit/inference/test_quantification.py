@@ -103,3 +103,20 @@ def test_without_ppi_the_interval_is_wider(left: tuple[EarImages, EarFluid]) -> 
     assert with_ppi.ratio is not None
     assert without.ratio is not None
     assert without.ratio.high - without.ratio.low > with_ppi.ratio.high - with_ppi.ratio.low
+
+
+def test_a_segmenter_that_knows_its_error_sets_the_interval(left: tuple[EarImages, EarFluid]) -> None:
+    images, fluid = left
+    known = measure_ear(images, replace(fluid, ratio_half_width=0.02)).ratio
+    by_rule = measure_ear(images, fluid).ratio
+    assert known is not None
+    assert by_rule is not None
+    assert known.value == by_rule.value
+    assert known.high - known.value == pytest.approx(0.02)
+    assert known.value - known.low == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("half_width", [-0.01, 1.5, float("nan")])
+def test_a_half_width_that_no_ratio_can_have_is_refused(left: tuple[EarImages, EarFluid], half_width: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        replace(left[1], ratio_half_width=half_width)

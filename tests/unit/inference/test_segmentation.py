@@ -125,6 +125,10 @@ def test_scanner_units_do_not_matter(patient: PhantomStudy, ear_crop: Any) -> No
     assert volume_mm3(one.endolymph_fraction) == pytest.approx(volume_mm3(other.endolymph_fraction), rel=1e-3)
 
 
+def test_the_threshold_method_does_not_claim_to_be_trained() -> None:
+    assert not SEGMENTER.identity.learned
+
+
 def test_the_identity_changes_with_any_constant() -> None:
     changed = [
         ThresholdSegmenter(labyrinth=LabyrinthOptions(gap_mm=2.5)),
