@@ -1,0 +1,73 @@
+"""An ear with its truth: what segmentation is trained on and judged by.
+
+`case_files` reads them from NIfTI files, phantoms make them without any file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from inference.findings import EarImages
+from inference.geometry import Volume
+
+Tags = Mapping[str, str | float]
+
+
+class InputSet(StrEnum):
+    """What shows endolymph beside the MRC; the names that model descriptions and reports use."""
+
+    PPI_PEI = "PPI_PEI"
+    HYDROPS = "HYDROPS"
+    HYDROPS_MI2 = "HYDROPS_MI2"
+    REAL_IR = "REAL_IR"
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The files of a case, without suffix, that make this set; the MRC belongs to every set."""
+        return tuple(self.value.lower().split("_")) if self is InputSet.PPI_PEI else (self.value.lower(),)
+
+
+class CaseError(ValueError):
+    """A case that cannot be used; the message names the file, what was expected and what was found."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EarCase:
+    """One ear with its truth.
+
+    Parameters
+    ----------
+    images
+        What a segmenter sees.
+    total_fluid, endolymph
+        Float32, part of each voxel 0..1, endolymph <= total fluid. They lie on the lattice of `images.mrc`, though
+        perhaps on another part of it: truth outside the images counts as well.
+    tags
+        What is known about the ear: `case` names it, `side`, `input_set`; `severity`, `snr`, `domain` group results.
+
+    Raises
+    ------
+    CaseError
+        If the two truths do not share one grid, leave 0..1, or endolymph exceeds total fluid.
+    """
+
+    images: EarImages
+    total_fluid: Volume
+    endolymph: Volume
+    tags: Tags = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.total_fluid.geometry.same_grid(self.endolymph.geometry):
+            raise CaseError(
+                f"total fluid and endolymph must share one grid, found shapes {self.total_fluid.geometry.shape} "
+                f"and {self.endolymph.geometry.shape} or different places"
+            )
+        total, endolymph = np.asarray(self.total_fluid.array), np.asarray(self.endolymph.array)
+        if not (np.isfinite(total).all() and total.min() >= 0.0 and total.max() <= 1.0):
+            raise CaseError("total fluid must be a part of each voxel, 0..1")
+        if not (np.isfinite(endolymph).all() and (endolymph >= 0.0).all() and (endolymph <= total).all()):
+            raise CaseError("endolymph must lie between 0 and the total fluid in every voxel")
