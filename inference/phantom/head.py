@@ -1,4 +1,4 @@
-"""The head around the ears: skull, brain, cisterns, internal auditory canals with nerves, eyes, air, fat and skin.
+"""The head around the ears: skull, brain, cisterns, eyes, air, fat and skin; temporal bones are in `temporal_bone`.
 
 Patient space is LPS in mm with its origin between the ears. Shapes are painted one over the other, each with a soft
 edge as wide as the grid that asks, so the same head can be drawn on a coarse grid and sharply around the ears.
@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from inference.phantom.physics import Tissue
-from inference.phantom.shapes import capsule, column, ellipsoid, length, occupancy, smooth_union
+from inference.phantom.shapes import capsule, column, ellipsoid, occupancy, smooth_union
+from inference.phantom.temporal_bone import Painting, TemporalBone, Triple
+from inference.phantom.waves import Waves as Waves
 
 EAR_LPS_MM: Final = (40.0, 6.0, -6.0)
 """Middle of the left vestibule; 80 mm apart, the centers of the fluid 77 mm (72.2 mm between utricles in one study,
@@ -23,44 +25,15 @@ EAR_LPS_MM: Final = (40.0, 6.0, -6.0)
 
 TISSUES: Final = tuple(Tissue)
 
-Triple = tuple[float, float, float]
-Painting = tuple[Tissue, Tensor]
-"""A tissue and the distance to its surface."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Waves:
-    """A smooth random field without a grid: a sum of plane waves, about -1..1, features about `period_mm` wide."""
-
-    directions: Tensor
-    phases: Tensor
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator, period_mm: float, count: int = 7) -> Waves:
-        """Random waves with wavelengths around `period_mm`."""
-        directions = rng.normal(size=(3, count))
-        directions *= 2 * np.pi / period_mm * rng.uniform(0.7, 1.4, count) / np.linalg.norm(directions, axis=0)
-        return cls(
-            directions=torch.from_numpy(directions.T.astype(np.float32)),
-            phases=column(rng.uniform(0, 2 * np.pi, count)),
-        )
-
-    def at(self, points: Tensor) -> Tensor:
-        """(N,) value at `points`."""
-        total = torch.zeros(points.shape[1])
-        for wave, phase in zip(self.directions, self.phases, strict=True):
-            total += torch.sin(wave @ points + phase)
-        field: Tensor = total / len(self.phases) ** 0.5
-        return field
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Head:
     """One person's head. `scale` enlarges it about the origin; temporal bones stay with their ears (LPS mm)."""
 
     folds: Waves
-    patches: Waves
-    cells: Waves
+    folia: Waves
+    gyri: Waves
+    temporal_bone: TemporalBone
     scale: float
     right_ear_mm: Triple
     left_ear_mm: Triple
@@ -70,8 +43,9 @@ class Head:
         """A random person around ears at given places."""
         return cls(
             folds=Waves.draw(rng, 13.0),
-            patches=Waves.draw(rng, 7.0),
-            cells=Waves.draw(rng, 4.5),
+            folia=Waves.draw(rng, 4.0),
+            gyri=Waves.draw(rng, 9.0),
+            temporal_bone=TemporalBone.draw(rng),
             scale=float(np.clip(rng.normal(1.0, 0.02), 0.96, 1.04)),
             right_ear_mm=right_ear_mm,
             left_ear_mm=left_ear_mm,
@@ -98,7 +72,7 @@ class Head:
         cavity = self._cranial_cavity(points / self.scale) * self.scale
         yield from self._brain(points / self.scale, mirrored / self.scale, cavity)
         yield from self._face(mirrored / self.scale)
-        yield from self._temporal_bone(points)
+        yield from self.temporal_bone.paint(points, self._from_nearer_ear(points), cavity)
 
     def _outer_layers(self, points: Tensor) -> Iterator[Painting]:
         """Skin, fat, muscle and the skull, as shells below the head's surface."""
@@ -128,6 +102,14 @@ class Head:
         sulci = 4.0 * self.folds.at(points).abs() - 0.5
         yield Tissue.BRAIN, cavity + 1.5
         yield Tissue.CSF, torch.maximum(torch.maximum(sulci, cavity), -(cavity + 9.0))
+        # Gyri of the temporal lobe above the ear and folia of the cerebellum behind it: thin CSF between them.
+        lobe = torch.maximum(_ball(mirrored, (42.0, -10.0, 14.0), (22.0, 40.0, 17.0)), cavity)
+        yield (
+            Tissue.CSF,
+            torch.maximum(2.5 * self.gyri.at(points).abs() - 0.05, torch.maximum(lobe, -3.0 * self.folds.at(points))),
+        )
+        cerebellum = torch.maximum(_ball(mirrored, (26.0, 40.0, -14.0), (25.0, 26.0, 19.0)), cavity)
+        yield Tissue.CSF, torch.maximum(1.2 * self.folia.at(points).abs() + 0.05, cerebellum)
         yield Tissue.CSF, _ball(points, (0.0, -6.0, 8.0), (16.0, 12.0, 10.0))
         yield Tissue.CSF, _ball(points, (0.0, 8.0, -10.0), (24.0, 14.0, 20.0))
         yield Tissue.CSF, _ball(mirrored, (21.0, 13.5, -7.0), (8.5, 6.0, 11.0))
@@ -144,42 +126,13 @@ class Head:
         yield Tissue.AIR, _ball(mirrored, (27.0, -58.0, -30.0), (13.0, 15.0, 16.0))
         yield Tissue.AIR, _ball(mirrored, (0.0, -20.0, -45.0), (14.0, 12.0, 22.0))
 
-    def _temporal_bone(self, points: Tensor) -> Iterator[Painting]:
-        """Petrous bone with marrow and air cells, ear canal, internal auditory canal, carotid and jugular voids."""
+    def _from_nearer_ear(self, points: Tensor) -> Tensor:
+        """(3, N) points as (lateral, posterior, superior) of the ear on their side."""
         right, left = column(self.right_ear_mm), column(self.left_ear_mm)
         on_right = points[0] < 0
         local = points - torch.where(on_right, right, left)
         local[0] = torch.where(on_right, -local[0], local[0])
-        apex, ear_rod = column((-24.0, -16.0, 0.0)), column((0.0, -1.0, 1.0))
-        petrous = smooth_union(
-            capsule(local, apex, ear_rod, 6.5, 10.0),
-            capsule(local, ear_rod, column((22.0, 9.0, -4.0)), 10.0, 15.0),
-            5.0,
-        )
-        yield Tissue.BONE, petrous
-        patches = self.patches.at(points)
-        away = 13.0 - length(local)
-        yield Tissue.MARROW, torch.maximum(torch.maximum(petrous + 2.0, away), 1.5 - 3.0 * patches)
-        cells = self.cells.at(points)
-        mastoid = ellipsoid(local, column((21.0, 9.0, -5.0)), column((11.0, 12.0, 16.0)))
-        yield Tissue.AIR, torch.maximum(torch.maximum(mastoid, away), -0.2 - 2.0 * cells)
-        yield Tissue.MUCOSA, torch.maximum(torch.maximum(mastoid, away), 3.4 - 2.0 * cells)
-        yield Tissue.AIR, capsule(local, column((8.5, -4.0, -3.0)), column((40.0, -3.0, -5.0)), 3.5)
-        yield from _internal_auditory_canal(local)
-        yield Tissue.AIR, capsule(local, column((-4.0, -12.0, -9.0)), column((-19.0, -17.0, -8.0)), 2.8)
-        yield Tissue.AIR, ellipsoid(local, column((-3.0, 8.0, -13.0)), column((4.5, 4.5, 6.0)))
-
-
-def _internal_auditory_canal(local: Tensor) -> Iterator[Painting]:
-    """CSF from the fundus between cochlea and vestibule to the cistern, with four dark nerves."""
-    fundus, porus = column((-3.4, -3.0, 1.6)), column((-13.5, 0.2, 2.2))
-    yield Tissue.CSF, capsule(local, fundus, porus, 1.4, 3.2)
-    yield Tissue.CSF, capsule(local, porus, column((-20.0, 3.0, 2.0)), 3.4, 6.5)
-    stem = column((-24.0, 5.0, 1.5))
-    for y, z in ((-0.9, 0.8), (0.9, 0.8), (-0.9, -0.8), (0.9, -0.8)):
-        offset = column((0.0, y, z))
-        yield Tissue.NERVE, capsule(local, fundus + 0.7 * offset, porus + offset, 0.22, 0.4)
-        yield Tissue.NERVE, capsule(local, porus + offset, stem + 0.8 * offset, 0.45, 0.6)
+        return local
 
 
 def _ball(points: Tensor, center: Triple, semi_axes: Triple) -> Tensor:

@@ -10,6 +10,7 @@ normal ear, 1 a fully hydropic one. Any ratio is then a quantile of the onsets, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,12 +22,22 @@ from inference.geometry import FloatArray
 from inference.phantom import canals, cochlea, vestibule
 from inference.phantom.canals import ANTERIOR, LATERAL, POSTERIOR, Canal
 from inference.phantom.cochlea import Cochlea
+from inference.phantom.hydrops import FluidLoss, HydropsPattern, paced
+from inference.phantom.shapes import column, length
 from inference.phantom.vestibule import Vestibule
 from inference.phantom.voxelization import sample_inside
+from inference.phantom.waves import Warp
 
-BOX_LOW_MM = (-9.5, -12.0, -7.0)
-BOX_HIGH_MM = (8.5, 9.5, 9.5)
+BOX_LOW_MM = (-11.5, -13.0, -8.5)
+BOX_HIGH_MM = (9.5, 10.5, 10.5)
 """A box in the ear's frame that holds every labyrinth this module can draw."""
+
+VOLUME_MM3: Final = (155.0, 245.0)
+"""Total fluid that `individual` may have: 168 and 190 mm3 at half maximum on two real ears (152-204 for thresholds
+0.6-0.4), 190-225 mm3 in classic anatomy; 8 % on either side for people nobody measured."""
+
+REACH_MM: Final = 9.0
+"""Distance from the round window at which the far ends of the canals lie."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +47,23 @@ class Labyrinth:
     cochlea: Cochlea = field(default_factory=Cochlea)
     vestibule: Vestibule = field(default_factory=Vestibule)
     canals: tuple[Canal, ...] = (ANTERIOR, POSTERIOR, LATERAL)
+    stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Enlargement along lateral, posterior and superior."""
+    warp: Warp | None = None
+    """A deformation of space that no shape parameter describes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LabyrinthField:
-    """`distance` (N,) to the fluid in mm, negative inside, and `onset` (N,), the severity that fills each point."""
+    """What the labyrinth says about points, each (N,).
+
+    `distance` to the fluid in mm, negative inside; `onset`, the severity that fills each point; `remoteness`, 0 at
+    the round window, where contrast enters and ossification starts, to 1 at the cochlea's apex and the canals' arcs.
+    """
 
     distance: Tensor
     onset: Tensor
+    remoteness: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,12 +76,15 @@ class FluidPoints:
         (N, 3) float32, where each small volume lies, patient in the pose of the MRC.
     is_endolymph
         (N,) bool.
+    remoteness
+        (N,) float32 0..1, see `LabyrinthField`.
     volume_mm3
         Volume that each point stands for.
     """
 
     lps_mm: NDArray[np.float32]
     is_endolymph: NDArray[np.bool_]
+    remoteness: NDArray[np.float32]
     volume_mm3: float
 
     @property
@@ -81,42 +104,55 @@ class FluidPoints:
         return x, y, z
 
 
-def evaluate(labyrinth: Labyrinth, points: Tensor) -> LabyrinthField:
-    """Distance and endolymph onset of the whole labyrinth at `points` (3, N) of the ear's frame.
+def evaluate(labyrinth: Labyrinth, points: Tensor, pattern: HydropsPattern | None = None) -> LabyrinthField:
+    """Distance, endolymph onset and remoteness of the whole labyrinth at `points` (3, N) of the ear's frame.
 
     Each point takes the onset of the compartment it lies deepest in, so a distended saccule cannot flow into the
-    cochlea: membranes end at the compartment's mouth.
+    cochlea: membranes end at the compartment's mouth. `pattern` None is the average ear's.
     """
-    spiral = cochlea.evaluate(labyrinth.cochlea, points)
-    fields = [(spiral.distance, spiral.onset)]
-    fields.append(
-        (vestibule.distance(labyrinth.vestibule, points), vestibule.endolymph_onset(labyrinth.vestibule, points))
+    pattern = pattern or HydropsPattern()
+    local = points / column(labyrinth.stretch)
+    if labyrinth.warp is not None:
+        local = labyrinth.warp.at(local)
+    spiral = cochlea.evaluate(labyrinth.cochlea, local)
+    utricle, saccule = vestibule.endolymph_onsets(labyrinth.vestibule, local)
+    rings = [canals.evaluate(canal, local) for canal in labyrinth.canals]
+    distances = [spiral.distance, vestibule.distance(labyrinth.vestibule, local), *(ring.distance for ring in rings)]
+    onsets = [
+        paced(spiral.onset, pattern.cochlea),
+        torch.minimum(paced(utricle, pattern.utricle), paced(saccule, pattern.saccule)),
+        *(paced(ring.onset, pattern.canals) for ring in rings),
+    ]
+    deepest = torch.stack(distances).min(dim=0)
+    from_window = (length(local - column(labyrinth.cochlea.window_mm)) / REACH_MM).clamp(max=1.0)
+    return LabyrinthField(
+        distance=deepest.values,
+        onset=torch.stack(onsets).gather(0, deepest.indices[None])[0] + pattern.bulge(points),
+        remoteness=torch.where(deepest.indices == 0, spiral.along, from_window),
     )
-    for canal in labyrinth.canals:
-        ring = canals.evaluate(canal, points)
-        fields.append((ring.distance, ring.onset))
-    distances = torch.stack([distance for distance, _ in fields])
-    deepest = distances.min(dim=0)
-    onset = torch.stack([onset for _, onset in fields]).gather(0, deepest.indices[None])[0]
-    return LabyrinthField(distance=deepest.values, onset=onset)
 
 
 def individual(rng: np.random.Generator) -> Labyrinth:
-    """One person's labyrinth: turns, canal radii and lumina vary as published (radii SD 5 %, 2.57 +- 0.1 turns)."""
-    spiral = Cochlea(
-        turns=float(np.clip(rng.normal(2.6, 0.06), 2.5, 2.75)),
-        height_mm=float(np.clip(rng.normal(3.8, 0.12), 3.5, 4.1)),
-        start_deg=float(rng.normal(28.0, 3.0)),
+    """One person's labyrinth: every part varies as published, space is stretched and bent a little.
+
+    The stretch differs between axes by 3 % (SD). A person smaller or larger than `VOLUME_MM3` is brought to its limit.
+    """
+    stretch = np.clip(rng.normal(1.0, 0.03, 3), 0.93, 1.07)
+    drawn = Labyrinth(
+        cochlea=cochlea.drawn(rng),
+        vestibule=vestibule.drawn(rng),
+        canals=canals.drawn(rng),
+        stretch=(float(stretch[0]), float(stretch[1]), float(stretch[2])),
+        warp=Warp.draw(rng, float(rng.uniform(0.1, 0.3)), float(rng.uniform(8.0, 14.0))),
     )
-    rings = tuple(
-        replace(
-            canal,
-            radius_mm=canal.radius_mm * float(np.clip(rng.normal(1.0, 0.04), 0.9, 1.1)),
-            lumen_mm=canal.lumen_mm * float(np.clip(rng.normal(1.0, 0.05), 0.88, 1.12)),
-        )
-        for canal in (ANTERIOR, POSTERIOR, LATERAL)
-    )
-    return Labyrinth(cochlea=spiral, canals=rings)
+    volume = _points_inside(drawn, step_mm=0.4).shape[1] * 0.4**3
+    resize = (float(np.clip(volume, *VOLUME_MM3)) / volume) ** (1 / 3)
+    x, y, z = drawn.stretch
+    return replace(drawn, stretch=(x * resize, y * resize, z * resize))
+
+
+def _points_inside(labyrinth: Labyrinth, *, step_mm: float) -> Tensor:
+    return sample_inside(lambda p: evaluate(labyrinth, p).distance, BOX_LOW_MM, BOX_HIGH_MM, step_mm=step_mm)
 
 
 def place(side: EarSide, *, origin_lps_mm: FloatArray, rotation: FloatArray, scale: float) -> FloatArray:
@@ -130,22 +166,41 @@ def place(side: EarSide, *, origin_lps_mm: FloatArray, rotation: FloatArray, sca
     return matrix
 
 
-def fill(labyrinth: Labyrinth, to_lps: FloatArray, *, eh_ratio: float | None, step_mm: float) -> FluidPoints:
+def fill(
+    labyrinth: Labyrinth,
+    to_lps: FloatArray,
+    *,
+    eh_ratio: float | None,
+    step_mm: float,
+    pattern: HydropsPattern | None = None,
+    loss: FluidLoss | None = None,
+) -> FluidPoints:
     """The fluid of one ear as points `step_mm` apart (in the ear's frame), with the wanted endolymph ratio.
 
-    `eh_ratio` None leaves the ear as it is when normal (severity 0).
+    `eh_ratio` None leaves the membranes as they are in the normal ear (severity 0). With a `loss` the ratio is that of
+    the fluid that remains.
 
     Raises
     ------
     ValueError
         If no severity of this ear gives the ratio.
     """
-    points = sample_inside(lambda p: evaluate(labyrinth, p).distance, BOX_LOW_MM, BOX_HIGH_MM, step_mm=step_mm)
-    onset = evaluate(labyrinth, points).onset.numpy()
-    severity = 0.0 if eh_ratio is None else severity_for(onset, eh_ratio)
+    points = _points_inside(labyrinth, step_mm=step_mm)
+    field = evaluate(labyrinth, points, pattern)
+    remains = np.ones(points.shape[1], dtype=np.bool_) if loss is None else loss.open(points, field.remoteness)
+    points, onset = points[:, remains], field.onset.numpy()[remains]
+    severity = 0.0
+    if eh_ratio is not None:
+        severity = severity_for(onset, eh_ratio if loss is None else loss.endolymph_share(eh_ratio))
+    is_endolymph = onset <= severity
+    spared = slice(None) if loss is None else loss.spared(points, is_endolymph)
     lps = points.numpy().T @ to_lps[:3, :3].T.astype(np.float32) + to_lps[:3, 3].astype(np.float32)
-    volume = step_mm**3 * abs(float(np.linalg.det(to_lps[:3, :3])))
-    return FluidPoints(lps_mm=lps, is_endolymph=onset <= severity, volume_mm3=volume)
+    return FluidPoints(
+        lps_mm=lps[spared],
+        is_endolymph=is_endolymph[spared],
+        remoteness=field.remoteness.numpy()[remains][spared],
+        volume_mm3=step_mm**3 * abs(float(np.linalg.det(to_lps[:3, :3]))),
+    )
 
 
 def severity_for(onset: NDArray[np.float32], eh_ratio: float) -> float:

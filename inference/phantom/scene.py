@@ -22,7 +22,7 @@ from inference.phantom import motion
 from inference.phantom.head import TISSUES, Head
 from inference.phantom.labyrinth import FluidPoints
 from inference.phantom.physics import Tissue
-from inference.phantom.voxelization import filled_fraction
+from inference.phantom.voxelization import filled_fractions
 
 COARSE_MM: Final = 2.0
 """Cells of the head away from the ears; nothing there is measured, it only has to look and register like a head."""
@@ -45,10 +45,16 @@ class Scene:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Box:
-    """A part of a grid, from index `start` (k, j, i), with tissue `parts` (tissue, k, j, i) of each voxel."""
+    """A part of a grid around one ear, from index `start` (k, j, i).
 
+    `parts` (tissue, k, j, i) are the tissues of each voxel, `far_perilymph` (k, j, i) how much of the perilymph part
+    counts as lying farthest from the round window (half of it, halfway there).
+    """
+
+    side: EarSide
     start: tuple[int, int, int]
     parts: Tensor
+    far_perilymph: Tensor
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
@@ -80,18 +86,29 @@ def view(scene: Scene, geometry: VolumeGeometry, patient_pose: FloatArray) -> Vi
     )
 
 
-def mixture(view_: View, signal: Mapping[Tissue, float], *, resolution: float) -> NDArray[np.float32]:
+def mixture(
+    view_: View,
+    signal: Mapping[Tissue, float],
+    *,
+    resolution: float,
+    perilymph: Mapping[EarSide, tuple[float, float]] | None = None,
+) -> NDArray[np.float32]:
     """(K, J, I) float32 signed signal: tissues mixed by volume.
 
-    `resolution` >= 1 is how many voxels one acquired point spans; above 1 the boxes lose the outer k-space as in a
-    zero-filled acquisition, with its ringing.
+    `perilymph` gives a side's perilymph signals at the round window and farthest from it; a side that is not named has
+    `signal`'s everywhere. `resolution` >= 1 is how many voxels one acquired point spans; above 1 the boxes lose the
+    outer k-space as in a zero-filled acquisition, with its ringing.
     """
     weights = torch.tensor([signal[tissue] for tissue in TISSUES])
     coarse = torch.tensordot(weights, view_.coarse, dims=1)[None, None]
     full = torch.nn.functional.interpolate(coarse, size=view_.geometry.shape, mode="trilinear", align_corners=True)
     image: NDArray[np.float32] = full[0, 0].numpy()
     for box in view_.boxes:
-        sharp = _truncate_k_space(torch.tensordot(weights, box.parts, dims=1).numpy(), resolution)
+        usual = signal[Tissue.PERILYMPH]
+        near, far = (perilymph or {}).get(box.side, (usual, usual))
+        mixed = torch.tensordot(weights, box.parts, dims=1)
+        mixed += (near - usual) * box.parts[TISSUES.index(Tissue.PERILYMPH)] + (far - near) * box.far_perilymph
+        sharp = _truncate_k_space(mixed.numpy(), resolution)
         ramp = _ramp(sharp.shape)
         image[box.slices] += ramp * (sharp - image[box.slices])
     return image
@@ -123,28 +140,39 @@ def _ear_box(
     to_object = motion.inverse(patient_pose)
     points = _object_points([np.arange(n, dtype=float) for n in size], grid, to_object)
     parts = scene.head.fractions(points, edge_mm=float(grid.spacing_mm.mean())).reshape(len(TISSUES), *size)
+    far = torch.zeros(size)
     if side in scene.fluids:
-        _pour(parts, scene.fluids[side], grid, patient_pose)
-    return Box(start=start, parts=parts)
+        far = _pour(parts, scene.fluids[side], grid, patient_pose)
+    return Box(side=side, start=start, parts=parts, far_perilymph=far)
 
 
-def _pour(parts: Tensor, fluid: FluidPoints, grid: VolumeGeometry, patient_pose: FloatArray) -> None:
-    """Put the labyrinth's fluid into `parts`, displacing what the head had there."""
-    total, endolymph = fluid_fractions(fluid, grid, patient_pose)
-    parts *= 1.0 - torch.from_numpy(total)
-    parts[TISSUES.index(Tissue.ENDOLYMPH)] += torch.from_numpy(endolymph)
-    parts[TISSUES.index(Tissue.PERILYMPH)] += torch.from_numpy(total - endolymph)
+def _pour(parts: Tensor, fluid: FluidPoints, grid: VolumeGeometry, patient_pose: FloatArray) -> Tensor:
+    """Put the labyrinth's fluid into `parts`, displacing what the head had there; returns the far perilymph."""
+    total, endolymph, far = (torch.from_numpy(part) for part in _fluid_maps(fluid, grid, patient_pose))
+    parts *= 1.0 - total
+    parts[TISSUES.index(Tissue.ENDOLYMPH)] += endolymph
+    parts[TISSUES.index(Tissue.PERILYMPH)] += total - endolymph
+    return far
 
 
 def fluid_fractions(
     fluid: FluidPoints, grid: VolumeGeometry, patient_pose: FloatArray
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(total fluid, endolymph) parts 0..1 of each voxel of `grid`, float32 (K, J, I)."""
+    total, endolymph, _ = _fluid_maps(fluid, grid, patient_pose)
+    return total, endolymph
+
+
+def _fluid_maps(fluid: FluidPoints, grid: VolumeGeometry, patient_pose: FloatArray) -> NDArray[np.float32]:
+    """(3, K, J, I) total fluid, endolymph (at most the total), and perilymph weighted by its remoteness."""
     turn, shift = patient_pose[:3, :3].astype(np.float32), patient_pose[:3, 3].astype(np.float32)
-    moved = fluid.lps_mm @ turn.T + shift
-    total = filled_fraction(moved, fluid.volume_mm3, grid)
-    endolymph = filled_fraction(moved[fluid.is_endolymph], fluid.volume_mm3, grid)
-    return total, np.minimum(endolymph, total)
+    weights = np.ones((3, len(fluid.lps_mm)), dtype=np.float32)
+    weights[1] = fluid.is_endolymph
+    weights[2] = fluid.remoteness * ~fluid.is_endolymph
+    maps = filled_fractions(fluid.lps_mm @ turn.T + shift, weights, fluid.volume_mm3, grid)
+    maps[1] = np.minimum(maps[1], maps[0])
+    maps[2] = np.minimum(maps[2], maps[0] - maps[1])
+    return maps
 
 
 def _object_points(axes: list[NDArray[np.float64]], grid: VolumeGeometry, to_object: FloatArray) -> Tensor:

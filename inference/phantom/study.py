@@ -14,9 +14,10 @@ from inference.anatomy import EarSide
 from inference.geometry import FloatArray, Volume, VolumeGeometry
 from inference.phantom import imaging, motion
 from inference.phantom.head import EAR_LPS_MM, Head
+from inference.phantom.hydrops import FluidLoss, HydropsPattern
 from inference.phantom.imaging import HYDROPS_OFFSET, MI2_OFFSET, HydropsCoding
-from inference.phantom.labyrinth import FluidPoints, fill, individual, place
-from inference.phantom.physics import SEQUENCES, ContrastState, Tissue, signals
+from inference.phantom.labyrinth import FluidPoints, Labyrinth, fill, individual, place
+from inference.phantom.physics import SEQUENCES, ContrastState, Tissue, far_perilymph_signal, signals
 from inference.phantom.scene import Scene, View, fluid_fractions, mixture, view
 
 FloatImage = NDArray[np.float32]
@@ -39,8 +40,14 @@ class PhantomOptions:
         Wanted endolymph / total fluid per ear, hit within 0.005; None (or a missing side) is a normal ear.
     ears
         The ears that have a labyrinth.
+    varied_hydrops
+        Each ear swells in a way of its own; False: every ear the average way.
+    ossified, perilymph_lost
+        Part (0 up to 1) of an ear's fluid that became bone, and of the rest's perilymph that is obliterated.
     contrast
         Gadolinium in the perilymph.
+    ear_contrast
+        The same for an ear that enhances differently from `contrast`.
     series
         Roles to make; see `ROLES`.
     matrix, spacing_mm
@@ -71,7 +78,11 @@ class PhantomOptions:
     seed: int = 0
     eh_ratio: Mapping[EarSide, float | None] = field(default_factory=dict)
     ears: frozenset[EarSide] = frozenset(EarSide)
+    varied_hydrops: bool = True
+    ossified: Mapping[EarSide, float] = field(default_factory=dict)
+    perilymph_lost: Mapping[EarSide, float] = field(default_factory=dict)
     contrast: ContrastState = ContrastState.NORMAL
+    ear_contrast: Mapping[EarSide, ContrastState] = field(default_factory=dict)
     series: tuple[str, ...] = ROLES
     matrix: tuple[int, int, int] = (324, 384, 104)
     spacing_mm: tuple[float, float, float] = (0.5, 0.5, 1.0)
@@ -96,6 +107,10 @@ class PhantomOptions:
         for name in ("seed", "motion_mm", "motion_deg"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, found {getattr(self, name)}")
+        for name in ("ossified", "perilymph_lost"):
+            for side, part in getattr(self, name).items():
+                if not 0.0 <= part < 1.0:
+                    raise ValueError(f"{name} must be at least 0 and below 1, found {part} for the {side} ear")
         for name in ("matrix", "spacing_mm"):
             if not min(getattr(self, name)) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
@@ -170,10 +185,27 @@ def draw_patient(options: PhantomOptions) -> Scene:
         origins[side] = origin
         if side in options.ears:
             to_lps = place(side, origin_lps_mm=origin, rotation=turn, scale=own_scale)
-            fluids[side] = fill(shared, to_lps, eh_ratio=options.eh_ratio.get(side), step_mm=options.step_mm)
+            fluids[side] = _ear_fluid(options, shared, side, to_lps)
     right, left = ((float(x), float(y), float(z)) for x, y, z in (origins[EarSide.RIGHT], origins[EarSide.LEFT]))
     head = Head.individual(rng, right_ear_mm=right, left_ear_mm=left)
     return Scene(head=head, fluids=fluids, ear_origins_mm=origins)
+
+
+def _ear_fluid(options: PhantomOptions, shape: Labyrinth, side: EarSide, to_lps: FloatArray) -> FluidPoints:
+    """One ear's fluid with its own pattern of hydrops and its losses."""
+    rng = np.random.default_rng([options.seed, 3, list(EarSide).index(side)])
+    pattern = HydropsPattern.draw(rng)
+    loss = FluidLoss.draw(
+        rng, ossified=options.ossified.get(side, 0.0), perilymph_lost=options.perilymph_lost.get(side, 0.0)
+    )
+    return fill(
+        shape,
+        to_lps,
+        eh_ratio=options.eh_ratio.get(side),
+        step_mm=options.step_mm,
+        pattern=pattern if options.varied_hydrops else None,
+        loss=loss,
+    )
 
 
 def slab(options: PhantomOptions) -> VolumeGeometry:
@@ -237,8 +269,15 @@ class _Scanner:
         return self._acquired[key]
 
     def _expose(self, sequence: str, pose: FloatArray) -> FloatImage:
-        signal = signals(SEQUENCES[sequence], self._options.contrast)
-        image = mixture(self._view(pose), signal, resolution=self._options.resolution)
+        timing, options = SEQUENCES[sequence], self._options
+        states = {side: options.ear_contrast.get(side, options.contrast) for side in EarSide}
+        perilymph = {
+            side: (signals(timing, state)[Tissue.PERILYMPH], far_perilymph_signal(timing, state))
+            for side, state in states.items()
+        }
+        image = mixture(
+            self._view(pose), signals(timing, options.contrast), resolution=options.resolution, perilymph=perilymph
+        )
         image *= self._gain * np.float32(GAIN[sequence])
         noise_sd = GAIN[sequence] * self._noise(sequence)
         # A series' own noise: it must differ between series, and between a series and its repetition in another pose.

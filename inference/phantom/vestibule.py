@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from inference.phantom.shapes import column, ellipsoid, relative_radius, smooth_union
@@ -42,8 +42,35 @@ def distance(shape: Vestibule, points: Tensor) -> Tensor:
     return smooth_union(body, recess, 0.6)
 
 
-def endolymph_onset(shape: Vestibule, points: Tensor) -> Tensor:
-    """Severity at which utricle or saccule reaches each point."""
+def endolymph_onsets(shape: Vestibule, points: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) severities at which the utricle and at which the saccule reaches each point."""
     utricle = relative_radius(points, column(shape.utricle_mm), column(shape.utricle_semi_mm))
     saccule = relative_radius(points, column(shape.saccule_mm), column(shape.saccule_semi_mm))
-    return torch.minimum((utricle - 1.0) / UTRICLE_GROWTH, (saccule - 1.0) / SACCULE_GROWTH)
+    return (utricle - 1.0) / UTRICLE_GROWTH, (saccule - 1.0) / SACCULE_GROWTH
+
+
+def drawn(rng: np.random.Generator) -> Vestibule:
+    """One person's vestibule: axes vary by 7 % (SD), places by 0.15 mm, the sacs' volumes by some 20 %.
+
+    Upper limits of normal sacs are 1.5 times the mean (temporal bones, n = 31), as three axes of 7 % give.
+    """
+    usual = Vestibule()
+    together = np.clip(rng.normal(1.0, 0.06, 3), 0.87, 1.13)
+
+    def size(semi_mm: Triple) -> Triple:
+        x, y, z = np.array(semi_mm) * together * np.clip(rng.normal(1.0, 0.05, 3), 0.88, 1.12)
+        return float(x), float(y), float(z)
+
+    def spot(center_mm: Triple) -> Triple:
+        x, y, z = np.array(center_mm) * together + rng.normal(0.0, 0.15, 3).clip(-0.35, 0.35)
+        return float(x), float(y), float(z)
+
+    return Vestibule(
+        body_semi_mm=size(usual.body_semi_mm),
+        recess_mm=spot(usual.recess_mm),
+        recess_semi_mm=size(usual.recess_semi_mm),
+        utricle_mm=spot(usual.utricle_mm),
+        utricle_semi_mm=size(usual.utricle_semi_mm),
+        saccule_mm=spot(usual.saccule_mm),
+        saccule_semi_mm=size(usual.saccule_semi_mm),
+    )

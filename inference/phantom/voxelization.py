@@ -31,7 +31,7 @@ def sample_inside(
     *,
     step_mm: float,
 ) -> Tensor:
-    """(3, N) float32 points of a regular grid, `step_mm` apart, where `distance` is negative.
+    """(3, N) float32 points, `step_mm` apart in layers, where `distance` is negative.
 
     A coarse grid of blocks is tried first; only blocks that the surface or the inside can reach are filled.
     """
@@ -45,7 +45,10 @@ def sample_inside(
     reach = block_mm * 3**0.5 / 2 * 4 / 3
     centers = centers[:, distance(centers) < reach]
     offsets = (torch.arange(BLOCK) - (BLOCK - 1) / 2) * step_mm
-    inner = torch.stack(torch.meshgrid(offsets, offsets, offsets, indexing="ij")).reshape(3, 1, -1)
+    inner = torch.stack(torch.meshgrid(offsets, offsets, offsets, indexing="ij"))
+    # Every other layer is shifted by half a step: thin ducts along an axis then meet as many points as they should.
+    inner[1:, 1::2] += step_mm / 2
+    inner = inner.reshape(3, 1, -1)
     kept = []
     for some in torch.split(centers, max(1, CHUNK // BLOCK**3), dim=1):
         points = (some[:, :, None] + inner).reshape(3, -1)
@@ -54,7 +57,16 @@ def sample_inside(
 
 
 def filled_fraction(lps_mm: NDArray[np.float32], volume_mm3: float, geometry: VolumeGeometry) -> NDArray[np.float32]:
-    """(K, J, I) float32, the part of each voxel filled by points that stand for `volume_mm3` each.
+    """(K, J, I) float32, the part of each voxel filled by points that stand for `volume_mm3` each."""
+    everything = np.ones((1, len(lps_mm)), dtype=np.float32)
+    (fraction,) = filled_fractions(lps_mm, everything, volume_mm3, geometry)
+    return np.asarray(fraction, dtype=np.float32)
+
+
+def filled_fractions(
+    lps_mm: NDArray[np.float32], weights: NDArray[np.float32], volume_mm3: float, geometry: VolumeGeometry
+) -> NDArray[np.float32]:
+    """(W, K, J, I) float32 0..1, one map for each row of `weights` (W, N), the part 0..1 of a point that counts.
 
     A point counts as a small cube along the voxel's axes: where it straddles voxels it is shared by overlap. Counting
     whole points instead makes full voxels of a turned grid scatter by several percent.
@@ -64,13 +76,14 @@ def filled_fraction(lps_mm: NDArray[np.float32], volume_mm3: float, geometry: Vo
     low = np.floor(edge).astype(np.int64)
     beyond = np.clip((edge + width - low - 1.0) / width, 0.0, 1.0)
     padded = tuple(n + 2 for n in geometry.shape)
-    filled = np.zeros(int(np.prod(padded)))
+    filled = np.zeros((len(weights), int(np.prod(padded))))
     for corner in product((0, 1), repeat=3):
         share = np.where(np.array(corner) == 1, beyond, 1.0 - beyond).prod(axis=1)
         index = low + np.array(corner) + 1
         keep = (share > 0) & ((index >= 0) & (index < np.array(padded))).all(axis=1)
         flat = np.ravel_multi_index(tuple(index[keep].T), padded)
-        filled += np.bincount(flat, weights=share[keep], minlength=filled.size)
-    inner = filled.reshape(padded)[1:-1, 1:-1, 1:-1] * (volume_mm3 / geometry.voxel_volume_mm3)
-    fraction: NDArray[np.float32] = np.minimum(inner, 1.0).astype(np.float32)
-    return fraction
+        for row, weight in zip(filled, weights, strict=True):
+            row += np.bincount(flat, weights=share[keep] * weight[keep], minlength=row.size)
+    inner = filled.reshape(-1, *padded)[:, 1:-1, 1:-1, 1:-1] * (volume_mm3 / geometry.voxel_volume_mm3)
+    fractions: NDArray[np.float32] = np.minimum(inner, 1.0).astype(np.float32)
+    return fractions

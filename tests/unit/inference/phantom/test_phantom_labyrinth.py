@@ -113,7 +113,7 @@ def test_more_endolymph_contains_less_endolymph() -> None:
 
 def test_saccule_distends_relatively_more_than_the_utricle(points: torch.Tensor) -> None:
     shape = Vestibule = Labyrinth().vestibule
-    onset = vestibule.endolymph_onset(shape, points)
+    onset = torch.minimum(*vestibule.endolymph_onsets(shape, points))
 
     def near(center: tuple[float, float, float]) -> torch.Tensor:
         return (points - torch.tensor(center)[:, None]).norm(dim=0) < 1.3

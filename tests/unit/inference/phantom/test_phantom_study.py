@@ -121,6 +121,36 @@ def test_without_contrast_the_whole_labyrinth_is_negative() -> None:
     assert (bare.volumes["HYDROPS"].array[bare.truth.total_fluid_fraction.array > 0.9] < 0).mean() > 0.99
 
 
+def test_a_contrast_gradient_fades_from_the_round_window_to_the_apex(quiet: PhantomStudy) -> None:
+    graded = make_study(replace(QUIET, contrast=ContrastState.GRADIENT, series=("PPI",)))
+    even = make_study(replace(QUIET, contrast=ContrastState.NORMAL, series=("PPI",)))
+    here = fluid_voxels(quiet, endolymph=False)
+    # Same geometry: dividing by the evenly enhanced study leaves the gradient only. T1 2.6 s gives 1.8, 3.5 s 0.24.
+    relative = graded.volumes["PPI"].array[here] / even.volumes["PPI"].array[here]
+    assert 1.3 < np.percentile(relative, 98) < 1.85
+    assert 0.2 < np.percentile(relative, 2) < 0.8
+
+
+def test_ears_may_enhance_differently() -> None:
+    lopsided = make_study(
+        replace(QUIET, ear_contrast={EarSide.RIGHT: ContrastState.NONE}, series=("HYDROPS",), side_difference=0.0)
+    )
+    perilymph = fluid_voxels(lopsided, endolymph=False)
+    x = lopsided.volumes["HYDROPS"].geometry.to_lps(np.argwhere(perilymph))[:, 0]
+    values = lopsided.volumes["HYDROPS"].array[perilymph]
+    assert (values[x > 0] > 0).mean() > 0.97
+    assert (values[x < 0] < 0).mean() > 0.97
+
+
+def test_an_ossified_ear_is_smaller_and_the_other_ear_is_not_changed(study: PhantomStudy) -> None:
+    stony = make_study(
+        replace(SMALL, ossified={EarSide.LEFT: 0.3}, perilymph_lost={EarSide.LEFT: 0.2}, series=("MRC",))
+    )
+    left, right = (stony.truth.ears[side].total_fluid_mm3 for side in (EarSide.LEFT, EarSide.RIGHT))
+    assert left == pytest.approx(0.7 * 0.8 / 0.98 * study.truth.ears[EarSide.LEFT].total_fluid_mm3, rel=0.01)
+    assert right == study.truth.ears[EarSide.RIGHT].total_fluid_mm3
+
+
 def test_noise_is_rician_of_the_stated_size(study: PhantomStudy, quiet: PhantomStudy) -> None:
     """In air the magnitude's mean is sigma * sqrt(pi / 2)."""
     air = quiet.volumes["MRC"].array < 0.01 * np.percentile(quiet.volumes["MRC"].array, 99)
@@ -141,7 +171,7 @@ def test_truth_of_motion_brings_a_moved_series_back() -> None:
 
     corrected = correlation(resampled(moved.volumes["PEI"], reference, move))
     assert correlation(moved.volumes["PEI"].array) < 0.6
-    assert corrected > 0.93
+    assert corrected > 0.9
     assert correlation(resampled(moved.volumes["PEI"], reference, np.linalg.inv(move))) < 0.6
 
 
@@ -168,7 +198,8 @@ def test_turning_the_slab_turns_the_grid_and_not_the_patient(
     volume = fraction.array.sum(dtype=float) * fraction.geometry.voxel_volume_mm3
     assert volume == pytest.approx(sum(ear.total_fluid_mm3 for ear in study.truth.ears.values()), rel=0.01)
     bright = turned.volumes["MRC"].array[fraction.array > 0.9].mean()
-    assert bright > 5 * np.median(turned.volumes["MRC"].array)
+    # The middle voxel of the cube is brain, a fifth of the fluid.
+    assert bright > 4 * np.median(turned.volumes["MRC"].array)
     k, j, i = fraction.geometry.directions.T
     np.testing.assert_allclose(np.cross(i, j), k, atol=1e-9)
 
@@ -209,6 +240,8 @@ def test_subtraction_is_kept_the_way_the_console_codes_it(
         {"seed": -1},
         {"motion_mm": -2.0},
         {"matrix": (0, 5, 5)},
+        {"ossified": {EarSide.LEFT: 1.0}},
+        {"perilymph_lost": {EarSide.RIGHT: -0.1}},
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(wrong: dict[str, object]) -> None:
