@@ -181,6 +181,7 @@ def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[
         mrc=own,
         hydrops=hydrops_on(own, contrast, alignments),
         phase_sensitive=SeriesRole.REAL_IR in contrast,
+        from_product=SeriesRole.HYDROPS_MI2 in contrast,
         ppi=None if ppi is None else _onto(own, SeriesRole.PPI, ppi, alignments),
     )
 

@@ -82,8 +82,9 @@ class AssemblySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessingSettings:
-    """Registration and segmentation."""
+    """Registration and segmentation. `model`: "shipped", "threshold" (no training), or a model folder."""
 
+    model: str = "threshold"
     threads: int = 0
     max_shift_mm: float = 10.0
     max_rotation_deg: float = 10.0

@@ -69,10 +69,13 @@ class ThresholdSegmenter:
         return fluid_from_fractions(ear, fluid.fraction, endolymph)
 
 
-def fluid_from_fractions(ear: EarImages, total: FloatImage, endolymph: FloatImage) -> EarFluid:
+def fluid_from_fractions(
+    ear: EarImages, total: FloatImage, endolymph: FloatImage, *, ratio_half_width: float | None = None
+) -> EarFluid:
     """Fractions as they are, endolymph inside total fluid, and the masks that the half-voxel rule makes of them.
 
     A voxel is ENDOLYMPH in the mask if it is total fluid and at least half of its fluid is endolymph.
+    `ratio_half_width` is what the segmenter knows of its own error (`EarFluid`).
     """
     geometry = ear.roi.geometry
     endolymph = np.minimum(endolymph, total)
@@ -84,4 +87,5 @@ def fluid_from_fractions(ear: EarImages, total: FloatImage, endolymph: FloatImag
         endolymph_fraction=Volume(array=endolymph, geometry=geometry),
         total_fluid_mask=Volume(array=total_mask, geometry=geometry),
         endolymph_mask=Volume(array=endolymph_mask, geometry=geometry),
+        ratio_half_width=ratio_half_width,
     )

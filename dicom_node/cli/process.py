@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     silence_quotations()
     say = _silent if arguments.quiet else _say
-    options = case_options(load_settings(arguments.config), from_file=arguments.config is not None)
+    loaded = load_settings(arguments.config)
+    options = case_options(loaded, from_file=arguments.config is not None)
     if not arguments.folder.is_dir():
         raise UnusableInput(f"{arguments.folder}: no such folder; pass the folder that holds the DICOM files")
     say(f"reading {arguments.folder}")
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     for decision in case.assembly.decisions:
         say(f"  series {decision.series_instance_uid}: taken as {decision.role}, because {decision.reason}")
     now = datetime.now().astimezone()
-    result = work_case(case, segmenter=make_segmenter(), options=options, step=step, encoded_at=now)
+    result = work_case(case, segmenter=make_segmenter(loaded), options=options, step=step, encoded_at=now)
     write_result(arguments.out, result)
     for line in summary_lines(result):
         say(line)

@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dicom_node import __version__
 from dicom_node.assembly.site_rules import SeriesRules, read_rules
@@ -91,11 +91,30 @@ def settings_digest(settings: Settings, rules: SeriesRules) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def make_segmenter() -> FluidSegmenter:
-    """The method that makes the numbers."""
+SHIPPED_MODEL: Final = "shipped"
+THRESHOLD: Final = "threshold"
+
+
+def make_segmenter(loaded: LoadedSettings) -> FluidSegmenter:
+    """The method that makes the numbers, as configured.
+
+    Raises
+    ------
+    ConfigError
+        If the model folder cannot be used; says which file, what was expected and found.
+    """
+    from inference.learned import NetworkSegmenter
+    from inference.model_store import ModelError, load_model, shipped_model
     from inference.segmentation import ThresholdSegmenter
 
-    return ThresholdSegmenter()
+    chosen = loaded.settings.processing.model
+    if chosen == THRESHOLD:
+        return ThresholdSegmenter()
+    folder = shipped_model() if chosen == SHIPPED_MODEL else loaded.config_dir / chosen
+    try:
+        return NetworkSegmenter(model=load_model(folder))
+    except ModelError as error:
+        raise ConfigError(f"processing.model = {chosen!r}: {error}") from error
 
 
 def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:

@@ -62,7 +62,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
         spool=open_spool(loaded, engine),
         ledger=Ledger(engine),
         outbox=outbox,
-        segmenter=make_segmenter(),
+        segmenter=make_segmenter(loaded),
         case_options=case_options(loaded, from_file=True),
         options=DeskOptions(
             quiet_s=loaded.settings.assembly.quiet_s,

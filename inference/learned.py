@@ -1,0 +1,156 @@
+"""The segmenter that learned: a network's fractions on each ear's own grid, with the interval it was calibrated to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from inference.ear_grid import INPUTS, SHAPE, SPACING_MM, channels, ear_grid, scaled
+from inference.findings import EarFluid, EarImages, ModelIdentity
+from inference.geometry import Volume, VolumeGeometry
+from inference.model_store import LoadedModel, ModelError
+from inference.resampling import Interpolation, resample
+from inference.segmentation import fluid_from_fractions
+
+FloatImage = NDArray[np.float32]
+
+RECENTER_MM: Final = 1.5
+"""An ear whose fluid lies farther from the middle of the network's grid is looked at once more, centered."""
+
+PART_FRACTION: Final = 0.3
+"""Fluid fraction that belongs to a part of the labyrinth; fainter voxels only surround one."""
+
+GAP_MM: Final = 2.0
+"""Farthest part from the largest one (a canal interrupted by noise); beyond lie sulci and air cells."""
+
+RIM_MM: Final = 1.1
+"""Partial volume reaches this far from a part."""
+
+NEGLIGIBLE: Final = 0.01
+"""Smaller fractions are rounding: over a whole box they would add up to a canal."""
+
+WIDEST: Final = 0.5
+"""Half width of an interval that says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkSegmenter:
+    """A `FluidSegmenter` around a model folder's network.
+
+    All ears of a study go through the network at once, in float32: the same study gives the same numbers on every
+    machine to a few units in the sixth digit.
+
+    Raises
+    ------
+    ModelError
+        If the model expects other images or another grid than `inference.ear_grid` makes.
+    """
+
+    model: LoadedModel
+
+    def __post_init__(self) -> None:
+        told = self.model.description
+        found = (tuple(told.inputs), tuple(told.spacing_mm), tuple(told.shape))
+        if found != (INPUTS, SPACING_MM, SHAPE):
+            raise ModelError(
+                f"model {told.name} {told.version} expects (inputs, spacing mm, shape) {found}, "
+                f"the node makes {(INPUTS, SPACING_MM, SHAPE)}; choose a model trained by `hydrops-node train`"
+            )
+        self.model.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # unknown to the stubs
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is."""
+        return self.model.identity
+
+    def segment(self, ears: Sequence[EarImages]) -> list[EarFluid]:
+        """Fluid of each ear, in the order given, on each ear's own grid."""
+        grids = [ear_grid(ear.roi.side, ear.mrc.geometry, ear.roi.center_lps_mm) for ear in ears]
+        answers = self._ask(ears, grids)
+        moved = {
+            n: centered for n, answer in enumerate(answers) if (centered := _recentered(ears[n], answer)) is not None
+        }
+        again = self._ask([ears[n] for n in moved], list(moved.values()))
+        for n, answer in zip(moved, again, strict=True):
+            answers[n] = answer
+        return [self._fluid(ear, answer) for ear, answer in zip(ears, answers, strict=True)]
+
+    def _ask(self, ears: Sequence[EarImages], grids: Sequence[VolumeGeometry]) -> list[_Answer]:
+        if not ears:
+            return []
+        images = scaled(torch.stack([channels(ear, grid) for ear, grid in zip(ears, grids, strict=True)]))
+        if len(images) == 1:
+            images = images.repeat(2, 1, 1, 1, 1)  # one ear alone takes torch's slow path: longer than two
+        with torch.inference_mode():
+            logits, log_sd = self.model.network(images.contiguous(memory_format=torch.channels_last_3d))
+        total, share = torch.sigmoid(logits).unbind(dim=1)
+        return [_answer(grid, total[n], total[n] * share[n], float(log_sd[n].exp())) for n, grid in enumerate(grids)]
+
+    def _fluid(self, ear: EarImages, answer: _Answer) -> EarFluid:
+        total, endolymph = (
+            np.clip(resample(amount, ear.roi.geometry, interpolation=Interpolation.LINEAR).array, 0.0, 1.0)
+            for amount in (answer.total, answer.endolymph)
+        )
+        scale = self.model.description.interval_scales.get(input_set(ear))
+        half_width = None if scale is None else min(WIDEST, scale * answer.ratio_sd)
+        return fluid_from_fractions(ear, total, endolymph, ratio_half_width=half_width)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Answer:
+    """What the network said of one ear, on the network's grid."""
+
+    total: Volume
+    endolymph: Volume
+    ratio_sd: float
+
+
+def input_set(ear: EarImages) -> str:
+    """Which contrast series the ear was seen with, a key of a model's `interval_scales`."""
+    if ear.phase_sensitive:
+        return "REAL_IR"
+    if ear.ppi is not None:
+        return "PPI_PEI"
+    return "HYDROPS_MI2" if ear.from_product else "HYDROPS"
+
+
+def _answer(grid: VolumeGeometry, total: Tensor, endolymph: Tensor, ratio_sd: float) -> _Answer:
+    fluid: FloatImage = total.numpy()
+    kept = fluid * _labyrinth(fluid, grid.spacing_mm)
+    return _Answer(
+        total=Volume(array=kept, geometry=grid),
+        endolymph=Volume(array=np.minimum(endolymph.numpy(), kept), geometry=grid),
+        ratio_sd=ratio_sd,
+    )
+
+
+def _labyrinth(fluid: FloatImage, spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The largest part and those near it, with their partial volume."""
+    parts, count = ndimage.label(fluid >= PART_FRACTION, np.ones((3, 3, 3)))
+    if count == 0:
+        return np.zeros(fluid.shape, bool)
+    numbers = np.arange(1, count + 1)
+    main = parts == numbers[int(np.argmax(ndimage.sum_labels(fluid, parts, numbers)))]
+    gap = ndimage.distance_transform_edt(~main, sampling=spacing_mm)
+    near = np.isin(parts, numbers[ndimage.minimum(gap, parts, numbers) <= GAP_MM])
+    rim = ndimage.distance_transform_edt(~near, sampling=spacing_mm) <= RIM_MM
+    inside: NDArray[np.bool_] = rim & (fluid >= NEGLIGIBLE)
+    return inside
+
+
+def _recentered(ear: EarImages, answer: _Answer) -> VolumeGeometry | None:
+    """The grid around the fluid that was found, or None if the present one is centered well enough."""
+    amount = np.asarray(answer.total.array, dtype=np.float64)
+    if amount.sum() == 0.0:
+        return None
+    grid = answer.total.geometry
+    center = grid.to_lps(ndimage.center_of_mass(amount))
+    off_mm = float(np.linalg.norm(center - grid.to_lps(np.array(SHAPE) // 2)))
+    return ear_grid(ear.roi.side, ear.mrc.geometry, center) if off_mm > RECENTER_MM else None

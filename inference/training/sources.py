@@ -1,0 +1,77 @@
+"""Where a training step gets its ears from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.training.crop_pool import CropPool
+from inference.training.crops import MARGIN
+from inference.training.scans import InputSet, ScanRange, Scans, scan
+
+
+class EarSource(Protocol):
+    """Anything that can fill a batch. Equal `step` and `rng` state must give equal batches: trainings resume."""
+
+    def batch(self, size: int, *, step: int, rng: np.random.Generator) -> Scans:
+        """`size` ears with their truth."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PhantomSource:
+    """Synthetic ears: a crop of the pool, moved by whole voxels and scanned anew each time it is used.
+
+    Parameters
+    ----------
+    at_first, per_step
+        How many crops may be used at step 0, and how many more with every step: training need not wait for the whole
+        pool, and which crops a step uses does not depend on how fast they were drawn.
+    """
+
+    pool: CropPool
+    within: ScanRange
+    at_first: int = 64
+    per_step: float = 0.25
+
+    def batch(self, size: int, *, step: int, rng: np.random.Generator) -> Scans:
+        """`size` ears with their truth."""
+        usable = min(len(self.pool), int(self.at_first + self.per_step * step))
+        chosen = rng.integers(usable, size=size)
+        parts = np.stack([moved(self.pool.parts(int(index)), rng) for index in chosen])
+        return scan(as_fractions(parts), rng, within=self.within)
+
+
+def moved(parts: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """The network's window of a crop, up to `MARGIN` voxels off center: the localizer is not exact either."""
+    start = [int(rng.integers(2 * margin + 1)) for margin in MARGIN]
+    k, j, i = (slice(s, n - 2 * margin + s) for s, n, margin in zip(start, parts.shape[1:], MARGIN, strict=True))
+    return parts[:, k, j, i]
+
+
+def centered(parts: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The network's window in the middle of a crop."""
+    k, j, i = (slice(margin, n - margin) for n, margin in zip(parts.shape[1:], MARGIN, strict=True))
+    return parts[:, k, j, i]
+
+
+def as_fractions(parts: NDArray[np.uint8]) -> Tensor:
+    """float32 0..1 of parts counted in 255ths."""
+    return torch.from_numpy(parts).float() / 255.0
+
+
+def phantom_scans(pool: CropPool, *, within: ScanRange, seed: int, batch: int) -> list[Scans]:
+    """Every ear of `pool` once with each input set: the same pictures every time, to validate on."""
+    scans = []
+    for begin in range(0, len(pool), batch):
+        parts = as_fractions(np.stack([centered(pool.parts(n)) for n in range(begin, min(begin + batch, len(pool)))]))
+        scans += [
+            scan(parts, np.random.default_rng([seed, begin, n]), within=within, only=chosen)
+            for n, chosen in enumerate(InputSet)
+        ]
+    return scans
