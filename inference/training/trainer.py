@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -30,6 +30,13 @@ LOG: Final = "log.csv"
 GRADIENT_NORM: Final = 1.0
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""A batch's scalar loss of (logits, log_sd, total fluid, endolymph)."""
+
+Answer = Callable[[Tensor, Tensor], Prediction]
+"""What a network's (logits, log_sd) mean."""
+
+OnStep = Callable[[int, float, "Validation | None"], None]
+"""Told (step, loss, figures if it was a validation) after every step."""
 
 
 class TrainingError(RuntimeError):
@@ -54,6 +61,8 @@ class TrainingOptions:
         "cpu" or "cuda".
     half_precision
         bfloat16 where it is safe (convolutions); on a CPU without it, training is slower with than without.
+    decay_every, decay_factor
+        Steps after which the learning rate is multiplied by the factor, again and again; None: the half cosine.
     """
 
     seed: int = 1
@@ -66,11 +75,15 @@ class TrainingOptions:
     validate_every: int = 1000
     device: str = "cpu"
     half_precision: bool = True
+    decay_every: int | None = None
+    decay_factor: float = 0.1
 
     def rate(self, step: int) -> float:
         """Learning rate of one step."""
         if step < self.warm_up:
             return self.learning_rate * (step + 1) / self.warm_up
+        if self.decay_every is not None:
+            return self.learning_rate * float(self.decay_factor ** (step // self.decay_every))
         done = (step - self.warm_up) / max(1, self.steps - self.warm_up)
         return self.learning_rate * 0.5 * (1.0 + cos(pi * min(1.0, done)))
 
@@ -115,6 +128,11 @@ class Trainer:
         Ears to choose the best weights by; none of them may be in `source`.
     folder
         Keeps checkpoint and log; a checkpoint found there is continued.
+    loss, answer
+        What is minimized, and what the network's answers mean when they are scored.
+    identity
+        Whatever else makes this training this one (network, data ...), as plain values. A checkpoint with another
+        identity is not continued.
 
     Raises
     ------
@@ -131,17 +149,14 @@ class Trainer:
         options: TrainingOptions,
         folder: Path,
         loss: Loss = fraction_loss,
+        answer: Answer = predicted,
+        identity: Mapping[str, object] | None = None,
     ) -> None:
         if not validation:
             raise TrainingError("there is nothing to validate on; give at least one ear that is not trained on")
         folder.mkdir(parents=True, exist_ok=True)
-        self.options, self.folder, self._source, self._validation, self._loss = (
-            options,
-            folder,
-            source,
-            validation,
-            loss,
-        )
+        self.options, self.folder, self._identity = options, folder, dict(identity or {})
+        self._source, self._validation, self._loss, self._read = source, validation, loss, answer
         # torch's stubs do not know the memory format
         self._network = network.to(options.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._average = AveragedModel(self._network, avg_fn=self._averaged, use_buffers=True)
@@ -153,7 +168,7 @@ class Trainer:
         self._step = 0
         self._seconds = 0.0
 
-    def run(self, on_step: Callable[[int, float, Validation | None], None] = lambda *_: None) -> Trained:
+    def run(self, on_step: OnStep = lambda *_: None) -> Trained:
         """Train until `options.steps`; `on_step(step, loss, validation or None)` is told after every step."""
         self._resume()
         options = self.options
@@ -221,7 +236,7 @@ class Trainer:
             total, endolymph = scans.total.to(device), scans.endolymph.to(device)
             logits, log_sd = self._answer(self._average, scans.images)
             losses.append(float(self._loss(logits, log_sd, total, endolymph)))
-            scores.append(ear_scores(predicted(logits, log_sd), total, endolymph).cpu())
+            scores.append(ear_scores(self._read(logits, log_sd), total, endolymph).cpu())
         fluid, endo, off = torch.cat(scores).unbind(dim=1)
         figures = Validation(
             step=self._step,
@@ -241,6 +256,7 @@ class Trainer:
         """Checkpoint and log, both replaced only when complete."""
         state = {
             "options": asdict(self.options),
+            "identity": self._identity,
             "step": self._step,
             "seconds": self._seconds,
             "network": self._network.state_dict(),
@@ -262,8 +278,14 @@ class Trainer:
         if not path.exists():
             return
         state: dict[str, Any] = torch.load(path, map_location=self.options.device, weights_only=True)
-        if state["options"] != asdict(self.options):
-            other = [name for name, value in asdict(self.options).items() if state["options"].get(name) != value]
+        wanted = {**asdict(self.options), **self._identity}
+        found = {**asdict(TrainingOptions()), **state["options"], **state.get("identity", {})}
+        other = [
+            f"{name} ({found.get(name)}, now {wanted.get(name)})"
+            for name in dict.fromkeys((*wanted, *found))
+            if found.get(name) != wanted.get(name)
+        ]
+        if other:
             raise TrainingError(
                 f"{path} belongs to a training with another {', '.join(other)}; "
                 "choose an empty folder or repeat its options"
