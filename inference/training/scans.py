@@ -9,13 +9,13 @@ by volume before the magnitude is taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from inference.cases import InputSet
 from inference.ear_grid import INPUTS, LEVEL_QUANTILE, SPACING_MM, scaled
 from inference.phantom.physics import MRC, PEI, PPI, REAL_IR, RELAXATION, Relaxation, Sequence, Tissue, signed_signal
 from inference.training.crops import CSF, ENDOLYMPH, FATTY, GROUPS, MUCOSA, PERILYMPH, SOFT
@@ -32,15 +32,6 @@ UNEVEN: Final = 0.13
 
 HALF_EDGE_MM: Final = 12.0
 """Half the crop's edge, over which gradients reach their full size."""
-
-
-class InputSet(StrEnum):
-    """Which contrast series a study came with; decides the network's channels and the interval's calibration."""
-
-    PPI_PEI = "PPI_PEI"
-    HYDROPS = "HYDROPS"
-    HYDROPS_MI2 = "HYDROPS_MI2"
-    REAL_IR = "REAL_IR"
 
 
 SET_SHARES: Final = {InputSet.PPI_PEI: 0.4, InputSet.HYDROPS: 0.25, InputSet.HYDROPS_MI2: 0.15, InputSet.REAL_IR: 0.2}
@@ -136,7 +127,7 @@ def scan(parts: Tensor, rng: np.random.Generator, *, within: ScanRange, only: In
     for ear, chosen in enumerate(sets):
         images[ear] = _delivered(chosen, mrc[ear], ppi[ear], pei[ear], real[ear])
     return Scans(
-        images=_jittered(scaled(images), rng),
+        images=jittered(scaled(images), rng),
         total=parts[:, PERILYMPH] + parts[:, ENDOLYMPH],
         endolymph=parts[:, ENDOLYMPH].clone(),
         sets=sets,
@@ -281,7 +272,7 @@ def _spline_response(frequency: Tensor, offset: float) -> Tensor:
     return total.abs() / ((2.0 + torch.cos(angle)) / 3.0)
 
 
-def _jittered(images: Tensor, rng: np.random.Generator) -> Tensor:
+def jittered(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Gray values a little off, as another scanner's reconstruction would have them."""
     batch = images.shape[0]
     out = images.clone()

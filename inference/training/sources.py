@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.cases import InputSet
 from inference.training.crop_pool import CropPool
 from inference.training.crops import MARGIN
-from inference.training.scans import InputSet, ScanRange, Scans, scan
+from inference.training.scans import ScanRange, Scans, scan
 
 
 class EarSource(Protocol):
