@@ -68,7 +68,7 @@ class ScanRange:
     shift_mm: float = 0.08
     rare_shift_mm: tuple[float, float] = (0.15, 0.35)
     ir_resolution: tuple[float, float] = (1.0, 1.7)
-    mrc_resolution: tuple[float, float] = (1.0, 1.35)
+    mrc_resolution: tuple[float, float] = (1.0, 1.7)
     gain_slope: float = 0.15
 
 
@@ -276,7 +276,7 @@ def jittered(images: Tensor, rng: np.random.Generator) -> Tensor:
     """Gray values a little off, as another scanner's reconstruction would have them."""
     batch = images.shape[0]
     out = images.clone()
-    out[:, 0] *= _uniform(rng, (0.92, 1.08), (batch, 1, 1, 1))
+    out[:, 0] *= _uniform(rng, (0.85, 1.15), (batch, 1, 1, 1))
     out[:, 1:] *= _uniform(rng, (0.9, 1.1), (batch, 1, 1, 1, 1))
     return out
 
