@@ -23,7 +23,7 @@ from inference.findings import ModelIdentity
 from inference.model_description import ModelDescription
 from inference.networks import build_network, input_channels
 
-__all__ = ["LoadedModel", "ModelDescription", "ModelError", "load_model", "read_description", "save_model"]
+__all__ = ["SHIPPED", "LoadedModel", "ModelDescription", "ModelError", "load_model", "read_description", "save_model"]
 
 DESCRIPTION_FILE: Final = "model.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -34,6 +34,10 @@ MAX_WEIGHTS_BYTES: Final = 256 * 2**20
 
 class ModelError(ValueError):
     """A model folder or a weights file cannot be used; names the file, what was expected and what was found."""
+
+
+SHIPPED: Final = Path(__file__).parent / "models" / "ear"
+"""The model folder that comes with the node."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -104,13 +104,13 @@ def make_segmenter(loaded: LoadedSettings) -> FluidSegmenter:
         If the model folder cannot be used; says which file, what was expected and found.
     """
     from inference.learned import NetworkSegmenter
-    from inference.model_store import ModelError, load_model, shipped_model
+    from inference.model_store import SHIPPED, ModelError, load_model
     from inference.segmentation import ThresholdSegmenter
 
     chosen = loaded.settings.processing.model
     if chosen == THRESHOLD:
         return ThresholdSegmenter()
-    folder = shipped_model() if chosen == SHIPPED_MODEL else loaded.config_dir / chosen
+    folder = SHIPPED if chosen == SHIPPED_MODEL else loaded.config_dir / chosen
     try:
         return NetworkSegmenter(model=load_model(folder))
     except ModelError as error:
