@@ -45,6 +45,20 @@ def coil_gain(geometry: VolumeGeometry, side_difference: float) -> NDArray[np.fl
     return gains
 
 
+def with_ghosts(signed: NDArray[np.float32], amplitude: float) -> NDArray[np.float32]:
+    """`signed` (K, J, I) with ghosts of a patient who breathes or swallows.
+
+    A periodic phase error between the lines of k-space adds a sideband on either side along the rows' direction (j),
+    `amplitude` (0..1) times the image and of opposite sign, a quarter of the field of view away.
+    """
+    if amplitude == 0.0:
+        return signed
+    quarter = signed.shape[1] // 4
+    sidebands = np.roll(signed, quarter, axis=1) - np.roll(signed, -quarter, axis=1)
+    ghosted: NDArray[np.float32] = signed + np.float32(amplitude) * sidebands
+    return ghosted
+
+
 def magnitude_image(signed: NDArray[np.float32], noise_sd: float, seed: int) -> NDArray[np.float32]:
     """|signal + complex noise|: Rician, float32; `noise_sd` is that of the real and of the imaginary part."""
     generator = torch.Generator().manual_seed(seed)

@@ -10,6 +10,7 @@ normal ear, 1 a fully hydropic one. Any ratio is then a quantile of the onsets, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
@@ -40,6 +41,14 @@ REACH_MM: Final = 9.0
 """Distance from the round window at which the far ends of the canals lie."""
 
 
+class Compartment(IntEnum):
+    """Which part of the labyrinth a point belongs to: the one it lies deepest in."""
+
+    COCHLEA = 0
+    VESTIBULE = 1
+    CANALS = 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labyrinth:
     """The shapes of one person's labyrinth, before it is placed in the head."""
@@ -58,12 +67,14 @@ class LabyrinthField:
     """What the labyrinth says about points, each (N,).
 
     `distance` to the fluid in mm, negative inside; `onset`, the severity that fills each point; `remoteness`, 0 at
-    the round window, where contrast enters and ossification starts, to 1 at the cochlea's apex and the canals' arcs.
+    the round window, where contrast enters and ossification starts, to 1 at the cochlea's apex and the canals' arcs;
+    `compartment`, uint8 values of `Compartment`.
     """
 
     distance: Tensor
     onset: Tensor
     remoteness: Tensor
+    compartment: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,6 +89,8 @@ class FluidPoints:
         (N,) bool.
     remoteness
         (N,) float32 0..1, see `LabyrinthField`.
+    compartment
+        (N,) uint8, values of `Compartment`.
     volume_mm3
         Volume that each point stands for.
     """
@@ -85,6 +98,7 @@ class FluidPoints:
     lps_mm: NDArray[np.float32]
     is_endolymph: NDArray[np.bool_]
     remoteness: NDArray[np.float32]
+    compartment: NDArray[np.uint8]
     volume_mm3: float
 
     @property
@@ -128,7 +142,8 @@ def evaluate(labyrinth: Labyrinth, points: Tensor, pattern: HydropsPattern | Non
     return LabyrinthField(
         distance=deepest.values,
         onset=torch.stack(onsets).gather(0, deepest.indices[None])[0] + pattern.bulge(points),
-        remoteness=torch.where(deepest.indices == 0, spiral.along, from_window),
+        remoteness=torch.where(deepest.indices == Compartment.COCHLEA, spiral.along, from_window),
+        compartment=deepest.indices.clamp(max=Compartment.CANALS).to(torch.uint8),
     )
 
 
@@ -199,6 +214,7 @@ def fill(
         lps_mm=lps[spared],
         is_endolymph=is_endolymph[spared],
         remoteness=field.remoteness.numpy()[remains][spared],
+        compartment=field.compartment.numpy()[remains][spared],
         volume_mm3=step_mm**3 * abs(float(np.linalg.det(to_lps[:3, :3]))),
     )
 

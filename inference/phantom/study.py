@@ -64,6 +64,8 @@ class PhantomOptions:
         Relative coil gain of left over right ear.
     resolution
         Voxels per acquired point (>= 1); above 1 images are zero-filled, blurred and ring.
+    ghosting
+        Signal of each motion ghost over that of the image, 0 to 1; see `imaging.with_ghosts`.
     hydrops_coding
         How HYDROPS and HYDROPS_MI2 keep negative values.
     step_mm
@@ -94,6 +96,7 @@ class PhantomOptions:
     contrast_snr: float = 12.0
     side_difference: float = 0.12
     resolution: float = 1.15
+    ghosting: float = 0.0
     hydrops_coding: HydropsCoding = HydropsCoding.SIGNED
     step_mm: float = 0.1
 
@@ -114,6 +117,8 @@ class PhantomOptions:
         for name in ("matrix", "spacing_mm"):
             if not min(getattr(self, name)) > 0:
                 raise ValueError(f"{name} must be positive, found {getattr(self, name)}")
+        if not 0.0 <= self.ghosting <= 1.0:
+            raise ValueError(f"ghosting must be between 0 and 1, found {self.ghosting}")
         if self.resolution < 1.0:
             raise ValueError(f"resolution must be at least 1, found {self.resolution}")
 
@@ -278,7 +283,7 @@ class _Scanner:
         image = mixture(
             self._view(pose), signals(timing, options.contrast), resolution=options.resolution, perilymph=perilymph
         )
-        image *= self._gain * np.float32(GAIN[sequence])
+        image = imaging.with_ghosts(image * (self._gain * np.float32(GAIN[sequence])), options.ghosting)
         noise_sd = GAIN[sequence] * self._noise(sequence)
         # A series' own noise: it must differ between series, and between a series and its repetition in another pose.
         seed = int(

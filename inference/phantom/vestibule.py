@@ -26,7 +26,7 @@ Triple = tuple[float, float, float]
 class Vestibule:
     """One person's vestibule (about 5 x 5 x 3 mm, 55-70 mm3), utricle (10.65 mm3) and saccule (2.42 mm3)."""
 
-    body_semi_mm: Triple = (1.55, 2.45, 2.55)
+    body_semi_mm: Triple = (1.65, 2.5, 2.55)
     recess_mm: Triple = (0.35, 0.2, 1.5)
     recess_semi_mm: Triple = (1.65, 2.4, 1.5)
     utricle_mm: Triple = (0.25, 0.35, 1.25)

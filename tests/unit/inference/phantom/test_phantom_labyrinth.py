@@ -10,6 +10,7 @@ from inference.phantom.canals import ANTERIOR, LATERAL, POSTERIOR
 from inference.phantom.labyrinth import (
     BOX_HIGH_MM,
     BOX_LOW_MM,
+    Compartment,
     Labyrinth,
     evaluate,
     fill,
@@ -97,6 +98,15 @@ def test_anterior_canal_is_the_highest_and_the_posterior_canal_reaches_farthest_
     rings = {canal: points[:, canals.evaluate(canal, points).distance < 0] for canal in (ANTERIOR, POSTERIOR, LATERAL)}
     assert max(rings, key=lambda canal: float(rings[canal][2].max())) is ANTERIOR
     assert max(rings, key=lambda canal: float(rings[canal][1].max())) is POSTERIOR
+
+
+def test_every_point_names_its_compartment() -> None:
+    ear = fill(Labyrinth(), ear_at_origin(), eh_ratio=None, step_mm=0.2)
+    volume = {part: float((ear.compartment == part).sum()) * ear.volume_mm3 for part in Compartment}
+    assert sum(volume.values()) == pytest.approx(ear.total_fluid_mm3)
+    assert volume[Compartment.COCHLEA] > volume[Compartment.VESTIBULE] > 40 < volume[Compartment.CANALS]
+    centers = {part: ear.lps_mm[ear.compartment == part].mean(axis=0) for part in Compartment}
+    assert centers[Compartment.COCHLEA][1] < centers[Compartment.VESTIBULE][1] < centers[Compartment.CANALS][1]
 
 
 @pytest.mark.parametrize("wanted", [0.05, 0.12, 0.35, 0.5])

@@ -151,6 +151,14 @@ def test_an_ossified_ear_is_smaller_and_the_other_ear_is_not_changed(study: Phan
     assert right == study.truth.ears[EarSide.RIGHT].total_fluid_mm3
 
 
+def test_ghosts_of_motion_lie_a_quarter_of_the_field_of_view_away(quiet: PhantomStudy) -> None:
+    ghosted = make_study(replace(QUIET, ghosting=0.1, series=("REAL_IR",))).volumes["REAL_IR"].array
+    still = quiet.volumes["REAL_IR"].array
+    added = ghosted - still
+    np.testing.assert_allclose(added[:, 40, :], 0.1 * (still[:, 8, :] - still[:, 72, :]), atol=1.0)
+    assert np.abs(added).max() > 0.05 * np.abs(still).max()
+
+
 def test_noise_is_rician_of_the_stated_size(study: PhantomStudy, quiet: PhantomStudy) -> None:
     """In air the magnitude's mean is sigma * sqrt(pi / 2)."""
     air = quiet.volumes["MRC"].array < 0.01 * np.percentile(quiet.volumes["MRC"].array, 99)
@@ -236,6 +244,7 @@ def test_subtraction_is_kept_the_way_the_console_codes_it(
         {"series": ("MRC", "FLAIR")},
         {"mrc_snr": 0.0},
         {"resolution": 0.5},
+        {"ghosting": 1.5},
         {"step_mm": -0.1},
         {"seed": -1},
         {"motion_mm": -2.0},
