@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.ear_grid import INPUTS, SHAPE, SPACING_MM, channels, ear_grid, scaled
 from inference.findings import EarFluid, EarImages, ModelIdentity
 from inference.geometry import Volume, VolumeGeometry
 from inference.model_store import LoadedModel, ModelError
+from inference.networks.pair import PAIR_INPUTS, PairNetwork
 from inference.resampling import Interpolation, resample
 from inference.segmentation import fluid_from_fractions
 
@@ -58,12 +60,18 @@ class NetworkSegmenter:
     def __post_init__(self) -> None:
         told = self.model.description
         found = (tuple(told.inputs), tuple(told.spacing_mm), tuple(told.shape))
-        if found != (INPUTS, SPACING_MM, SHAPE):
+        if found[0] not in (INPUTS, PAIR_INPUTS) or found[1:] != (SPACING_MM, SHAPE):
             raise ModelError(
                 f"model {told.name} {told.version} expects (inputs, spacing mm, shape) {found}, "
                 f"the node makes {(INPUTS, SPACING_MM, SHAPE)}; choose a model trained by `hydrops-node train`"
             )
         self.model.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # unknown to the stubs
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """What answers (logits, log_sd) to the node's channels, endolymph as a share."""
+        for_pairs = tuple(self.model.description.inputs) == PAIR_INPUTS
+        return PairNetwork(self.model.network, shares=True).eval() if for_pairs else self.model.network
 
     @property
     def identity(self) -> ModelIdentity:
@@ -89,7 +97,7 @@ class NetworkSegmenter:
         if len(images) == 1:
             images = images.repeat(2, 1, 1, 1, 1)  # one ear alone takes torch's slow path: longer than two
         with torch.inference_mode():
-            logits, log_sd = self.model.network(images.contiguous(memory_format=torch.channels_last_3d))
+            logits, log_sd = self._network(images.contiguous(memory_format=torch.channels_last_3d))
         total, share = torch.sigmoid(logits).unbind(dim=1)
         return [_answer(grid, total[n], total[n] * share[n], float(log_sd[n].exp())) for n, grid in enumerate(grids)]
 
