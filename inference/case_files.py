@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.anatomy import LABYRINTH_EXTENT_MM, EarSide
-from inference.cases import CaseError, EarCase, InputSet
+from inference.cases import CaseError, EarCase, InputSet, cut
 from inference.contrast import hydrops_from_mi2, hydrops_from_ppi_pei
 from inference.findings import EarImages, EarROI
 from inference.geometry import FloatArray, GeometryError, Volume, VolumeGeometry
@@ -114,8 +114,8 @@ def read_case(folder: Path, *, inputs: InputSet | None = None) -> list[EarCase]:
         cases.append(
             EarCase(
                 images=_images(roi, mrc, series, chosen),
-                total_fluid=_cut(Volume(array=own_total, geometry=mrc.geometry), roi.geometry),
-                endolymph=_cut(Volume(array=own_endolymph, geometry=mrc.geometry), roi.geometry),
+                total_fluid=cut(Volume(array=own_total, geometry=mrc.geometry), roi.geometry),
+                endolymph=cut(Volume(array=own_endolymph, geometry=mrc.geometry), roi.geometry),
                 tags=named,
             )
         )
@@ -175,7 +175,7 @@ def _read_tags(folder: Path) -> dict[str, str | float]:
 
 def _read_image(path: Path, frame: str) -> Volume:
     """Finite, not constant, float32; signed series must have a negative half."""
-    volume = _read_nifti(path, frame)
+    volume = read_nifti(path, frame)
     array = np.asarray(volume.array, dtype=np.float32)
     if not np.isfinite(array).all():
         raise CaseError(f"{path}: expected finite values, found {np.count_nonzero(~np.isfinite(array))} that are not")
@@ -192,7 +192,7 @@ def _read_image(path: Path, frame: str) -> Volume:
 
 def _read_label(path: Path, frame: str, grid: VolumeGeometry) -> Volume:
     """Float32 0..1 on `grid`."""
-    volume = _read_nifti(path, frame)
+    volume = read_nifti(path, frame)
     array = np.asarray(volume.array, dtype=np.float32)
     if not volume.geometry.same_grid(grid, tolerance_mm=0.01):
         raise CaseError(f"{path}: expected the grid of the MRC, {_place(grid)}; found {_place(volume.geometry)}")
@@ -209,7 +209,7 @@ def _place(grid: VolumeGeometry) -> str:
     return f"(K, J, I) = {grid.shape} of {spacing} mm from {first} mm (LPS)"
 
 
-def _read_nifti(path: Path, frame: str) -> Volume:
+def read_nifti(path: Path, frame: str) -> Volume:
     """The file's values at its place in LPS; read by nibabel, because SimpleITK's reader turns NaN into 0.
 
     A file whose two orientations disagree, or that has none, has no sides and is refused.
@@ -223,7 +223,8 @@ def _read_nifti(path: Path, frame: str) -> Volume:
         raise CaseError(f"{path}: expected a NIfTI image; it cannot be read: {error}") from None
     if array.ndim != 3:
         raise CaseError(f"{path}: expected one volume of three axes, found shape {array.shape}")
-    own, scanner = image.get_sform(coded=True)[0], image.get_qform(coded=True)[0]
+    header: Any = image.header
+    own, scanner = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     if own is None and scanner is None:
         raise CaseError(
             f"{path}: expected an orientation, found qform_code 0 and sform_code 0: left and right cannot be told "
@@ -313,7 +314,7 @@ def _roi(side: EarSide, total: Volume) -> EarROI:
 
 def _images(roi: EarROI, mrc: Volume, series: Mapping[str, Volume], inputs: InputSet) -> EarImages:
     """The ear's images on its box, HYDROPS computed from what the case has."""
-    own = _cut(mrc, roi.geometry)
+    own = cut(mrc, roi.geometry)
     on_box = {name: _onto(roi.geometry, name, volume) for name, volume in series.items()}
     if inputs is InputSet.PPI_PEI:
         hydrops = hydrops_from_ppi_pei(on_box["ppi"], on_box["pei"])
@@ -322,7 +323,12 @@ def _images(roi: EarROI, mrc: Volume, series: Mapping[str, Volume], inputs: Inpu
     else:
         hydrops = on_box[inputs.file_names[0]]
     return EarImages(
-        roi=roi, mrc=own, hydrops=hydrops, ppi=on_box.get("ppi"), phase_sensitive=inputs is InputSet.REAL_IR
+        roi=roi,
+        mrc=own,
+        hydrops=hydrops,
+        ppi=on_box.get("ppi"),
+        phase_sensitive=inputs is InputSet.REAL_IR,
+        from_product=inputs is InputSet.HYDROPS_MI2,
     )
 
 
@@ -336,9 +342,3 @@ def _onto(box: VolumeGeometry, name: str, volume: Volume) -> Volume:
     if part_covering(volume, box) is None:
         raise CaseError(f"{name}.nii.gz does not show the labeled ear: expected images of one place in the patient")
     return resample(volume, box)
-
-
-def _cut(volume: Volume, box: VolumeGeometry) -> Volume:
-    """The part of `volume` that `box`, a crop of its grid, covers."""
-    k, j, i = np.rint(volume.geometry.to_index(box.to_lps((0, 0, 0)))).astype(int).tolist()
-    return Volume(array=volume.crop((k, j, i), box.shape).array, geometry=box)

@@ -12,7 +12,7 @@ from enum import StrEnum
 import numpy as np
 
 from inference.findings import EarImages
-from inference.geometry import Volume
+from inference.geometry import Volume, VolumeGeometry
 
 Tags = Mapping[str, str | float]
 
@@ -71,3 +71,22 @@ class EarCase:
             raise CaseError("total fluid must be a part of each voxel, 0..1")
         if not (np.isfinite(endolymph).all() and (endolymph >= 0.0).all() and (endolymph <= total).all()):
             raise CaseError("endolymph must lie between 0 and the total fluid in every voxel")
+
+
+def cut(volume: Volume, box: VolumeGeometry) -> Volume:
+    """The part of `volume` that `box`, another box of the same lattice, covers; zero where it reaches outside.
+
+    Raises
+    ------
+    CaseError
+        If the voxels of both do not coincide.
+    """
+    start = volume.geometry.to_index(box.to_lps((0, 0, 0)))
+    k, j, i = (int(n) for n in np.rint(start))
+    part = volume.crop((k, j, i), box.shape)
+    if not part.geometry.same_grid(box, tolerance_mm=0.01):
+        raise CaseError(
+            f"expected one lattice of voxels, found spacing {volume.geometry.spacing_mm.tolist()} against "
+            f"{box.spacing_mm.tolist()} mm, offset {start.round(3).tolist()} voxels"
+        )
+    return Volume(array=part.array, geometry=box)

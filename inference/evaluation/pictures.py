@@ -1,0 +1,192 @@
+"""Pictures of single ears: contours on slices, and the labyrinth with its endolymph in three dimensions. As PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LightSource, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from inference.cases import EarCase, cut
+from inference.evaluation.scores import truth_masks
+from inference.findings import EarFluid
+from inference.geometry import Volume
+
+FLUID_COLOR: Final = "#35b6ff"
+ENDOLYMPH_COLOR: Final = "#ffb000"
+TRUTH_COLOR: Final = "#ffffff"
+"""Blue and amber differ in hue and lightness, also for color-blind readers; the truth is dashed white."""
+
+SLICE_SHARES: Final = (0.15, 0.5, 0.85)
+"""Of the true fluid along the slices: canals, vestibule and cochlea, whichever way the slab runs."""
+
+FINE_MM: Final = 0.25
+"""Grid on which a surface is drawn; coarser ones show the voxels' steps instead of the ear."""
+
+DPI: Final = 110
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """One ear with what was found in it, and a caption."""
+
+    case: EarCase
+    fluid: EarFluid
+    caption: str
+
+
+def overlays(ears: Sequence[Shown]) -> bytes:
+    """PNG: one row per ear, three slices on MRC (total fluid) and HYDROPS (endolymph), found and true contours."""
+    columns = 2 * len(SLICE_SHARES)
+    figure = Figure(figsize=(2.1 * columns, 2.35 * len(ears) + 0.5), facecolor="black", layout="constrained")
+    panels = figure.subplots(len(ears), columns, squeeze=False)
+    for ear, line in zip(ears, panels, strict=True):
+        found, true = _masks(ear)
+        slices = _slices(ear.case)
+        for number, (name, image) in enumerate((("MRC", ear.case.images.mrc), ("HYDROPS", ear.case.images.hydrops))):
+            color = (FLUID_COLOR, ENDOLYMPH_COLOR)[number]
+            for place, k in enumerate(slices):
+                axes = line[number * len(slices) + place]
+                _slice(axes, image, k)
+                _contour(axes, found[number][k], color, "solid")
+                _contour(axes, true[number][k], TRUTH_COLOR, "dashed")
+                axes.set_title(f"{name}, slice {k}", color="white", fontsize=8)
+        line[0].set_ylabel(ear.caption, color="white", fontsize=8)
+    handles = [
+        Line2D([], [], color=FLUID_COLOR, label="total fluid, found"),
+        Line2D([], [], color=ENDOLYMPH_COLOR, label="endolymph, found"),
+        Line2D([], [], color=TRUTH_COLOR, linestyle="dashed", label="truth"),
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=3, labelcolor="white", facecolor="black", frameon=False
+    )
+    return _png(figure)
+
+
+def side_by_side(ears: Sequence[Shown]) -> bytes:
+    """PNG: three columns per ear, each slice of the MRC plain above and with total fluid contours below."""
+    columns = len(SLICE_SHARES)
+    figure = Figure(figsize=(1.9 * columns * len(ears), 4.7), facecolor="black", layout="constrained")
+    blocks = figure.subfigures(1, len(ears), squeeze=False)[0]
+    for ear, block in zip(ears, blocks, strict=True):
+        block.set_facecolor("black")
+        block.suptitle(ear.caption, color="white", fontsize=10)
+        found, true = _masks(ear)
+        panels = block.subplots(2, columns)
+        for place, k in enumerate(_slices(ear.case)):
+            for row in (0, 1):
+                _slice(panels[row][place], ear.case.images.mrc, k)
+            _contour(panels[1][place], found[0][k], FLUID_COLOR, "solid")
+            _contour(panels[1][place], true[0][k], TRUTH_COLOR, "dashed")
+    return _png(figure)
+
+
+def labyrinth_in_space(fluid: EarFluid, title: str) -> bytes:
+    """PNG: the total fluid as a glass shell with the endolymph inside, from the side and from above, with a scale."""
+    figure = Figure(figsize=(9.0, 4.6), layout="constrained")
+    for number, (name, elevation, azimuth) in enumerate((("from the side", 8.0, -10.0), ("from above", 82.0, -90.0))):
+        axes: Any = figure.add_subplot(1, 2, number + 1, projection="3d")
+        shell, inner = _surface(fluid.total_fluid_fraction), _surface(fluid.endolymph_fraction)
+        # One collection for both: matplotlib sorts triangles by depth within a collection only.
+        triangles, colors = [], []
+        for surface, color, alpha in ((shell, FLUID_COLOR, 0.16), (inner, ENDOLYMPH_COLOR, 1.0)):
+            if surface is not None:
+                triangles.append(surface)
+                colors.append(_shaded(surface, color, alpha))
+        if triangles:
+            _draw_surface(axes, np.concatenate(triangles), np.concatenate(colors))
+        axes.view_init(elev=elevation, azim=azimuth)
+        axes.set_title(f"{title}, {name}" if number == 0 else name, fontsize=10)
+    return _png(figure)
+
+
+def _masks(ear: Shown) -> tuple[tuple[NDArray[np.bool_], ...], tuple[NDArray[np.bool_], ...]]:
+    """(found, true) masks of total fluid and endolymph on the grid of the images."""
+    box = ear.case.images.mrc.geometry
+    found = tuple(
+        np.asarray(cut(mask, box).array, dtype=bool) for mask in (ear.fluid.total_fluid_mask, ear.fluid.endolymph_mask)
+    )
+    total, endolymph = (
+        np.asarray(cut(truth, box).array, dtype=np.float32) for truth in (ear.case.total_fluid, ear.case.endolymph)
+    )
+    return found, truth_masks(total, endolymph)
+
+
+def _slices(case: EarCase) -> list[int]:
+    """Indices of the slices below which the given shares of the true fluid lie."""
+    per_slice = np.asarray(cut(case.total_fluid, case.images.mrc.geometry).array, dtype=np.float64).sum(axis=(1, 2))
+    share = np.cumsum(per_slice) / max(per_slice.sum(), 1e-9)
+    return [int(np.searchsorted(share, wanted)) for wanted in SLICE_SHARES]
+
+
+def _slice(axes: Axes, image: Volume, k: int) -> None:
+    """One slice as radiologists look at it: front up, the patient's left on the right."""
+    array = np.asarray(image.array, dtype=np.float32)
+    low, high = np.percentile(array, (1.0, 99.7))
+    spacing, directions = image.geometry.spacing_mm, image.geometry.directions
+    axes.imshow(array[k], cmap="gray", vmin=low, vmax=high, aspect=float(spacing[1] / spacing[2]))
+    axes.set(xticks=[], yticks=[], facecolor="black")
+    if directions[1, 1] < 0:
+        axes.invert_yaxis()
+    if directions[0, 2] < 0:
+        axes.invert_xaxis()
+
+
+def _contour(axes: Axes, mask: NDArray[np.bool_], color: str, style: str) -> None:
+    if mask.any():
+        axes.contour(mask, levels=[0.5], colors=color, linewidths=0.9, linestyles=style)
+
+
+def _surface(fraction: Volume) -> NDArray[np.float64] | None:
+    """(T, 3, 3) triangles in LPS mm where half of a voxel is filled; None if it nowhere is."""
+    from skimage import measure
+
+    marching_cubes: Any = measure.marching_cubes
+    zoom = fraction.geometry.spacing_mm / FINE_MM
+    fine = ndimage.zoom(
+        np.asarray(fraction.array, dtype=np.float32), zoom, order=1, grid_mode=True, mode="grid-constant"
+    )
+    fine = ndimage.gaussian_filter(fine, 1.0)
+    if fine.max() <= 0.5:
+        return None
+    vertices, faces, _, _ = marching_cubes(fine, 0.5)
+    index = (vertices + 0.5) / zoom - 0.5
+    triangles: NDArray[np.float64] = fraction.geometry.to_lps(index)[faces]
+    return triangles
+
+
+def _shaded(triangles: NDArray[np.float64], color: str, alpha: float) -> NDArray[np.float64]:
+    """(T, 4) colors lit from the upper left."""
+    normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+    length = np.linalg.norm(normals, axis=1, keepdims=True)
+    normals = np.divide(normals, length, out=np.zeros_like(normals), where=length > 0)
+    light = np.abs(normals @ LightSource(azdeg=225.0, altdeg=45.0).direction)
+    rgb = np.array(to_rgb(color)) * (0.45 + 0.55 * light)[:, None]
+    return np.concatenate([rgb, np.full((len(rgb), 1), alpha)], axis=1)
+
+
+def _draw_surface(axes: Any, triangles: NDArray[np.float64], colors: NDArray[np.float64]) -> None:
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+    axes.add_collection3d(Poly3DCollection(triangles, facecolors=colors, linewidths=0))
+    low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
+    axes.set_box_aspect(high - low)
+    axes.set_xlabel("x to left, mm", fontsize=8)
+    axes.set_ylabel("y to posterior, mm", fontsize=8)
+    axes.set_zlabel("z to head, mm", fontsize=8)
+    axes.tick_params(labelsize=7)
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    return stream.getvalue()
