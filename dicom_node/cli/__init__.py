@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "evaluate": "judge a model against known truth: synthetic patients or your labeled ears",
     "send": "send a folder of DICOM files to an AE (C-STORE)",
     "echo": "ask an AE whether it is there and lets us in (C-ECHO)",
+    "import-weights": "turn IE-Vnet's published weights into a model folder",
     "check-config": "check config/node.toml and say what is wrong, key by key",
 }
 
