@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 BENCHES = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in ("machine", Path(__file__).stem)}
 QUICK = {
     "intake": ["--images", "40", "--rounds", "1"],
+    "networks": ["--only", "ear_unet", "--rounds", "2"],
     "orthanc_hook": ["3"],
     "registration": ["--seeds", "1", "--motions", "0", "2"],
     "turnaround": ["--rounds", "1"],
