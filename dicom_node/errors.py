@@ -74,6 +74,7 @@ class Reason(StrEnum):
     ENDOLYMPH_OUTSIDE_FLUID = "ENDOLYMPH_OUTSIDE_FLUID"
     LOW_SIGNAL = "LOW_SIGNAL"
     OUT_OF_DOMAIN = "OUT_OF_DOMAIN"
+    DISAGREEMENT = "DISAGREEMENT"
     LOW_DEPTH = "LOW_DEPTH"
     OUTPUT_MISMATCH = "OUTPUT_MISMATCH"
     # A person's or the node's own decision
@@ -134,6 +135,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.ENDOLYMPH_OUTSIDE_FLUID: "Endolymph was found outside the fluid of the inner ear.",
     Reason.LOW_SIGNAL: "The images are too noisy.",
     Reason.OUT_OF_DOMAIN: "The images differ from what this method was made for.",
+    Reason.DISAGREEMENT: "Two independent methods disagree about this ear.",
     Reason.LOW_DEPTH: "The images have too few gray levels.",
     Reason.OUTPUT_MISMATCH: "The result failed its own check before sending and was withheld.",
     Reason.CANCELED: "The calculation was canceled by a person.",

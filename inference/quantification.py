@@ -11,7 +11,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.findings import EarFindings, EarFluid, EarImages, EHRatio, QualityFlag, Severity, SliceRatio
+from inference import second_opinion
+from inference.findings import (
+    EarFindings,
+    EarFluid,
+    EarImages,
+    EHRatio,
+    QualityCode,
+    QualityFlag,
+    Severity,
+    SliceRatio,
+)
 from inference.geometry import Volume
 from inference.quality import check_ear
 
@@ -24,6 +34,11 @@ FLOOR: Final = 0.05
 FLOOR_WITHOUT_PPI: Final = 0.1
 """The same where only HYDROPS or 3D-real IR is there: they hardly show how much contrast agent there is."""
 
+FLOOR_IN_DOUBT: Final = 0.2
+"""The same with weak contrast or much noise: there the no-training method calls mild hydrops severe."""
+
+DOUBTFUL: Final = frozenset({QualityCode.WEAK_CONTRAST, QualityCode.LOW_SIGNAL})
+
 SENSITIVITY_SCALE: Final = 1.0
 """The sensitivity's share of the interval, set so that about 95 % of phantom ears lie inside."""
 
@@ -35,6 +50,7 @@ def measure_ear(
     first_slice: int = 0,
     remarks: tuple[QualityFlag, ...] = (),
     slab_fluid_level: float | None = None,
+    unlearned: EarFluid | None = None,
 ) -> EarFindings:
     """One ear's numbers, or the reasons why it has none.
 
@@ -48,6 +64,9 @@ def measure_ear(
         What earlier steps found out about this ear.
     slab_fluid_level
         MRC signal of fluid in the whole slab, to tell an ear from something fainter; None if it is not known.
+    unlearned
+        The same ear's fluid by the method without training, where `fluid` is a network's: far apart, there is no
+        number.
 
     Returns
     -------
@@ -55,15 +74,33 @@ def measure_ear(
         Without `ratio` and `fluid` if any remark is a STOP, or if there is no fluid: undefined, not zero.
     """
     quality = (*remarks, *check_ear(images, fluid, slab_fluid_level=slab_fluid_level))
-    if any(flag.severity is Severity.STOP for flag in quality):
+    if _stopped(quality):
+        return EarFindings(side=images.roi.side, ratio=None, fluid=None, quality=quality)
+    floor = _floor(images, quality)
+    ratio = eh_ratio(fluid, floor=floor)
+    if unlearned is not None:
+        other = eh_ratio(unlearned, floor=floor) if volume_mm3(unlearned.total_fluid_fraction) > 0.0 else None
+        quality = (*quality, *second_opinion.compare(fluid, ratio, unlearned, other))
+    if _stopped(quality):
         return EarFindings(side=images.roi.side, ratio=None, fluid=None, quality=quality)
     return EarFindings(
         side=images.roi.side,
-        ratio=eh_ratio(fluid, floor=FLOOR_WITHOUT_PPI if images.ppi is None else FLOOR),
+        ratio=ratio,
         fluid=fluid,
         slices=slice_ratios(fluid, first_slice=first_slice),
         quality=quality,
     )
+
+
+def _stopped(quality: tuple[QualityFlag, ...]) -> bool:
+    return any(flag.severity is Severity.STOP for flag in quality)
+
+
+def _floor(images: EarImages, quality: tuple[QualityFlag, ...]) -> float:
+    """What a ratio by rule is uncertain by at least, with images like these."""
+    if any(flag.code in DOUBTFUL for flag in quality):
+        return FLOOR_IN_DOUBT
+    return FLOOR_WITHOUT_PPI if images.ppi is None else FLOOR
 
 
 def volume_mm3(amount: Volume) -> float:

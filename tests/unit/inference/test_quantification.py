@@ -120,3 +120,14 @@ def test_a_segmenter_that_knows_its_error_sets_the_interval(left: tuple[EarImage
 def test_a_half_width_that_no_ratio_can_have_is_refused(left: tuple[EarImages, EarFluid], half_width: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         replace(left[1], ratio_half_width=half_width)
+
+
+@pytest.mark.parametrize("code", [QualityCode.WEAK_CONTRAST, QualityCode.LOW_SIGNAL])
+def test_weak_contrast_and_noise_widen_the_interval_of_the_rule(
+    left: tuple[EarImages, EarFluid], code: QualityCode
+) -> None:
+    doubt = QualityFlag(code=code, severity=Severity.WARN, message="read it with care")
+    certain, doubtful = measure_ear(*left).ratio, measure_ear(*left, remarks=(doubt,)).ratio
+    assert certain is not None
+    assert doubtful is not None
+    assert doubtful.high - doubtful.value >= 0.2 > certain.high - certain.value
