@@ -6,18 +6,13 @@ and a sentence that a radiologist can act on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 
 from inference.anatomy import TOTAL_FLUID_MM3, EarSide
+from inference.ear_signal import FULL_VOXEL, EarSignal, read_signal
 from inference.findings import EarFluid, EarImages, QualityCode, QualityFlag, Severity
-
-FULL_VOXEL: Final = 0.8
-"""Voxels at least this full of labyrinthine fluid are judged; fainter ones mix in bone."""
 
 MIN_POSITIVE_SHARE: Final = 0.15
 """Of the fluid; without contrast agent all of it is negative, with it even severe hydrops leaves a third positive."""
@@ -25,22 +20,46 @@ MIN_POSITIVE_SHARE: Final = 0.15
 WEAK_POSITIVE_SHARE: Final = 0.35
 """Of the fluid; less is either very severe hydrops or weak contrast, and a reader must look."""
 
+PERILYMPH_ON_PPI: Final = (0.4, 0.65)
+"""Perilymph on PPI over CSF on PEI; below the first there is no number, below the second it needs a look. Phantom ears
+with ratios of 0.1 to 0.5 and an SNR of 3.5 to 12 show 0.70 to 0.92 with normal contrast (T1 3.0 s) and 0.44 to 0.56
+with weak (3.25 s); at 3.45 s, below 0.4, the no-training method errs by 0.2 and more."""
+
+PERILYMPH_ON_HYDROPS: Final = (0.35, 0.6)
+"""Perilymph over the magnitude of CSF on HYDROPS: 0.82 to 1.02 on the same ears with normal contrast, 0.46 to 0.81 with
+weak, below 0.2 at 3.45 s."""
+
+PERILYMPH_ON_REAL_IR: Final = (0.2, 0.45)
+"""The same on real IR: 0.9, 0.4 and below 0 by its physics, less with severe hydrops."""
+
+ONE_SCALE: Final = (0.6, 2.2)
+"""Perilymph over CSF on HYDROPS that well enhanced perilymph can have: 0.8 to 1.2 by physics, 1.6 in noise. Outside,
+PPI and PEI were subtracted on different scales."""
+
 MAX_POSITIVE_CSF_SHARE: Final = 0.6
 """Of the CSF in the ear's box; CSF holds no contrast agent, so it must be negative."""
-
-MIN_CSF_MM3: Final = 20.0
-"""Less CSF in the box says nothing about the sign."""
-
-RAYLEIGH_QUARTILE: Final = 0.7585
-"""First quartile of a magnitude without signal, in noise SDs. Bone and air fill most of an ear's box, so the darker
-half of what is no labyrinth shows the noise, however strong it is."""
 
 MRC_SNR: Final = (5.0, 12.0)
 """Fluid over noise on MRC: below the first no outline can be trusted, below the second it is rough."""
 
-HYDROPS_SNR: Final = (1.0, 2.0)
-"""Perilymph over noise on HYDROPS per voxel; an ear has some 800 voxels, which is why so little suffices."""
+PPI_SNR: Final = (2.0, 3.0)
+"""Perilymph over noise on PPI; the methods were made on 3 to 12."""
 
+WEAK_PPI_SNR: Final = 2.5
+"""The same where contrast is weak besides: below it both methods called mild hydrops severe."""
+
+HYDROPS_SNR: Final = (0.85, 2.0)
+"""Typical magnitude of the fluid over noise on HYDROPS, per voxel, where there is no PPI. Noise alone shows 0.67,
+severe hydrops at a PPI SNR of 3.5 about 1.2; an ear has some 800 voxels, which is why so little suffices."""
+
+MAX_SATURATED_SHARE: Final = 0.05
+"""Of the fluid at exactly the MRC's largest value; an image that was not overdriven has one such voxel, or a few."""
+
+MAX_UNSEEN_SHARE: Final = 0.02
+"""Of the fluid without any value on the contrast series: the series ends inside the ear."""
+
+BORDER_MM2: Final = (6.0, 2.0)
+"""Fluid on the outermost slice: more than the first cuts cochlea or vestibule, more than the second a canal."""
 
 MIN_RATIO: Final = 0.01
 """Every living ear has endolymph, about a tenth of its fluid; less than this means that the levels were not read."""
@@ -51,19 +70,6 @@ MAX_RATIO: Final = 0.85
 MIN_LEVEL_SHARE: Final = 0.4
 """Of the slab's fluid level: labyrinthine fluid is as bright as CSF, less up to a third by coil gain; brain and fat
 reach a fifth. Fainter "fluid" is another structure."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarSignal:
-    """What the gates judge of one ear; None where it could not be measured.
-
-    `positive_share` of full voxels with HYDROPS > 0, `positive_csf_share` of CSF voxels, SNRs of fluid over bone.
-    """
-
-    positive_share: float | None
-    positive_csf_share: float | None
-    mrc_snr: float | None
-    hydrops_snr: float | None
 
 
 def check_ear(images: EarImages, fluid: EarFluid, *, slab_fluid_level: float | None = None) -> tuple[QualityFlag, ...]:
@@ -78,41 +84,13 @@ def check_ear(images: EarImages, fluid: EarFluid, *, slab_fluid_level: float | N
         *_check_volume(side, fluid),
         *_check_ratio(side, fluid),
         *_check_nesting(side, fluid),
-        *_check_contrast(side, signal),
-        *_check_noise(side, signal),
+        *_check_cut(side, signal),
+        *_check_sign(side, signal),
+        *_check_contrast(side, images, signal),
+        *_check_scale(side, images, signal),
+        *_check_noise(side, images, signal),
+        *_check_saturation(side, signal),
     )
-
-
-def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
-    """Measure what the gates judge."""
-    mrc = np.asarray(images.mrc.array, dtype=np.float64)
-    hydrops = np.asarray(images.hydrops.array, dtype=np.float64)
-    fraction = np.asarray(fluid.total_fluid_fraction.array)
-    full = fraction >= FULL_VOXEL
-    if not full.any():
-        return EarSignal(positive_share=None, positive_csf_share=None, mrc_snr=None, hydrops_snr=None)
-    level = float(np.percentile(mrc[full], 75.0))
-    positive = float((ndimage.uniform_filter(hydrops, 3)[full] > 0.0).mean())
-    csf = (mrc > 0.6 * level) & ~ndimage.binary_dilation(fraction > 0.0, iterations=3)
-    csf_mm3 = np.count_nonzero(csf) * images.mrc.geometry.voxel_volume_mm3
-    outside = fraction == 0.0
-    bone = outside & (mrc <= np.median(mrc[outside]))
-    mrc_noise, hydrops_noise = float(np.median(mrc[bone])) / RAYLEIGH_QUARTILE, _spread(hydrops[bone])
-    bright = np.abs(hydrops[full])
-    return EarSignal(
-        positive_share=positive,
-        positive_csf_share=float((hydrops[csf] > 0.0).mean()) if csf_mm3 >= MIN_CSF_MM3 else None,
-        mrc_snr=level / mrc_noise if mrc_noise > 0.0 else None,
-        hydrops_snr=float(np.median(bright)) / hydrops_noise if hydrops_noise else None,
-    )
-
-
-def _spread(values: NDArray[np.float64]) -> float | None:
-    """Robust SD; None for too few or constant values."""
-    if values.size < 100:
-        return None
-    spread = 1.4826 * float(np.median(np.abs(values - np.median(values))))
-    return spread if spread > 0.0 else None
 
 
 def _check_volume(side: EarSide, fluid: EarFluid) -> tuple[QualityFlag, ...]:
@@ -176,43 +154,103 @@ def _check_nesting(side: EarSide, fluid: EarFluid) -> tuple[QualityFlag, ...]:
     )
 
 
-def _check_contrast(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
+def _check_cut(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    """The slab of the MRC, or that of a contrast series, ends inside the ear."""
     flags = []
-    if signal.positive_csf_share is not None and signal.positive_csf_share > MAX_POSITIVE_CSF_SHARE:
+    if signal.unseen_share is not None and signal.unseen_share > MAX_UNSEEN_SHARE:
+        message = f"{_name(side)}: {signal.unseen_share:.0%} of the fluid lies outside the contrast series"
         flags.append(
-            _flag(
-                QualityCode.CONTRAST_SIGN,
-                Severity.STOP,
-                f"{_name(side)}: {signal.positive_csf_share:.0%} of the CSF is positive on HYDROPS, where it"
-                " must be negative: the subtraction is inverted or not a HYDROPS image",
-                signal.positive_csf_share,
-                MAX_POSITIVE_CSF_SHARE,
-            )
+            _flag(QualityCode.EAR_CUT_OFF, Severity.STOP, message, signal.unseen_share, MAX_UNSEEN_SHARE),
         )
-    share = signal.positive_share
-    if share is not None and share < MIN_POSITIVE_SHARE:
-        message = f"{_name(side)}: only {share:.0%} of the fluid is positive on HYDROPS; no contrast agent in perilymph"
-        flags.append(_flag(QualityCode.NO_CONTRAST, Severity.STOP, message, share, MIN_POSITIVE_SHARE))
-    elif share is not None and share < WEAK_POSITIVE_SHARE:
-        message = (
-            f"{_name(side)}: {share:.0%} of the fluid is positive on HYDROPS; weak contrast or very severe hydrops"
-        )
-        flags.append(_flag(QualityCode.WEAK_CONTRAST, Severity.WARN, message, share, WEAK_POSITIVE_SHARE))
+    stop, warn = BORDER_MM2
+    if signal.border_mm2 > warn:
+        severity, limit = (Severity.STOP, stop) if signal.border_mm2 > stop else (Severity.WARN, warn)
+        message = f"{_name(side)}: {signal.border_mm2:.1f} mm2 of fluid lie on the border of the images"
+        flags.append(_flag(QualityCode.EAR_CUT_OFF, severity, message, signal.border_mm2, limit))
     return tuple(flags)
 
 
-def _check_noise(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
+def _check_sign(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    share = signal.positive_csf_share
+    if share is None or share <= MAX_POSITIVE_CSF_SHARE:
+        return ()
+    message = (
+        f"{_name(side)}: {share:.0%} of the CSF is positive on HYDROPS, where it must be negative:"
+        " the subtraction is inverted or not a HYDROPS image"
+    )
+    return (_flag(QualityCode.CONTRAST_SIGN, Severity.STOP, message, share, MAX_POSITIVE_CSF_SHARE),)
+
+
+def _check_contrast(side: EarSide, images: EarImages, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    """How much contrast agent the perilymph holds: by its sign, and by its level where CSF shows the scale."""
+    share = signal.positive_share
+    if share is not None and share < MIN_POSITIVE_SHARE:
+        message = f"{_name(side)}: only {share:.0%} of the fluid is positive on HYDROPS; no contrast agent in perilymph"
+        return (_flag(QualityCode.NO_CONTRAST, Severity.STOP, message, share, MIN_POSITIVE_SHARE),)
+    doubts = _check_level_of_perilymph(side, images, signal)
+    if not doubts and share is not None and share < WEAK_POSITIVE_SHARE:
+        message = (
+            f"{_name(side)}: {share:.0%} of the fluid is positive on HYDROPS; weak contrast or very severe hydrops"
+        )
+        return (_flag(QualityCode.WEAK_CONTRAST, Severity.WARN, message, share, WEAK_POSITIVE_SHARE),)
+    return doubts
+
+
+def _check_level_of_perilymph(side: EarSide, images: EarImages, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    """Perilymph against CSF, on the series that tells most; the worst remark only."""
+    on_hydrops = PERILYMPH_ON_REAL_IR if images.phase_sensitive else PERILYMPH_ON_HYDROPS
+    noisy = signal.ppi_snr is not None and signal.ppi_snr < WEAK_PPI_SNR
     flags = []
-    for image, snr, (stop, warn) in (
-        ("MRC", signal.mrc_snr, MRC_SNR),
-        ("HYDROPS", signal.hydrops_snr, HYDROPS_SNR),
+    for series, level, (stop, warn) in (
+        ("PPI", signal.perilymph_on_ppi, PERILYMPH_ON_PPI),
+        ("real IR" if images.phase_sensitive else "HYDROPS", signal.perilymph_on_hydrops, on_hydrops),
     ):
+        if level is None or level >= warn:
+            continue
+        severity = Severity.STOP if level < stop or noisy else Severity.WARN
+        message = (
+            f"{_name(side)}: perilymph on {series} has {level:.2f} times the signal of CSF (want {warn:g}): too little"
+            f" contrast agent, or images taken too early or too late{', in much noise' if noisy else ''}"
+        )
+        flags.append(_flag(QualityCode.WEAK_CONTRAST, severity, message, level, stop if level < stop else warn))
+    return tuple(sorted(flags, key=lambda flag: flag.severity is Severity.WARN)[:1])
+
+
+def _check_scale(side: EarSide, images: EarImages, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    """PPI shows much contrast agent, and their difference does not fit it."""
+    level = signal.perilymph_on_hydrops
+    low, high = ONE_SCALE
+    enhanced = signal.perilymph_on_ppi is not None and signal.perilymph_on_ppi >= PERILYMPH_ON_PPI[1]
+    if images.phase_sensitive or level is None or not (level > high or (enhanced and level < low)):
+        return ()
+    message = (
+        f"{_name(side)}: perilymph has {level:.2f} times the signal of CSF on HYDROPS, expected {low:g} to {high:g}:"
+        " PPI and PEI were not subtracted on one scale"
+    )
+    return (_flag(QualityCode.OUT_OF_DOMAIN, Severity.STOP, message, level, high if level > high else low),)
+
+
+def _check_noise(side: EarSide, images: EarImages, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    """Noise of the MRC and of the contrast; PPI shows it better than a difference that severe hydrops makes small."""
+    on_contrast = ("HYDROPS", signal.hydrops_snr, HYDROPS_SNR)
+    if images.ppi is not None:
+        on_contrast = ("PPI", signal.ppi_snr, PPI_SNR)
+    flags = []
+    for image, snr, (stop, warn) in (("MRC", signal.mrc_snr, MRC_SNR), on_contrast):
         if snr is None or snr >= warn:
             continue
         severity, limit = (Severity.STOP, stop) if snr < stop else (Severity.WARN, warn)
         message = f"{_name(side)}: fluid is only {snr:.1f} times the noise on {image} (want {warn:.0f})"
         flags.append(_flag(QualityCode.LOW_SIGNAL, severity, message, snr, limit))
     return tuple(flags)
+
+
+def _check_saturation(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    share = signal.saturated_share
+    if share is None or share <= MAX_SATURATED_SHARE:
+        return ()
+    message = f"{_name(side)}: {share:.0%} of the fluid has the largest value of the MRC; the image was cut off above"
+    return (_flag(QualityCode.OUT_OF_DOMAIN, Severity.STOP, message, share, MAX_SATURATED_SHARE),)
 
 
 def _name(side: EarSide) -> str:

@@ -1,0 +1,186 @@
+"""What the images of one ear show, in numbers that a gate can judge: levels of the fluids, noise, and what is cut off.
+
+Everything is read from the images; the segmenter's fluid only says where to look. Levels are given in units of the
+cerebrospinal fluid (CSF) beside the ear: it never holds contrast agent, the same coil sees it, and so neither the
+scanner's scale nor its gain matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from inference.findings import EarFluid, EarImages
+from inference.geometry import VolumeGeometry
+
+Array = NDArray[np.float64]
+BoolImage = NDArray[np.bool_]
+
+FULL_VOXEL: Final = 0.8
+"""Voxels at least this full of labyrinthine fluid are judged; fainter ones mix in bone."""
+
+MIN_CSF_MM3: Final = 20.0
+"""Less CSF in the box says nothing about its level or sign."""
+
+MIN_VOXELS: Final = 50
+"""A level of the fluid is read from at least this many full voxels; an ear has some 400."""
+
+PERILYMPH_SHARE: Final = 0.3
+"""Of the full voxels, those brightest on HYDROPS: perilymph even where half of the fluid is endolymph."""
+
+RAYLEIGH_QUARTILE: Final = 0.7585
+"""First quartile of a magnitude without signal, in noise SDs. Bone and air fill most of an ear's box, so the darker
+half of what is no labyrinth shows the noise, however strong it is."""
+
+RAYLEIGH_MEAN: Final = 1.2533
+"""Mean of a magnitude without signal, in noise SDs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarSignal:
+    """What the gates judge of one ear; None where it could not be measured.
+
+    Parameters
+    ----------
+    positive_share
+        0..1, of full voxels with HYDROPS > 0.
+    positive_csf_share
+        0..1, of CSF voxels with HYDROPS > 0.
+    perilymph_on_ppi
+        Perilymph on PPI over CSF on PEI: 1.0 at T1 3.0 s, 0.6 at 3.25 s (weak), 0.3 at 3.45 s, 0 without contrast
+        agent. Needs a PPI.
+    perilymph_on_hydrops
+        Perilymph over the magnitude of CSF on HYDROPS or real IR, signed; endolymph is negative.
+    mrc_snr, ppi_snr, hydrops_snr
+        Fluid, perilymph and typical magnitude of fluid, over noise SD.
+    saturated_share
+        0..1, of full voxels that have exactly the largest value of the MRC.
+    unseen_share
+        0..1, of full voxels around which the contrast series is exactly zero: resampling fills so what it lacks.
+    border_mm2
+        Fluid that lies on the outermost plane of voxels that the MRC has, the largest of the six.
+    """
+
+    positive_share: float | None = None
+    positive_csf_share: float | None = None
+    perilymph_on_ppi: float | None = None
+    perilymph_on_hydrops: float | None = None
+    mrc_snr: float | None = None
+    ppi_snr: float | None = None
+    hydrops_snr: float | None = None
+    saturated_share: float | None = None
+    unseen_share: float | None = None
+    border_mm2: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Places:
+    """Where one ear's fluids are, bool (K, J, I): `full` of labyrinthine fluid, its `perilymph`, `csf`, and `bone`."""
+
+    full: BoolImage
+    perilymph: BoolImage
+    csf: BoolImage
+    bone: BoolImage
+    level: float
+    amount: Array
+
+
+def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
+    """Measure what the gates judge; an ear without full voxels has nothing to measure."""
+    mrc, hydrops = _floats(images.mrc.array), _floats(images.hydrops.array)
+    fraction = np.asarray(fluid.total_fluid_fraction.array)
+    if np.count_nonzero(fraction >= FULL_VOXEL) < MIN_VOXELS:
+        return EarSignal()
+    places = _places(mrc, hydrops, fraction, images.mrc.geometry.voxel_volume_mm3)
+    mrc_noise, hydrops_noise = float(np.median(mrc[places.bone])) / RAYLEIGH_QUARTILE, _spread(hydrops[places.bone])
+    on_ppi, ppi_snr = _perilymph_on_ppi(images, hydrops, places)
+    return EarSignal(
+        positive_share=float((ndimage.uniform_filter(hydrops, 3)[places.full] > 0.0).mean()),
+        positive_csf_share=float((hydrops[places.csf] > 0.0).mean()) if places.csf.any() else None,
+        perilymph_on_ppi=on_ppi,
+        perilymph_on_hydrops=_perilymph_on_hydrops(hydrops, places),
+        mrc_snr=places.level / mrc_noise if mrc_noise > 0.0 else None,
+        ppi_snr=ppi_snr,
+        hydrops_snr=float(np.median(np.abs(hydrops[places.full]))) / hydrops_noise if hydrops_noise else None,
+        saturated_share=float((mrc[places.full] == mrc.max()).mean()),
+        unseen_share=float((ndimage.maximum_filter(np.abs(hydrops), 3)[places.full] == 0.0).mean()),
+        border_mm2=_border_mm2(mrc, fraction, images.mrc.geometry),
+    )
+
+
+def _floats(array: NDArray[np.generic]) -> Array:
+    return np.asarray(array, dtype=np.float64)
+
+
+def _places(mrc: Array, hydrops: Array, fraction: NDArray[np.generic], voxel_mm3: float) -> _Places:
+    """Fluids and bone; `csf` is empty where too little of it is in view."""
+    full = fraction >= FULL_VOXEL
+    level = float(np.percentile(mrc[full], 75.0))
+    outside = fraction == 0.0
+    csf = (mrc > 0.6 * level) & ~ndimage.binary_dilation(~outside, iterations=3)
+    if np.count_nonzero(csf) * voxel_mm3 < MIN_CSF_MM3:
+        csf = np.zeros_like(csf)
+    amount = mrc / level
+    around = ndimage.uniform_filter(np.where(full, hydrops, 0.0), 3)
+    filled = ndimage.uniform_filter(np.where(full, amount, 0.0), 3)
+    # Chosen by the mean of its neighborhood: a voxel that noise alone made bright would lift the level that it shows.
+    mean = around / np.maximum(filled, 1e-6)
+    return _Places(
+        full=full,
+        perilymph=full & (mean >= np.percentile(mean[full], 100.0 * (1.0 - PERILYMPH_SHARE))),
+        csf=csf,
+        bone=outside & (mrc <= np.median(mrc[outside])),
+        level=level,
+        amount=amount,
+    )
+
+
+def _perilymph_on_ppi(images: EarImages, hydrops: Array, places: _Places) -> tuple[float | None, float | None]:
+    """Perilymph on PPI in units of CSF on PEI, and over the noise; None without PPI, or CSF."""
+    if images.ppi is None:
+        return None, None
+    ppi = _floats(images.ppi.array)
+    perilymph = _above_background(ppi, places.perilymph, places)
+    noise = float(ppi[places.bone].mean()) / RAYLEIGH_MEAN
+    snr = perilymph / noise if noise > 0.0 else None
+    if not places.csf.any():
+        return None, snr
+    csf = _above_background(ppi - hydrops, places.csf, places)
+    return (perilymph / csf if csf > 0.0 else None), snr
+
+
+def _above_background(magnitude: Array, where: BoolImage, places: _Places) -> float:
+    """Mean magnitude per full voxel, less what a magnitude shows without signal; powers subtract, not amplitudes."""
+    mean, dark = float(magnitude[where].mean()), float(magnitude[places.bone].mean())
+    return float(np.sqrt(max(mean**2 - dark**2, 0.0))) / float(places.amount[where].mean())
+
+
+def _perilymph_on_hydrops(hydrops: Array, places: _Places) -> float | None:
+    if not places.csf.any():
+        return None
+    csf = abs(float(hydrops[places.csf].mean())) / float(places.amount[places.csf].mean())
+    perilymph = float(hydrops[places.perilymph].mean()) / float(places.amount[places.perilymph].mean())
+    return perilymph / csf if csf > 0.0 else None
+
+
+def _spread(values: Array) -> float | None:
+    """Robust SD; None for too few or constant values."""
+    if values.size < 2 * MIN_VOXELS:
+        return None
+    spread = 1.4826 * float(np.median(np.abs(values - np.median(values))))
+    return spread if spread > 0.0 else None
+
+
+def _border_mm2(mrc: Array, fraction: NDArray[np.generic], geometry: VolumeGeometry) -> float:
+    """Fluid on the outermost planes that hold values; beyond the slab a crop is filled with zeros."""
+    worst = 0.0
+    for axis, spacing in enumerate(geometry.spacing_mm):
+        others = tuple(other for other in range(3) if other != axis)
+        seen = np.flatnonzero((mrc != 0.0).any(axis=others))
+        area_mm2 = np.asarray(fraction, dtype=np.float64).sum(axis=others) * geometry.voxel_volume_mm3 / spacing
+        worst = max(worst, float(area_mm2[seen[[0, -1]]].max()))
+    return worst
