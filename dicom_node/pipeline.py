@@ -1,14 +1,14 @@
 """The story: volumes in, findings out. One named step per line, no I/O, no DICOM.
 
-    read the contrast -> find both ears -> align every series to the MRC -> bring it onto the ears' grids
-    -> segment the fluid -> measure each ear
+    check the images -> read the contrast -> find both ears -> align every series to the MRC -> bring it onto the ears'
+    grids -> segment the fluid -> ask the method without training too -> measure each ear
 
 What comes before (series to volumes) and after (findings to SEG and SR) is `casework`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +19,7 @@ from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import Reason, Refusal, RejectedStudy
 from inference.anatomy import EarSide
 from inference.contrast import ContrastCoding, fluid_level, hydrops_from_mi2, hydrops_from_ppi_pei, read_signed
+from inference.domain import check_series
 from inference.findings import (
     Alignment,
     EarFindings,
@@ -32,10 +33,11 @@ from inference.findings import (
 )
 from inference.geometry import Volume
 from inference.localization import EarSearch, locate_ears
+from inference.perilymph_search import SEARCH_MM
 from inference.quantification import measure_ear
 from inference.registration import RegistrationOptions, align, align_roughly
-from inference.resampling import Interpolation, resample
-from inference.segmentation import FluidSegmenter
+from inference.resampling import Interpolation, coarsen, resample
+from inference.segmentation import FluidSegmenter, ThresholdSegmenter
 
 Volumes = Mapping[SeriesRole, Volume]
 
@@ -93,6 +95,8 @@ def measure_study(
         If no ear got a number, or a series could not be read or aligned; the refusals say why.
     """
     mrc = volumes[SeriesRole.MRC]
+    with step("check images"):
+        doubts = check_images(volumes)
     with step("read contrast"):
         readable = read_contrast(volumes)
     with step("find ears"):
@@ -105,19 +109,35 @@ def measure_study(
         images = [ear_images(roi, mrc, contrast, alignments) for roi in search.rois.values()]
     with step("segment fluid"):
         fluids = segmenter.segment(images)
+    with step("ask for a second opinion"):
+        opinions = second_opinions(images, segmenter)
     with step("measure"):
         level = fluid_level(mrc)
-        ears = [measure(seen, fluid, mrc, search, level) for seen, fluid in zip(images, fluids, strict=True)]
+        ears = [measure(*ear, mrc, search, level) for ear in zip(images, fluids, opinions, strict=True)]
     findings = StudyFindings(
         ears=with_missing_ears(ears, search),
         alignments={role.value: alignment for role, alignment in alignments.items()},
         model=segmenter.identity,
-        quality=study_remarks(search, contrast),
+        quality=(*doubts, *study_remarks(search, contrast)),
         timings_s=step.seconds,
     )
     require_alignment(findings)
     require_a_number(findings)
     return findings
+
+
+def check_images(volumes: Volumes) -> tuple[QualityFlag, ...]:
+    """Remarks on series that differ from what the methods were made for.
+
+    Raises
+    ------
+    RejectedStudy
+        OUT_OF_DOMAIN, naming the series: values that are no numbers, no content, voxels too thick.
+    """
+    flags = tuple(flag for role, volume in volumes.items() for flag in check_series(role.value, volume))
+    if any(flag.severity is Severity.STOP for flag in flags):
+        raise RejectedStudy(*_refusals(flags, fallback=Reason.OUT_OF_DOMAIN))
+    return flags
 
 
 def read_contrast(volumes: Volumes, ears: Iterable[EarROI] | None = None) -> dict[SeriesRole, Volume]:
@@ -146,8 +166,10 @@ def read_contrast(volumes: Volumes, ears: Iterable[EarROI] | None = None) -> dic
 
 
 def find_ears(mrc: Volume, contrast: Volumes) -> EarSearch:
-    """Both ears' boxes; the contrast is used where the headers put it, before registration."""
-    search = locate_ears(mrc, hydrops_on(mrc, contrast, together(contrast)) if contrast else None)
+    """Both ears' boxes; the contrast is used where the headers put it, before registration, no finer than searched."""
+    coarse = {role: coarsen(volume, SEARCH_MM) for role, volume in contrast.items()}
+    hydrops = hydrops_on(coarsen(mrc, SEARCH_MM), coarse, together(contrast)) if contrast else None
+    search = locate_ears(mrc, hydrops)
     if not search.rois:
         raise RejectedStudy(*_refusals(search.quality, fallback=Reason.EAR_NOT_FOUND))
     return search
@@ -186,12 +208,28 @@ def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[
     )
 
 
-def measure(images: EarImages, fluid: EarFluid, mrc: Volume, search: EarSearch, slab_fluid_level: float) -> EarFindings:
+def second_opinions(images: Sequence[EarImages], segmenter: FluidSegmenter) -> Sequence[EarFluid | None]:
+    """Each ear's fluid by the method without training, to hold a network's against; None if that method was asked."""
+    return ThresholdSegmenter().segment(images) if segmenter.identity.learned else [None] * len(images)
+
+
+def measure(
+    images: EarImages,
+    fluid: EarFluid,
+    unlearned: EarFluid | None,
+    mrc: Volume,
+    search: EarSearch,
+    slab_fluid_level: float,
+) -> EarFindings:
     """One ear's numbers, its slices counted on the whole MRC, with what the search already remarked about it."""
-    side = images.roi.side
-    first_slice = _first_index(images.roi, mrc)[0]
-    remarks = tuple(search.by_side.get(side, ()))
-    return measure_ear(images, fluid, first_slice=first_slice, remarks=remarks, slab_fluid_level=slab_fluid_level)
+    return measure_ear(
+        images,
+        fluid,
+        first_slice=_first_index(images.roi, mrc)[0],
+        remarks=tuple(search.by_side.get(images.roi.side, ())),
+        slab_fluid_level=slab_fluid_level,
+        unlearned=unlearned,
+    )
 
 
 def _first_index(roi: EarROI, mrc: Volume) -> tuple[int, int, int]:
