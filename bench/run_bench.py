@@ -17,11 +17,13 @@ from pathlib import Path
 from machine import machine_line
 
 HERE = Path(__file__).resolve().parent
-BENCHES = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in ("machine", Path(__file__).stem)}
+HELPERS = ("machine", "spoiled_studies", Path(__file__).stem)
+BENCHES = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in HELPERS}
 QUICK = {
     "intake": ["--images", "40", "--rounds", "1"],
     "networks": ["--only", "ear_unet", "--rounds", "2"],
     "orthanc_hook": ["3"],
+    "refusals": ["--patients", "1", "--kinds", "swapped", "inverted", "clipped"],
     "registration": ["--seeds", "1", "--motions", "0", "2"],
     "turnaround": ["--rounds", "1"],
 }
