@@ -1,7 +1,7 @@
 """The networks by name: what `network` and `network_options` of a model folder mean.
 
-One file per architecture. `ear_unet` is the one that the node ships; `oto_unet` and `ie_vnet` are the published ones
-that it is compared with.
+One file per architecture. `ear_finder` and `ear_unet` are what the node ships; `oto_unet` and `ie_vnet` are the
+published ones that the latter is compared with.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Final
 
 from torch import nn
 
+from inference.networks.ear_finder import EarFinder
 from inference.networks.ear_unet import EarUNet
 from inference.networks.ie_vnet import ie_vnet
 from inference.networks.oto_unet import OtoUNet
 
 NETWORKS: Final[Mapping[str, Callable[..., nn.Module]]] = MappingProxyType(
-    {"ear_unet": EarUNet, "oto_unet": OtoUNet, "ie_vnet": ie_vnet}
+    {"ear_unet": EarUNet, "ear_finder": EarFinder, "oto_unet": OtoUNet, "ie_vnet": ie_vnet}
 )
 
 
