@@ -6,6 +6,7 @@ seen, because they are renamed when complete.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from inference.training.crops import CROP_SHAPE, GROUPS, draw_crop
 
 POLL_S: Final = 0.2
+
+SAME_CROP: Final = 0.02
+"""Mean difference, in 255ths, of one crop drawn on two machines: rounding turns a few points of a labyrinth's rim."""
 
 
 class CropPoolError(RuntimeError):
@@ -43,6 +47,28 @@ class CropPool:
     def path(self, index: int) -> Path:
         """Where crop `index` lies, drawn or not."""
         return self.folder / f"ear-{self.first_seed + index:08d}.npy"
+
+    @property
+    def drawn(self) -> int:
+        """How many crops are on disk."""
+        return sum(self.path(index).exists() for index in range(self.count))
+
+    def check(self) -> None:
+        """Draw the first crop once more, if it is there, and compare: another version may have left other ears here.
+
+        Raises
+        ------
+        CropPoolError
+            If the crop on disk is not the one that this version draws, or its file is damaged.
+        """
+        if not self.path(0).exists():
+            return
+        off = np.abs(self.parts(0).astype(np.float64) - draw_crop(self.first_seed).parts).mean()
+        if off > SAME_CROP:
+            raise CropPoolError(
+                f"{self.path(0)} differs by {off:.2f} of 255 per voxel from the ear that this version draws from seed "
+                f"{self.first_seed}; delete {self.folder}, or name another folder for the crops"
+            )
 
     @contextmanager
     def drawn_by(self, workers: int) -> Iterator[None]:
@@ -84,7 +110,7 @@ class CropPool:
         wanted = (len(GROUPS), *CROP_SHAPE)
         try:
             parts: NDArray[np.uint8] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise CropPoolError(f"{path} cannot be read ({error}); delete it and start again") from error
         if parts.shape != wanted or parts.dtype != np.uint8:
             raise CropPoolError(
@@ -99,7 +125,7 @@ def _one_thread() -> None:
 
 def _draw(path: Path, seed: int) -> None:
     """Draw one crop; the file appears only when it is complete."""
-    temporary = path.with_suffix(".part")
+    temporary = path.with_suffix(f".{os.getpid()}.part")  # two trainings may share a folder
     with temporary.open("wb") as file:
         np.save(file, draw_crop(seed).parts)
     temporary.rename(path)

@@ -7,6 +7,7 @@ from its own random generator, so nothing depends on what happened before but th
 from __future__ import annotations
 
 import csv
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,9 @@ from inference.training.sources import EarSource
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.csv"
 GRADIENT_NORM: Final = 1.0
+
+DAMAGED: Final = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError)
+"""What torch raises on a checkpoint that is cut short or is something else."""
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """A batch's scalar loss of (logits, log_sd, total fluid, endolymph)."""
@@ -204,7 +208,7 @@ class Trainer:
         loss = self._loss(logits, log_sd, scans.total.to(device), scans.endolymph.to(device))
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss is {float(loss)} at step {self._step}; lower the learning rate "
+                f"the loss is {float(loss.detach())} at step {self._step}; lower the learning rate "
                 f"(now {self.options.learning_rate:g}) or look for broken images in the training data"
             )
         self._optimizer.zero_grad(set_to_none=True)
@@ -277,7 +281,13 @@ class Trainer:
         path = self.folder / CHECKPOINT
         if not path.exists():
             return
-        state: dict[str, Any] = torch.load(path, map_location=self.options.device, weights_only=True)
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.options.device, weights_only=True)
+        except DAMAGED as error:
+            raise TrainingError(
+                f"{path}: expected a checkpoint, found a file that cannot be read ({type(error).__name__}); "
+                "delete it to start anew"
+            ) from error
         wanted = {**asdict(self.options), **self._identity}
         found = {**asdict(TrainingOptions()), **state["options"], **state.get("identity", {})}
         other = [
