@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "status": "show every study and what became of it, or one study with its whole history",
     "process": "compute one study from a folder of DICOM files, without any network",
     "phantom": "write a synthetic hydrops study with known truth as DICOM",
+    "train": "train the network: on synthetic ears, on your labeled ears, or on both",
     "evaluate": "judge a model against known truth: synthetic patients or your labeled ears",
     "send": "send a folder of DICOM files to an AE (C-STORE)",
     "echo": "ask an AE whether it is there and lets us in (C-ECHO)",

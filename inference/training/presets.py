@@ -1,0 +1,100 @@
+"""Recipes by name: everything that decides what a training comes to, so that one command makes the weights again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from inference.ear_grid import INPUTS
+from inference.networks.pair import PAIR_INPUTS
+from inference.training.trainer import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """One recipe.
+
+    Parameters
+    ----------
+    network, network_options
+        What `inference.networks.build_network` makes.
+    pairs
+        The network sees (MRC, HYDROPS-Mi2) and answers two maps; then it is trained by the focal Tversky loss on
+        masks. Otherwise it sees the node's four channels and is trained on fractions.
+    crops, first_seed
+        Synthetic ears to train on, and the seed of the first. Tests and evaluation take their ears elsewhere.
+    validation_crops, first_validation_seed
+        Those to choose the best weights by, where there are no others.
+    validation_share, held_out_share
+        Of a site's patients: held out of everything, and then, of the others, to choose the best weights by.
+    """
+
+    name: str
+    summary: str
+    network: str
+    network_options: Mapping[str, object] = field(default_factory=dict)
+    pairs: bool = False
+    options: TrainingOptions
+    crops: int
+    first_seed: int = 1_000_000
+    validation_crops: int = 40
+    first_validation_seed: int = 9_000_000
+    validation_share: float = 0.2
+    held_out_share: float = 0.0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Which images the network sees, as a model folder names them."""
+        return PAIR_INPUTS if self.pairs else INPUTS
+
+
+SHIPPED: Final = Preset(
+    name="shipped",
+    summary="the weights in this repository: four input sets, fractions, calibrated doubt",
+    network="ear_unet",
+    network_options={"channels": [16, 32, 96, 160]},
+    options=TrainingOptions(seed=1, steps=8_000, batch=4, validate_every=500),
+    crops=2_000,
+)
+
+QUICK: Final = Preset(
+    name="quick",
+    summary="a first useful network in half an hour on two cores",
+    network="ear_unet",
+    network_options={"channels": [16, 32, 96, 160]},
+    options=TrainingOptions(seed=1, steps=3_000, batch=4, validate_every=500),
+    crops=800,
+)
+
+PAPER_CROPS: Final = 1_000
+PAPER_BATCH: Final = 8
+PAPER_EPOCHS: Final = 100
+PAPER_EPOCH: Final = PAPER_CROPS // PAPER_BATCH
+"""Steps of one pass over the synthetic ears; with a site's own ears the passes are as long."""
+
+PAPER: Final = Preset(
+    name="paper",
+    summary="HydropsOTO's 3D U-Net (2,512,930 parameters) by its published recipe, to compare with",
+    network="oto_unet",
+    network_options={"inputs": 2},
+    pairs=True,
+    options=TrainingOptions(
+        seed=1,
+        steps=PAPER_EPOCHS * PAPER_EPOCH,
+        batch=PAPER_BATCH,
+        learning_rate=1e-4,
+        weight_decay=0.1,
+        warm_up=0,
+        averaging=0.0,
+        validate_every=PAPER_EPOCH,
+        half_precision=False,
+        decay_every=20 * PAPER_EPOCH,
+        decay_factor=0.1,
+    ),
+    crops=PAPER_CROPS,
+    held_out_share=0.2,
+)
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType({one.name: one for one in (SHIPPED, QUICK, PAPER)})

@@ -1,0 +1,182 @@
+"""`hydrops-node train`, as a person calls it: a few steps on tiny cases, and every way to call it wrongly."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from ball_ears import write_case
+
+from dicom_node.cli import main
+from dicom_node.cli.train import command_line
+from inference.anatomy import EarSide
+from inference.model_store import load_model
+
+SHORT = ("--preset", "quick", "--steps", "2", "--batch", "1", "--validate-every", "1", "--threads", "1")
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    """Three patients, one ear each."""
+    folder = tmp_path / "cases"
+    for number, side in enumerate((EarSide.LEFT, EarSide.RIGHT, EarSide.LEFT)):
+        write_case(folder / f"patient-{number}", seed=number, side=side)
+    return folder
+
+
+def train(out: Path, *more: str | Path) -> int:
+    return main(["train", "--out", str(out), *SHORT, *map(str, more)])
+
+
+def test_a_folder_of_cases_becomes_a_model_folder_with_its_record(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert train(out, "--cases", cases, "--tensorboard", "--name", "site-ear", "--model-version", "7") == 0
+    model = load_model(out / "model")
+    assert (model.description.name, model.description.version) == ("site-ear", "7")
+    told = model.description.training
+    assert told["own_cases"] == 2
+    assert told["command"] == (
+        "hydrops-node train --out FOLDER --preset quick --device cpu --steps 2 --batch 1 --validate-every 1 "
+        "--cases CASES --threads 1"
+    )
+    split = json.loads((out / "split.json").read_text())
+    assert sorted(split["training"] + split["validation"]) == ["patient-0", "patient-1", "patient-2"]
+    assert len((out / "log.csv").read_text().splitlines()) == 3
+    assert list((out / "tensorboard").iterdir())
+    shown = capsys.readouterr().err
+    assert "Dice total fluid" in shown
+    assert "Research use only" in shown
+
+
+def test_the_same_command_again_goes_on_and_comes_to_the_same_weights(cases: Path, tmp_path: Path) -> None:
+    train(tmp_path / "one", "--cases", cases)
+    train(tmp_path / "one", "--cases", cases)
+    train(tmp_path / "two", "--cases", cases)
+    weights = [(tmp_path / name / "model" / "weights.safetensors").read_bytes() for name in ("one", "two")]
+    assert weights[0] == weights[1]
+
+
+def test_fine_tuning_starts_from_a_model_folder(cases: Path, tmp_path: Path) -> None:
+    train(tmp_path / "first", "--cases", cases)
+    first = load_model(tmp_path / "first" / "model")
+    assert train(tmp_path / "second", "--cases", cases, "--start-from", tmp_path / "first" / "model") == 0
+    told = load_model(tmp_path / "second" / "model").description.training
+    assert told["started_from"] == first.identity.sha256
+    assert "--start-from MODEL" in str(told["command"])
+
+
+def remove_endolymph(cases: Path) -> None:
+    (cases / "patient-1" / "endolymph.nii.gz").unlink()
+
+
+def write_another_label(cases: Path) -> None:
+    label = cases / "patient-1" / "endolymph.nii.gz"
+    (cases / "patient-1" / "cochlea.nii.gz").write_bytes(label.read_bytes())
+
+
+def spoil(cases: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    path = cases / "patient-1" / f"{name}.nii.gz"
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(change(np.asarray(image.dataobj)), image.affine, image.header), path)
+
+
+BAD_CASES = {
+    "a missing label": (remove_endolymph, "patient-1: expected endolymph.nii.gz, found"),
+    "an extra label": (write_another_label, "cannot tell what cochlea.nii.gz is"),
+    "not a number": (
+        lambda cases: spoil(cases, "mrc", lambda a: np.where(a > 600, np.nan, a)),
+        "expected finite values",
+    ),
+    "a constant image": (lambda cases: spoil(cases, "hydrops", np.zeros_like), "expected an image, found 0 in every"),
+    "a label of another shape": (
+        lambda cases: spoil(cases, "endolymph", lambda a: a[:-2]),
+        "expected the grid of the MRC",
+    ),
+    "label values": (lambda cases: spoil(cases, "total_fluid", lambda a: 3.0 * a), "parts of a voxel 0..1"),
+}
+
+
+@pytest.mark.parametrize(("spoiled", "message"), BAD_CASES.values(), ids=BAD_CASES.keys())
+def test_a_case_that_cannot_be_used_is_named(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoiled: Callable[[Path], None], message: str
+) -> None:
+    spoiled(cases)
+    assert train(tmp_path / "out", "--cases", cases) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_too_few_cases_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_case(tmp_path / "cases" / "only-one")
+    assert train(tmp_path / "out", "--cases", tmp_path / "cases") == 2
+    assert "expected at least 2 patients (to train on, to validate with), found 1" in capsys.readouterr().err
+
+
+def test_two_cases_of_one_patient_are_one_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for visit in range(2):
+        write_case(tmp_path / "cases" / f"visit-{visit}", seed=visit, patient="P7")
+    assert train(tmp_path / "out", "--cases", tmp_path / "cases") == 2
+    assert "found 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--cases", "{tmp}/nothing"), "expected a folder, found none"),
+        (("--cases", "{tmp}/empty"), "expected DICOM studies with a segmentation each, found no DICOM file"),
+        (("--cases", "{cases}", "--start-from", "{tmp}/empty"), "expected a model folder with model.json"),
+        (("--phantoms", "0.5"), "1 without own ears"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_what_was_expected(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert train(tmp_path / "out", *(word.format(tmp=tmp_path, cases=cases) for word in options)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert train(tmp_path / "file" / "out") == 2
+    assert f"--out {tmp_path}/file/out: expected a folder to write into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [("--steps", "0"), ("--learning-rate", "fast"), ("--phantoms", "1.5"), ("--batch", "-1")]
+)
+def test_numbers_without_sense_are_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["train", "--out", str(tmp_path), *words])
+    assert refused.value.code == 2
+    assert f"argument {words[0]}: expected" in capsys.readouterr().err
+
+
+def test_the_recorded_command_holds_every_choice_and_no_folder_of_the_machine() -> None:
+    chosen = Namespace(
+        preset="paper",
+        phantoms=0.5,
+        crops=10,
+        seed=3,
+        steps=None,
+        batch=None,
+        learning_rate=1e-3,
+        validate_every=None,
+        full_precision=True,
+        cases=Path("/secret/place"),
+        start_from="shipped",
+    )
+    line = command_line(chosen, device="cuda")
+    assert line.startswith(
+        "hydrops-node train --out FOLDER --preset paper --device cuda --phantoms 0.5 --crops 10 --seed 3 "
+        "--learning-rate 0.001 --full-precision --cases CASES --start-from shipped --threads"
+    )
+    assert "secret" not in line
