@@ -92,7 +92,7 @@ class _Places:
 def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
     """Measure what the gates judge; an ear without full voxels has nothing to measure."""
     mrc, hydrops = _floats(images.mrc.array), _floats(images.hydrops.array)
-    fraction = np.asarray(fluid.total_fluid_fraction.array)
+    fraction = _floats(fluid.total_fluid_fraction.array)
     if np.count_nonzero(fraction >= FULL_VOXEL) < MIN_VOXELS:
         return EarSignal()
     places = _places(mrc, hydrops, fraction, images.mrc.geometry.voxel_volume_mm3)
@@ -116,7 +116,7 @@ def _floats(array: NDArray[np.generic]) -> Array:
     return np.asarray(array, dtype=np.float64)
 
 
-def _places(mrc: Array, hydrops: Array, fraction: NDArray[np.generic], voxel_mm3: float) -> _Places:
+def _places(mrc: Array, hydrops: Array, fraction: Array, voxel_mm3: float) -> _Places:
     """Fluids and bone; `csf` is empty where too little of it is in view."""
     full = fraction >= FULL_VOXEL
     level = float(np.percentile(mrc[full], 75.0))
@@ -175,12 +175,12 @@ def _spread(values: Array) -> float | None:
     return spread if spread > 0.0 else None
 
 
-def _border_mm2(mrc: Array, fraction: NDArray[np.generic], geometry: VolumeGeometry) -> float:
+def _border_mm2(mrc: Array, fraction: Array, geometry: VolumeGeometry) -> float:
     """Fluid on the outermost planes that hold values; beyond the slab a crop is filled with zeros."""
     worst = 0.0
     for axis, spacing in enumerate(geometry.spacing_mm):
         others = tuple(other for other in range(3) if other != axis)
         seen = np.flatnonzero((mrc != 0.0).any(axis=others))
-        area_mm2 = np.asarray(fraction, dtype=np.float64).sum(axis=others) * geometry.voxel_volume_mm3 / spacing
+        area_mm2 = fraction.sum(axis=others) * geometry.voxel_volume_mm3 / spacing
         worst = max(worst, float(area_mm2[seen[[0, -1]]].max()))
     return worst
