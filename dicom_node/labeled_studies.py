@@ -1,4 +1,4 @@
-"""DICOM studies with their truth as a DICOM Segmentation: what a site trains on and evaluates with.
+"""DICOM studies with their truth as a DICOM Segmentation: what a site trains on.
 
 A folder holds one study or many, in any order and below any folders. Each study needs what the node needs of it (MRC
 and a contrast set) and one SEG on the grid of the MRC with the segments that the node itself writes: (TFS, 99EHNODE)
@@ -22,7 +22,7 @@ from dicom_node.assembly.headers import SeriesHeader, SeriesRole
 from dicom_node.casework import UNREADABLE, Case, CaseOptions, InstanceFile, open_case, read_folder
 from dicom_node.encoding import codes
 from dicom_node.errors import RejectedStudy, UnusableInput
-from dicom_node.pipeline import align_series, ear_images, read_contrast
+from dicom_node.pipeline import align_series, check_images, ear_images, read_contrast
 from dicom_node.volumes import load_volume
 from inference.anatomy import EarSide, FluidSpace
 from inference.cases import CaseError, EarCase
@@ -91,6 +91,7 @@ def _ears(case: Case, segmentation: InstanceFile, options: CaseOptions) -> list[
         raise RejectedStudy(*([case.assembly.refusal] if case.assembly.refusal else []))
     series = case.assembly.chosen.series
     volumes = _volumes(series, case.files, options)
+    check_images(volumes)
     mrc = volumes[SeriesRole.MRC]
     labels = _read_labels(segmentation, case.assembly.chosen.mrc, mrc.geometry)
     rois = {side: _box(side, labels.by_key[side, FluidSpace.TOTAL_FLUID_SPACE]) for side in labels.sides()}

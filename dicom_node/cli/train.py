@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     machine.add_argument(
-        "--workers", type=_positive, metavar="N", help="processes that draw synthetic ears (default 1)"
+        "--workers", type=_positive, metavar="N", help="processes that draw synthetic ears (default: half of the cores)"
     )
     machine.add_argument(
         "--threads", type=_positive, metavar="N", help="of the training itself (default: the cores left by workers)"
@@ -137,7 +137,7 @@ def _session(arguments: argparse.Namespace, folder: Path) -> Session:
     from inference.training.session import Session
 
     share = arguments.phantoms if arguments.phantoms is not None else (0.0 if arguments.cases else 1.0)
-    workers = arguments.workers or 1
+    workers = arguments.workers or max(1, (os.cpu_count() or 1) // 2)
     preset = _preset(arguments, threads=_set_threads(arguments.threads, workers if share > 0.0 else 0))
     own = None if arguments.cases is None else _split(arguments, preset, folder)
     return Session(
