@@ -81,11 +81,11 @@ def along_patient(mrc: Volume) -> Volume:
     Zero outside the slab. The network so never learns or sees how a slab was tilted or stored.
     """
     coarse = coarsen(mrc, GRID_MM)
-    level = float(np.percentile(coarse.array, FLUID_PERCENTILE))
+    level = float(np.percentile(np.asarray(coarse.array, dtype=np.float32), FLUID_PERCENTILE))
     if level <= 0.0:
         raise ValueError(f"the MRC holds no signal: {FLUID_PERCENTILE} % of it is at most {level}")
     aligned = resample(coarse, _patient_grid(coarse.geometry))
-    relative = np.clip(aligned.array / np.float32(level), 0.0, BRIGHTEST).astype(np.float32)
+    relative = np.clip(np.asarray(aligned.array, dtype=np.float32) / np.float32(level), 0.0, BRIGHTEST)
     return Volume(array=relative, geometry=aligned.geometry)
 
 

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 NAME, VERSION = "hydrops-ear-finder", "1.0"
 
+FIRST_HEAD: Final = 1_000_000
+"""Seed of the first head drawn; no test, bench or demo goes so far."""
+
 PLACES: Final = tuple(n // STRIDE for n in WINDOW)
 
 TARGET_MM: Final = 3.0
@@ -69,13 +72,14 @@ class FinderValidation:
     largest_mm: float | None
 
 
-def train(heads: Sequence[HeadImages], options: FinderTraining, *, start: EarFinder | None = None) -> EarFinder:
+def train(heads: Sequence[HeadImages], options: FinderTraining, *, start: nn.Module | None = None) -> EarFinder:
     """The averaged network (evaluation mode) after `options.steps`, from `start` or from nothing.
 
     Reproducible on one machine and thread count.
     """
     torch.manual_seed(options.seed)
-    network = EarFinder().to(memory_format=torch.channels_last_3d)
+    network = EarFinder()
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if start is not None:
         network.load_state_dict(start.state_dict())
     average = deepcopy(network).eval()
@@ -206,8 +210,7 @@ def main() -> None:
     options = FinderTraining(seed=asked.seed, heads=asked.heads, steps=asked.steps, learning_rate=asked.learning_rate)
     earlier = None if asked.start is None else load_model(asked.start)
     began = time.monotonic()
-    first = 1_000_000 * options.seed
-    heads = draw_heads(range(first, first + options.heads), workers=asked.workers)
+    heads = draw_heads(range(FIRST_HEAD, FIRST_HEAD + options.heads), workers=asked.workers)
     log.info("%d heads drawn in %.0f s", len(heads), time.monotonic() - began)
     torch.set_num_threads(asked.threads)
     network = train(heads[options.held_out :], options, start=None if earlier is None else earlier.network)

@@ -65,7 +65,7 @@ class Slab:
 def draw_slab(rng: np.random.Generator, heads: Sequence[HeadImages], *, plain: bool = False) -> Slab:
     """A slab of one of `heads`; `plain` changes nothing but the slab, for validation."""
     # Drawn first, so that the network's blocks fall anywhere and nothing is computed that is not shown.
-    start = rng.integers(0, np.array(SHAPE) - WINDOW + 1)
+    start = _start(rng)
     if plain or rng.random() >= NO_HEAD:
         head = heads[int(rng.integers(len(heads)))]
         image, ears = _mirrored(rng, _window(head, rng, start), head.ears - start)
@@ -83,10 +83,16 @@ def draw_slab(rng: np.random.Generator, heads: Sequence[HeadImages], *, plain: b
     return Slab(image=image.astype(np.float32), ears=ears, present=np.where(np.isnan(ears).any(axis=1), 0, present))
 
 
+def _start(rng: np.random.Generator) -> NDArray[np.int64]:
+    """First index (k, j, i) of a window of a head."""
+    return np.array([rng.integers(whole - size + 1) for whole, size in zip(SHAPE, WINDOW, strict=True)])
+
+
 def _window(head: HeadImages, rng: np.random.Generator, start: NDArray[np.int64]) -> FloatImage:
     """A part of one of a head's images, float32."""
     part = tuple(slice(low, low + size) for low, size in zip(start, WINDOW, strict=True))
-    return head.images[(int(rng.integers(GRAYS)), *part)].astype(np.float32)
+    shown: FloatImage = head.images[int(rng.integers(GRAYS))][part].astype(np.float32)
+    return shown
 
 
 def _mirrored(rng: np.random.Generator, image: FloatImage, ears: FloatArray) -> tuple[FloatImage, FloatArray]:
@@ -140,7 +146,7 @@ def _transplanted(
 def _earless(rng: np.random.Generator, heads: Sequence[HeadImages]) -> FloatImage:
     """Another head whose labyrinths are blurred away or painted over, moved, turned over, blurred."""
     head = heads[int(rng.integers(len(heads)))]
-    start = rng.integers(0, np.array(SHAPE) - WINDOW + 1)
+    start = _start(rng)
     image, ears = _window(head, rng, start), head.ears - start
     for ear in ears[~np.isnan(ears).any(axis=1)]:
         box = tuple(slice(max(0, int(at) - 5), max(0, int(at) - 5) + 10) for at in ear)
