@@ -227,9 +227,9 @@ def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
 
 
 def _start(wanted: str) -> LoadedModel:
-    from inference.model_store import load_model, shipped_model
+    from inference.model_store import SHIPPED, load_model
 
-    return load_model(shipped_model() if wanted == SHIPPED_MODEL else Path(wanted))
+    return load_model(SHIPPED if wanted == SHIPPED_MODEL else Path(wanted))
 
 
 def _with_progress(session: Session, *, tensorboard: bool, train: Callable[[Session, OnStep], Trained]) -> Trained:
