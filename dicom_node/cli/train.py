@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from inference.training.own_ears import LabeledEar, Split
     from inference.training.presets import Preset
     from inference.training.session import Session
-    from inference.training.trainer import OnStep, Trained
+    from inference.training.trainer import Trained
 
 PRESET_NAMES: Final = ("shipped", "quick", "paper")
 SHIPPED_MODEL: Final = "shipped"
@@ -95,21 +95,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; returns the exit status."""
-    try:
-        from inference.cases import CaseError
-        from inference.model_store import ModelError
-        from inference.training.crop_pool import CropPoolError
-        from inference.training.session import train
-        from inference.training.trainer import TrainingError
-    except ModuleNotFoundError as error:
-        raise UnusableInput(f"{error.name} is not installed; pip install '.[train]'") from error
+    from inference.cases import CaseError
+    from inference.model_store import ModelError
+    from inference.training.crop_pool import CropPoolError
+    from inference.training.trainer import TrainingError
+
     folder = _writable(arguments.out)
     try:
         session = _session(arguments, folder)
-        trained = _with_progress(session, tensorboard=arguments.tensorboard, train=train)
+        trained = _with_progress(session, tensorboard=arguments.tensorboard)
         _save(session, trained, arguments)
     except (CaseError, ModelError, CropPoolError, TrainingError) as error:
         raise UnusableInput(str(error)) from error
+    except ModuleNotFoundError as error:
+        raise UnusableInput(f"{error.name} is not installed; pip install '.[train]'") from error
     except KeyboardInterrupt:
         _say(f"interrupted; the same command goes on from the last checkpoint in {folder}")
         raise
@@ -232,9 +231,10 @@ def _start(wanted: str) -> LoadedModel:
     return load_model(SHIPPED if wanted == SHIPPED_MODEL else Path(wanted))
 
 
-def _with_progress(session: Session, *, tensorboard: bool, train: Callable[[Session, OnStep], Trained]) -> Trained:
+def _with_progress(session: Session, *, tensorboard: bool) -> Trained:
     """Train with a bar on the terminal."""
     from dicom_node.cli.training_progress import for_tensorboard, shown, together
+    from inference.training.session import train
 
     with ExitStack() as stack:
         listeners = [stack.enter_context(for_tensorboard(session.folder / "tensorboard"))] if tensorboard else []
