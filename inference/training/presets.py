@@ -27,6 +27,8 @@ class Preset:
         Synthetic ears to train on, and the seed of the first. Tests and evaluation take their ears elsewhere.
     validation_crops, first_validation_seed
         Those to choose the best weights by, where there are no others.
+    calibration_crops, first_calibration_seed
+        Those that intervals are calibrated on, 40 or more; 0 leaves intervals to the rule in `quantification`.
     validation_share, held_out_share
         Of a site's patients: held out of everything, and then, of the others, to choose the best weights by.
     """
@@ -41,6 +43,8 @@ class Preset:
     first_seed: int = 1_000_000
     validation_crops: int = 40
     first_validation_seed: int = 9_000_000
+    calibration_crops: int = 150
+    first_calibration_seed: int = 8_000_000
     validation_share: float = 0.2
     held_out_share: float = 0.0
 

@@ -18,6 +18,7 @@ from inference.ear_grid import SHAPE, SPACING_MM
 from inference.model_store import LoadedModel, ModelDescription, save_model
 from inference.networks import build_network
 from inference.networks.pair import PairNetwork
+from inference.training.calibration import interval_scales
 from inference.training.crop_pool import CropPool
 from inference.training.losses import fraction_loss, predicted
 from inference.training.own_ears import MixedSource, OwnEarSource, Split, own_scans
@@ -28,6 +29,7 @@ from inference.training.trainer import Answer, Loss, OnStep, Trained, Trainer, T
 
 SCAN_SEED: Final = 3
 """Noise and contrast of the validation scans, each crop with every input set."""
+CALIBRATION_SCAN_SEED: Final = 4
 SCAN_BATCH: Final = 4
 
 INTENDED_USE: Final = (
@@ -123,10 +125,25 @@ def train(session: Session, on_step: OnStep = lambda *_: None) -> Trained:
     return Trained(network=bare, best=trained.best, history=trained.history)
 
 
+def calibrated(session: Session, trained: Trained) -> dict[str, float]:
+    """Interval scales by input set, read on synthetic ears of their own; none where the network has no such answer.
+
+    A network that only saw a site's own ears has none either: synthetic ears would say nothing about those.
+    """
+    preset = session.preset
+    if preset.pairs or session.phantom_share == 0.0 or preset.calibration_crops == 0:
+        return {}
+    pool = CropPool(session.crops, first_seed=preset.first_calibration_seed, count=preset.calibration_crops)
+    pool.check()
+    with pool.drawn_by(session.workers + torch.get_num_threads()):
+        scans = phantom_scans(pool, within=REALISTIC, seed=CALIBRATION_SCAN_SEED, batch=SCAN_BATCH)
+    return {chosen.value: scale for chosen, scale in interval_scales(trained.network, scans).items()}
+
+
 def save(
     session: Session, trained: Trained, folder: Path, *, name: str, version: str, command: str, commit: str | None
 ) -> ModelDescription:
-    """Write the model folder; its intervals are still to be calibrated.
+    """Write the model folder, its intervals calibrated.
 
     Parameters
     ----------
@@ -144,7 +161,7 @@ def save(
         inputs=session.preset.inputs,
         spacing_mm=SPACING_MM,
         shape=SHAPE,
-        interval_scales={},
+        interval_scales=calibrated(session, trained),
         training=record(session, trained, command=command, commit=commit),
         intended_use=INTENDED_USE,
     )

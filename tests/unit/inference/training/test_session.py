@@ -31,6 +31,7 @@ SMALL = replace(
     first_seed=101,
     validation_crops=1,
     first_validation_seed=103,
+    calibration_crops=0,
 )
 
 
@@ -71,6 +72,18 @@ def test_synthetic_ears_become_a_model_folder_that_the_node_can_use(crops: Path,
     (fluid,) = NetworkSegmenter(model=model).segment([ball_ear().images])
     assert fluid.ratio_half_width is None  # not calibrated yet
     assert np.isfinite(fluid.total_fluid_fraction.array).all()
+
+
+def test_intervals_are_calibrated_on_ears_of_their_own(drawn: list[EarCrop], crops: Path, tmp_path: Path) -> None:
+    last = drawn[-1]
+    for n in range(1, 40):  # one ear, scanned 40 times with each input set
+        np.save(CropPool(crops, first_seed=last.seed + n, count=1).path(0), last.parts)
+    preset = replace(SMALL, calibration_crops=40, first_calibration_seed=last.seed)
+    model = saved(session(tmp_path, preset, crops=crops), tmp_path / "model")
+    assert set(model.description.interval_scales) == {"PPI_PEI", "HYDROPS", "HYDROPS_MI2", "REAL_IR"}
+    (fluid,) = NetworkSegmenter(model=model).segment([ball_ear().images])
+    assert fluid.ratio_half_width is not None
+    assert fluid.ratio_half_width > 0.0
 
 
 def test_a_sites_own_ears_are_trained_on_and_validated_with(own: Split, tmp_path: Path) -> None:
