@@ -9,6 +9,7 @@ Training and evaluation share this reader. One folder holds one patient's examin
     CASE/real_ir.nii.gz          signed
     CASE/total_fluid.nii.gz      the whole labyrinth's fluid, part of each voxel 0..1 or a mask, on the grid of the MRC
     CASE/endolymph.nii.gz        the same for endolymph, inside it
+    CASE/compartments.nii.gz     optional: 1 cochlea, 2 vestibule, 3 canals, 0 elsewhere, on the grid of the MRC
     CASE/case.json               optional tags: {"side": "left", "severity": "mild", "domain": "scanner A", ...}
 
 The images of a case must be aligned; grids may differ. `.nii` does as well as `.nii.gz`.
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.anatomy import LABYRINTH_EXTENT_MM, EarSide
-from inference.cases import CaseError, EarCase, InputSet, cut
+from inference.cases import COMPARTMENTS, CaseError, EarCase, InputSet, cut
 from inference.contrast import hydrops_from_mi2, hydrops_from_ppi_pei
 from inference.findings import EarImages, EarROI
 from inference.geometry import FloatArray, GeometryError, Volume, VolumeGeometry
@@ -56,7 +57,8 @@ RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 SIGNED: Final = ("hydrops", "hydrops_mi2", "real_ir")
 LABELS: Final = ("total_fluid", "endolymph")
-KNOWN_FILES: Final = ("mrc", "ppi", "pei", *SIGNED, *LABELS)
+PARTS: Final = "compartments"
+KNOWN_FILES: Final = ("mrc", "ppi", "pei", *SIGNED, *LABELS, PARTS)
 SUFFIXES: Final = (".nii.gz", ".nii")
 
 
@@ -102,6 +104,7 @@ def read_case(folder: Path, *, inputs: InputSet | None = None) -> list[EarCase]:
     mrc = _read_image(_required(folder, "mrc"), frame)
     total, endolymph = (_read_label(_required(folder, name), frame, mrc.geometry) for name in LABELS)
     endolymph = _nested(endolymph, total, folder)
+    parts = _read_parts(folder, frame, mrc.geometry)
     series = {name: _read_image(_required(folder, name), frame) for name in chosen.file_names}
     if "ppi" not in series and chosen is InputSet.HYDROPS and (path := _path(folder, "ppi")) is not None:
         series["ppi"] = _read_image(path, frame)
@@ -110,12 +113,13 @@ def read_case(folder: Path, *, inputs: InputSet | None = None) -> list[EarCase]:
         own_total = np.where(inside, total.array, np.float32(0.0))
         own_endolymph = np.where(inside, endolymph.array, np.float32(0.0))
         roi = _roi(side, Volume(array=own_total, geometry=mrc.geometry))
-        named: dict[str, str | float] = {"case": folder.name, **tags, "side": side.value, "input_set": chosen.value}
+        named: dict[str, str | float] = {**tags, "case": folder.name, "side": side.value, "input_set": chosen.value}
         cases.append(
             EarCase(
                 images=_images(roi, mrc, series, chosen),
                 total_fluid=cut(Volume(array=own_total, geometry=mrc.geometry), roi.geometry),
                 endolymph=cut(Volume(array=own_endolymph, geometry=mrc.geometry), roi.geometry),
+                compartments=None if parts is None else cut(parts, roi.geometry),
                 tags=named,
             )
         )
@@ -202,6 +206,21 @@ def _read_label(path: Path, frame: str, grid: VolumeGeometry) -> Volume:
     if not array.any():
         raise CaseError(f"{path}: expected a labeled ear, found no voxel above 0")
     return Volume(array=array, geometry=grid)
+
+
+def _read_parts(folder: Path, frame: str, grid: VolumeGeometry) -> Volume | None:
+    """Compartment labels as uint8 on `grid`, if the case has them."""
+    path = _path(folder, PARTS)
+    if path is None:
+        return None
+    volume = read_nifti(path, frame)
+    if not volume.geometry.same_grid(grid, tolerance_mm=0.01):
+        raise CaseError(f"{path}: expected the grid of the MRC, {_place(grid)}; found {_place(volume.geometry)}")
+    values = np.unique(np.asarray(volume.array))
+    if not np.isin(values, range(len(COMPARTMENTS) + 1)).all():
+        known = ", ".join(f"{number} {name}" for number, name in enumerate(COMPARTMENTS, start=1))
+        raise CaseError(f"{path}: expected 0, {known}; found values such as {values[:6].tolist()}")
+    return Volume(array=np.asarray(volume.array).astype(np.uint8), geometry=grid)
 
 
 def _place(grid: VolumeGeometry) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from inference.findings import EarImages
 from inference.geometry import Volume, VolumeGeometry
 
 Tags = Mapping[str, str | float]
+
+COMPARTMENTS: Final = ("cochlea", "vestibule", "canals")
+"""What a compartment label names: 1 is the first, 0 is unknown."""
 
 
 class InputSet(StrEnum):
@@ -46,18 +50,21 @@ class EarCase:
     total_fluid, endolymph
         Float32, part of each voxel 0..1, endolymph <= total fluid. They lie on the lattice of `images.mrc`, though
         perhaps on another part of it: truth outside the images counts as well.
+    compartments
+        Uint8 on the truth's grid, which of `COMPARTMENTS` the fluid of each voxel belongs to; None if nobody knows.
     tags
         What is known about the ear: `case` names it, `side`, `input_set`; `severity`, `snr`, `domain` group results.
 
     Raises
     ------
     CaseError
-        If the two truths do not share one grid, leave 0..1, or endolymph exceeds total fluid.
+        If the truths do not share one grid, leave 0..1, endolymph exceeds total fluid, or a compartment is unknown.
     """
 
     images: EarImages
     total_fluid: Volume
     endolymph: Volume
+    compartments: Volume | None = None
     tags: Tags = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,6 +78,12 @@ class EarCase:
             raise CaseError("total fluid must be a part of each voxel, 0..1")
         if not (np.isfinite(endolymph).all() and (endolymph >= 0.0).all() and (endolymph <= total).all()):
             raise CaseError("endolymph must lie between 0 and the total fluid in every voxel")
+        if self.compartments is None:
+            return
+        if not self.compartments.geometry.same_grid(self.total_fluid.geometry):
+            raise CaseError(f"compartments must share the truth's grid, found shape {self.compartments.geometry.shape}")
+        if not np.isin(self.compartments.array, range(len(COMPARTMENTS) + 1)).all():
+            raise CaseError(f"compartments must be 0 to {len(COMPARTMENTS)} ({', '.join(COMPARTMENTS)})")
 
 
 def cut(volume: Volume, box: VolumeGeometry) -> Volume:

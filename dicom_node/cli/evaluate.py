@@ -3,7 +3,7 @@
   hydrops-node evaluate --phantoms 100 --out /tmp/judged             the shipped model on 100 synthetic patients
   hydrops-node evaluate --phantoms 20 --model threshold --out DIR    the method that needs no training
   hydrops-node evaluate --cases LABELED --model MODEL --out DIR      your model on your labeled ears
-  hydrops-node evaluate --from DIR/evaluation.json --out DIR         report and card again, nothing is measured
+  hydrops-node evaluate --from DIR/evaluation.json --out DIR         report (without pictures of ears) and card again
   hydrops-node evaluate --real-crop EAR.nii.gz --out DIR             phantom and a real ear side by side
 
 --phantoms sends whole studies through the node's pipeline: ear search, registration, segmentation, gates. Patients are
@@ -14,6 +14,7 @@ drawn from a fixed distribution (seeds from 900000 on are kept for evaluation) a
   CASE/ppi.nii.gz + pei.nii.gz | hydrops.nii.gz | hydrops_mi2.nii.gz | real_ir.nii.gz      (the last three SIGNED)
   CASE/total_fluid.nii.gz    mask, or part of each voxel 0..1, on the grid of the MRC; one ear or both
   CASE/endolymph.nii.gz      the same, inside total_fluid
+  CASE/compartments.nii.gz   optional: 1 cochlea, 2 vestibule, 3 canals
   CASE/case.json             optional: {"side": "left", "severity": "mild", "domain": "scanner A"}
 
 --real-crop takes one ear of a heavily T2-weighted image with scanner coordinates. It stays where it is; the page that
@@ -165,7 +166,9 @@ def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Source]:
         description="a folder of labeled ears, already aligned",
         studies=len(folders),
     )
-    return [FolderJob(folder=folder, input_sets=sets, method=arguments.model) for folder in folders], source
+    return [
+        FolderJob(root=arguments.cases, folder=folder, input_sets=sets, method=arguments.model) for folder in folders
+    ], source
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -202,7 +205,7 @@ def _pictures(arguments: argparse.Namespace, evaluation: Evaluation) -> dict[str
         ),
         "One labyrinth in space": (
             "The median ear as found: total fluid as a shell, endolymph inside.",
-            labyrinth_in_space(middle.fluid, ear_caption(list(chosen.values())[len(shown) // 2])),
+            labyrinth_in_space(middle.fluid, "The median ear"),
         ),
     }
 

@@ -19,7 +19,7 @@ import numpy as np
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import RejectedStudy, UnusableInput
 from inference.anatomy import EarSide
-from inference.case_files import case_folders, input_sets, read_case
+from inference.case_files import input_sets, read_case
 from inference.cases import CaseError, InputSet
 from inference.evaluation.cohort import ROLES, ear_case, patient
 from inference.evaluation.scores import EarScore, blank, judge, score_case
@@ -46,13 +46,15 @@ class PhantomJob:
     def run(self) -> list[EarScore]:
         """Both ears' scores with each input set."""
         from inference.phantom import make_study
+        from inference.phantom.study import draw_patient
 
         study = make_study(patient(self.seed, self.input_sets))
+        person = draw_patient(study.options)
         scores = []
         for inputs in self.input_sets:
             findings, refusals, seconds = measure(_volumes(study, inputs), segmenter(self.method))
             for side in study.truth.ears:
-                case = ear_case(study, side, inputs)
+                case = ear_case(study, side, inputs, patient=person)
                 if findings is None:
                     scores.append(blank(case, refusals=refusals, seconds=seconds))
                 else:
@@ -62,8 +64,12 @@ class PhantomJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderJob:
-    """One folder with labeled ears, segmented by `method` with each of these input sets that it has."""
+    """The labeled ears in `folder`, segmented by `method` with each of these input sets that they have.
 
+    Cases are named by their place below `root`: two sites may both have a patient 01.
+    """
+
+    root: Path
     folder: Path
     input_sets: tuple[InputSet, ...]
     method: str
@@ -71,8 +77,11 @@ class FolderJob:
     def run(self) -> list[EarScore]:
         """Scores of every labeled ear."""
         wanted = [one for one in input_sets(self.folder) if one in self.input_sets]
+        name = self.folder.relative_to(self.root).as_posix()
         return [
-            score_case(case, segmenter(self.method)) for one in wanted for case in read_case(self.folder, inputs=one)
+            replace(score_case(case, segmenter(self.method)), case=name)
+            for one in wanted
+            for case in read_case(self.folder, inputs=one)
         ]
 
 
@@ -165,8 +174,8 @@ def look_again(score: EarScore, method: str, cases: Path | None) -> tuple[EarCas
     """
     inputs = InputSet(str(score.tags["input_set"]))
     if cases is not None:
-        (folder,) = (one for one in case_folders(cases) if one.name == score.case)
-        case = next(one for one in read_case(folder, inputs=inputs) if one.images.roi.side is score.side)
+        ears = read_case(cases / score.case, inputs=inputs)
+        case = next(one for one in ears if one.images.roi.side is score.side)
         (fluid,) = segmenter(method).segment([case.images])
         return case, fluid
     from inference.phantom import make_study

@@ -14,8 +14,11 @@ from inference.anatomy import EarSide
 from inference.cases import EarCase, InputSet, cut
 from inference.contrast import hydrops_from_mi2, hydrops_from_ppi_pei
 from inference.findings import EarImages, EarROI
-from inference.geometry import VolumeGeometry
+from inference.geometry import Volume, VolumeGeometry
 from inference.phantom import ContrastState, PhantomOptions, PhantomStudy
+from inference.phantom.labyrinth import Compartment, FluidPoints
+from inference.phantom.scene import Scene
+from inference.phantom.voxelization import filled_fractions
 from inference.resampling import Interpolation, resample
 
 VERSION: Final = "realistic-1"
@@ -76,10 +79,11 @@ def tags_of(options: PhantomOptions, side: EarSide, inputs: InputSet) -> dict[st
     }
 
 
-def ear_case(study: PhantomStudy, side: EarSide, inputs: InputSet) -> EarCase:
+def ear_case(study: PhantomStudy, side: EarSide, inputs: InputSet, *, patient: Scene | None = None) -> EarCase:
     """One ear of a phantom with its truth, its images aligned by the motion that the phantom knows.
 
     The box is centered on the true fluid, so a segmentation of it is judged without search and registration.
+    `patient`, as `phantom.study.draw_patient` draws it from the study's options, also tells compartments apart.
     """
     mrc = study.volumes["MRC"]
     box = _box_around(mrc.geometry, study.truth.ears[side].center_lps_mm)
@@ -110,8 +114,17 @@ def ear_case(study: PhantomStudy, side: EarSide, inputs: InputSet) -> EarCase:
         ),
         total_fluid=cut(study.truth.total_fluid_fraction, box),
         endolymph=cut(study.truth.endolymph_fraction, box),
+        compartments=None if patient is None else compartments(patient.fluids[side], box),
         tags=tags_of(study.options, side, inputs),
     )
+
+
+def compartments(fluid: FluidPoints, box: VolumeGeometry) -> Volume:
+    """Uint8: the compartment that fills most of each voxel of `box`, 0 where there is no fluid."""
+    weights = np.stack([fluid.compartment == one for one in Compartment]).astype(np.float32)
+    filled = filled_fractions(fluid.lps_mm, weights, fluid.volume_mm3, box)
+    label = np.where(filled.sum(axis=0) > 0.0, filled.argmax(axis=0) + 1, 0)
+    return Volume(array=label.astype(np.uint8), geometry=box)
 
 
 def _box_around(grid: VolumeGeometry, center_lps_mm: tuple[float, float, float]) -> VolumeGeometry:

@@ -124,8 +124,7 @@ def _groups(evaluation: Evaluation) -> list[str]:
     return [
         f"### {input_set_text(section.input_set)}: {title[0].lower()}{title[1:]}\n\n{_markdown(table)}"
         for section in evaluation.sections
-        for grouping, title in tables.GROUPING_TITLES.items()
-        if (table := tables.group_table(section, grouping)) is not None
+        for title, table in tables.section_tables(section)
     ]
 
 

@@ -16,14 +16,25 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from inference.cases import EarCase, cut
-from inference.evaluation.scores import truth_masks
+from inference.evaluation.scores import fluid_center_mm, truth_masks
 from inference.findings import EarFluid
 from inference.geometry import Volume
 
 FLUID_COLOR: Final = "#35b6ff"
 ENDOLYMPH_COLOR: Final = "#ffb000"
-TRUTH_COLOR: Final = "#ffffff"
-"""Blue and amber differ in hue and lightness, also for color-blind readers; the truth is dashed white."""
+TRUTH_COLOR: Final = "#ff4dd2"
+"""Blue and amber differ in hue and lightness, also for color-blind readers; the truth is dashed, and pink because it
+must be seen on black bone and on white fluid."""
+
+WINDOW_MM: Final = 20.0
+"""Edge of what a slice shows: a labyrinth (16 mm) and what it borders on."""
+
+SURFACE_FRACTION: Final = 0.35
+"""Filling at which a surface is drawn: canals are thinner than two voxels and seldom fill half of one."""
+
+SCALE_MM: Final = 5.0
+SCALE_COLOR: Final = "#7a8694"
+"""Length of the bar beside a surface, and a gray that shows on white and on dark pages."""
 
 SLICE_SHARES: Final = (0.15, 0.5, 0.85)
 """Of the true fluid along the slices: canals, vestibule and cochlea, whichever way the slab runs."""
@@ -58,8 +69,9 @@ def overlays(ears: Sequence[Shown]) -> bytes:
                 _slice(axes, image, k)
                 _contour(axes, found[number][k], color, "solid")
                 _contour(axes, true[number][k], TRUTH_COLOR, "dashed")
+                _zoom(axes, ear.case)
                 axes.set_title(f"{name}, slice {k}", color="white", fontsize=8)
-        line[0].set_ylabel(ear.caption, color="white", fontsize=8)
+        line[0].set_ylabel(ear.caption, color="white", fontsize=7)
     handles = [
         Line2D([], [], color=FLUID_COLOR, label="total fluid, found"),
         Line2D([], [], color=ENDOLYMPH_COLOR, label="endolymph, found"),
@@ -84,15 +96,17 @@ def side_by_side(ears: Sequence[Shown]) -> bytes:
         for place, k in enumerate(_slices(ear.case)):
             for row in (0, 1):
                 _slice(panels[row][place], ear.case.images.mrc, k)
+                _zoom(panels[row][place], ear.case)
             _contour(panels[1][place], found[0][k], FLUID_COLOR, "solid")
             _contour(panels[1][place], true[0][k], TRUTH_COLOR, "dashed")
     return _png(figure)
 
 
 def labyrinth_in_space(fluid: EarFluid, title: str) -> bytes:
-    """PNG: the total fluid as a glass shell with the endolymph inside, from the side and from above, with a scale."""
-    figure = Figure(figsize=(9.0, 4.6), layout="constrained")
-    for number, (name, elevation, azimuth) in enumerate((("from the side", 8.0, -10.0), ("from above", 82.0, -90.0))):
+    """PNG: the total fluid as a glass shell with the endolymph inside, from the side and from below, with a scale."""
+    figure = Figure(figsize=(9.0, 4.6))
+    figure.subplots_adjust(left=0.0, right=1.0, bottom=0.0, top=0.9, wspace=0.0)
+    for number, (name, elevation, azimuth) in enumerate((("from the side", 8.0, -10.0), ("from below", -82.0, -90.0))):
         axes: Any = figure.add_subplot(1, 2, number + 1, projection="3d")
         shell, inner = _surface(fluid.total_fluid_fraction), _surface(fluid.endolymph_fraction)
         # One collection for both: matplotlib sorts triangles by depth within a collection only.
@@ -102,7 +116,7 @@ def labyrinth_in_space(fluid: EarFluid, title: str) -> bytes:
                 triangles.append(surface)
                 colors.append(_shaded(surface, color, alpha))
         if triangles:
-            _draw_surface(axes, np.concatenate(triangles), np.concatenate(colors))
+            _draw_surface(axes, np.concatenate(triangles), np.concatenate(colors), along_y=number == 0)
         axes.view_init(elev=elevation, azim=azimuth)
         axes.set_title(f"{title}, {name}" if number == 0 else name, fontsize=10)
     return _png(figure)
@@ -140,13 +154,24 @@ def _slice(axes: Axes, image: Volume, k: int) -> None:
         axes.invert_xaxis()
 
 
+def _zoom(axes: Axes, case: EarCase) -> None:
+    """Show `WINDOW_MM` around the true fluid, whichever way the axes run."""
+    grid = case.images.mrc.geometry
+    _, j, i = grid.to_index(fluid_center_mm(case.total_fluid))
+    half_j, half_i = WINDOW_MM / 2.0 / grid.spacing_mm[1:]
+    bottom, top = axes.get_ylim()
+    left, right = axes.get_xlim()
+    axes.set_ylim(j - half_j * np.sign(top - bottom), j + half_j * np.sign(top - bottom))
+    axes.set_xlim(i - half_i * np.sign(right - left), i + half_i * np.sign(right - left))
+
+
 def _contour(axes: Axes, mask: NDArray[np.bool_], color: str, style: str) -> None:
     if mask.any():
         axes.contour(mask, levels=[0.5], colors=color, linewidths=0.9, linestyles=style)
 
 
 def _surface(fraction: Volume) -> NDArray[np.float64] | None:
-    """(T, 3, 3) triangles in LPS mm where half of a voxel is filled; None if it nowhere is."""
+    """(T, 3, 3) triangles in LPS mm where a voxel is filled to `SURFACE_FRACTION`; None if none is."""
     from skimage import measure
 
     marching_cubes: Any = measure.marching_cubes
@@ -154,10 +179,10 @@ def _surface(fraction: Volume) -> NDArray[np.float64] | None:
     fine = ndimage.zoom(
         np.asarray(fraction.array, dtype=np.float32), zoom, order=1, grid_mode=True, mode="grid-constant"
     )
-    fine = ndimage.gaussian_filter(fine, 1.0)
-    if fine.max() <= 0.5:
+    fine = ndimage.gaussian_filter(fine, 0.8)
+    if fine.max() <= SURFACE_FRACTION:
         return None
-    vertices, faces, _, _ = marching_cubes(fine, 0.5)
+    vertices, faces, _, _ = marching_cubes(fine, SURFACE_FRACTION)
     index = (vertices + 0.5) / zoom - 0.5
     triangles: NDArray[np.float64] = fraction.geometry.to_lps(index)[faces]
     return triangles
@@ -173,17 +198,20 @@ def _shaded(triangles: NDArray[np.float64], color: str, alpha: float) -> NDArray
     return np.concatenate([rgb, np.full((len(rgb), 1), alpha)], axis=1)
 
 
-def _draw_surface(axes: Any, triangles: NDArray[np.float64], colors: NDArray[np.float64]) -> None:
+def _draw_surface(axes: Any, triangles: NDArray[np.float64], colors: NDArray[np.float64], *, along_y: bool) -> None:
+    """Lit triangles without axes; the scale bar runs along y (seen from the side) or x."""
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
     axes.add_collection3d(Poly3DCollection(triangles, facecolors=colors, linewidths=0))
     low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axes.set_box_aspect(high - low)
-    axes.set_xlabel("x to left, mm", fontsize=8)
-    axes.set_ylabel("y to posterior, mm", fontsize=8)
-    axes.set_zlabel("z to head, mm", fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.set_box_aspect(high - low, zoom=1.2)
+    axes.set_axis_off()
+    start = np.array([high[0], low[1], low[2]])
+    end = start + np.array([0.0, SCALE_MM, 0.0] if along_y else [-SCALE_MM, 0.0, 0.0])
+    bar = np.stack([start, end])
+    axes.plot(*bar.T, color=SCALE_COLOR, linewidth=2.0)
+    axes.text(*bar.mean(axis=0), f"{SCALE_MM:g} mm\n", color=SCALE_COLOR, fontsize=8, ha="center")
 
 
 def _png(figure: Figure) -> bytes:

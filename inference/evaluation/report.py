@@ -78,28 +78,13 @@ def report(evaluation: Evaluation, pictures: Mapping[str, tuple[str, bytes]]) ->
         notice=NOTICE,
         targets=tables.target_table(evaluation),
         overall=tables.overall_table(evaluation),
-        groups=_groups(evaluation),
+        groups=[(input_set_text(section.input_set), tables.section_tables(section)) for section in evaluation.sections],
         refusals=tables.refusal_table(evaluation),
         tests=tables.test_table(evaluation),
         ears=tables.ear_table(evaluation),
         charts=drawn,
         pictures=shown,
     )
-
-
-def _groups(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, tables.Table]]]]:
-    """(input set, [(title, table)]) of every grouping that its ears have."""
-    return [
-        (
-            input_set_text(section.input_set),
-            [
-                (title, table)
-                for grouping, title in tables.GROUPING_TITLES.items()
-                if (table := tables.group_table(section, grouping)) is not None
-            ],
-        )
-        for section in evaluation.sections
-    ]
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -8,9 +8,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from inference.anatomy import INTER_EAR_DISTANCE_MM, EarSide
-from inference.cases import CaseError, EarCase, cut
+from inference.cases import COMPARTMENTS, CaseError, EarCase, cut
 from inference.evaluation.overlap import Overlap, overlap
 from inference.findings import EarFindings, EarFluid, Severity
 from inference.geometry import Volume, VolumeGeometry
@@ -21,6 +22,16 @@ WRONG_EAR_MM: Final = INTER_EAR_DISTANCE_MM[0] / 2.0
 """An ear found farther than this from where it truly is lies nearer to the other ear."""
 
 NOT_FOUND: Final = "EAR_NOT_FOUND"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompartmentScore:
+    """One compartment of an ear: overlaps and ratios of the fluid that lies in it; a ratio without fluid is None."""
+
+    total_fluid: Overlap
+    endolymph: Overlap
+    true_ratio: float | None
+    ratio: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,8 @@ class EarScore:
         What was found, with its 95 % interval if there is one.
     total_fluid, endolymph
         How they overlap with the truth.
+    compartments
+        By name, where the truth tells compartments apart.
     center_error_mm
         From the found box's center to the true fluid's centroid.
     side_error
@@ -58,6 +71,7 @@ class EarScore:
     high: float | None = None
     total_fluid: Overlap | None = None
     endolymph: Overlap | None = None
+    compartments: Mapping[str, CompartmentScore] = field(default_factory=dict)
     center_error_mm: float | None = None
     side_error: bool = False
     refusals: tuple[str, ...] = ()
@@ -103,22 +117,66 @@ def compare(fluid: EarFluid, case: EarCase) -> EarScore:
             fluid.endolymph_mask,
         )
     )
+    found = _Fluids(total=total, endolymph=endolymph, masks=(total_mask > 0, endolymph_mask > 0))
     true_total, true_endolymph = _on(grid, case.total_fluid), _on(grid, case.endolymph)
-    true_masks = truth_masks(true_total, true_endolymph)
+    true = _Fluids(total=true_total, endolymph=true_endolymph, masks=truth_masks(true_total, true_endolymph))
     k, j, i = grid.spacing_mm.tolist()
+    whole = _compare_fluids(found, true, (k, j, i))
     ratio = _ratio(endolymph, total)
     half = fluid.ratio_half_width
-    center_error = float(np.linalg.norm(np.array(fluid.roi.center_lps_mm) - _centroid_mm(case.total_fluid)))
+    center_error = float(np.linalg.norm(np.array(fluid.roi.center_lps_mm) - fluid_center_mm(case.total_fluid)))
     return replace(
         blank(case),
         ratio=ratio,
         low=None if ratio is None or half is None else max(0.0, ratio - half),
         high=None if ratio is None or half is None else min(1.0, ratio + half),
-        total_fluid=overlap(total, total_mask.astype(bool), true_total, true_masks[0], (k, j, i)),
-        endolymph=overlap(endolymph, endolymph_mask.astype(bool), true_endolymph, true_masks[1], (k, j, i)),
+        total_fluid=whole.total_fluid,
+        endolymph=whole.endolymph,
+        compartments={
+            name: _compare_fluids(found.inside(territory), true.inside(territory), (k, j, i))
+            for name, territory in _territories(case, grid).items()
+        },
         center_error_mm=center_error,
         side_error=fluid.roi.side is not case.images.roi.side or center_error > WRONG_EAR_MM,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Fluids:
+    """Fractions and masks (total fluid, endolymph) of one ear, or of a part of it."""
+
+    total: NDArray[np.float32]
+    endolymph: NDArray[np.float32]
+    masks: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+
+    def inside(self, territory: NDArray[np.bool_]) -> _Fluids:
+        """What of it lies in `territory`."""
+        return _Fluids(
+            total=self.total * territory,
+            endolymph=self.endolymph * territory,
+            masks=(self.masks[0] & territory, self.masks[1] & territory),
+        )
+
+
+def _compare_fluids(found: _Fluids, true: _Fluids, spacing_mm: tuple[float, float, float]) -> CompartmentScore:
+    return CompartmentScore(
+        total_fluid=overlap(found.total, found.masks[0], true.total, true.masks[0], spacing_mm),
+        endolymph=overlap(found.endolymph, found.masks[1], true.endolymph, true.masks[1], spacing_mm),
+        true_ratio=_ratio(true.endolymph, true.total),
+        ratio=_ratio(found.endolymph, found.total),
+    )
+
+
+def _territories(case: EarCase, grid: VolumeGeometry) -> dict[str, NDArray[np.bool_]]:
+    """Each compartment's part of the grid; a voxel belongs to the nearest labeled one, so all that is found counts."""
+    if case.compartments is None or not case.compartments.array.any():
+        return {}
+    labels = _on(grid, case.compartments).astype(np.uint8)
+    nearest = ndimage.distance_transform_edt(
+        labels == 0, sampling=grid.spacing_mm, return_distances=False, return_indices=True
+    )
+    everywhere = labels[tuple(nearest)]
+    return {name: everywhere == number for number, name in enumerate(COMPARTMENTS, start=1)}
 
 
 def judge(found: EarFindings, case: EarCase, *, seconds: float | None = None) -> EarScore:
@@ -168,7 +226,14 @@ def _ratio(endolymph: NDArray[np.generic], total: NDArray[np.generic]) -> float 
     return float(np.asarray(endolymph, dtype=np.float64).sum()) / amount if amount > 0.0 else None
 
 
-def _centroid_mm(fraction: Volume) -> NDArray[np.float64]:
+def fluid_center_mm(fraction: Volume) -> NDArray[np.float64]:
+    """LPS mm of the fluid's centroid.
+
+    Raises
+    ------
+    CaseError
+        If there is no fluid.
+    """
     fluid = np.asarray(fraction.array, dtype=np.float64)
     places = np.argwhere(fluid > 0.0)
     if len(places) == 0:

@@ -44,6 +44,15 @@ class OverlapMeans:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompartmentSummary:
+    """One compartment over the measured ears whose truth tells compartments apart."""
+
+    total_fluid: OverlapMeans
+    endolymph: OverlapMeans
+    ratio: Agreement
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """What one group of ears amounts to. `grouping` is "all", "severity", "snr", "contrast" or "domain".
 
@@ -59,6 +68,7 @@ class Summary:
     total_fluid: OverlapMeans
     endolymph: OverlapMeans
     ratio: Agreement
+    compartments: Mapping[str, CompartmentSummary]
     center_error_mm: float | None
     seconds: float | None
 
@@ -133,6 +143,7 @@ def summarize(scores: Sequence[EarScore], grouping: str, group: str) -> Summary:
         total_fluid=_overlap_means([score.total_fluid for score in measured]),
         endolymph=_overlap_means([score.endolymph for score in measured]),
         ratio=_agreement(measured),
+        compartments=_compartments(measured),
         center_error_mm=_median(score.center_error_mm for score in measured),
         seconds=_median(score.seconds for score in scores),
     )
@@ -149,6 +160,21 @@ def _agreement(scores: Iterable[EarScore]) -> Agreement:
         [found for _, _, found in pairs],
         stated if len(stated) == len(pairs) else [],
     )
+
+
+def _compartments(scores: Sequence[EarScore]) -> dict[str, CompartmentSummary]:
+    names = dict.fromkeys(name for score in scores for name in score.compartments)
+    summaries = {}
+    for name in names:
+        parts = [score.compartments[name] for score in scores if name in score.compartments]
+        pairs = [(one.true_ratio, one.ratio) for one in parts]
+        rated = [(true, found) for true, found in pairs if true is not None and found is not None]
+        summaries[name] = CompartmentSummary(
+            total_fluid=_overlap_means(one.total_fluid for one in parts),
+            endolymph=_overlap_means(one.endolymph for one in parts),
+            ratio=ratio_agreement([true for true, _ in rated], [found for _, found in rated], []),
+        )
+    return summaries
 
 
 def _overlap_means(overlaps: Iterable[Overlap | None]) -> OverlapMeans:

@@ -157,6 +157,40 @@ def group_table(section: Section, grouping: str) -> Table | None:
     )
 
 
+def compartment_table(section: Section) -> Table | None:
+    """The section's ears compartment by compartment; None if their truth does not tell compartments apart."""
+    compartments = section.overall.compartments
+    if not compartments:
+        return None
+    return Table(
+        columns=(
+            "compartment", "ears", "total fluid Dice", "endolymph Dice", "endolymph Hausdorff 95 %", "volume bias",
+            "ratio MAE", "ratio bias", "95 % limits",
+        ),
+        rows=tuple(
+            (
+                name,
+                str(one.ratio.ears),
+                number_text(one.total_fluid.dice, 3),
+                number_text(one.endolymph.dice, 3),
+                _with_unit(one.endolymph.hausdorff95_mm, 2, "mm"),
+                percent_text(one.total_fluid.volume_bias_share, sign=True),
+                number_text(one.ratio.mae, 4),
+                number_text(one.ratio.bias, 4, sign=True),
+                range_text(one.ratio.limit_low, one.ratio.limit_high, 3, sign=True),
+            )
+            for name, one in compartments.items()
+        ),
+    )  # fmt: skip
+
+
+def section_tables(section: Section) -> list[tuple[str, Table]]:
+    """Every table of one input set that its ears allow, with its title: compartments, then groups."""
+    titled = [("By compartment", compartment_table(section))]
+    titled += [(title, group_table(section, grouping)) for grouping, title in GROUPING_TITLES.items()]
+    return [(title, table) for title, table in titled if table is not None]
+
+
 def refusal_table(evaluation: Evaluation) -> Table | None:
     """How often each code stopped a number, by input set; None if every ear got one."""
     codes = sorted({code for section in evaluation.sections for code in section.overall.refusals})
@@ -211,10 +245,10 @@ def ear_table(evaluation: Evaluation) -> Table:
 
 
 def ear_caption(score: EarScore) -> str:
-    """One measured ear in a line: which, true and found ratio, both Dice."""
+    """One measured ear in three lines: which, true and found ratio, both Dice."""
     fluid, endolymph = score.total_fluid, score.endolymph
     return (
-        f"{score.case}, {score.side}: ratio {number_text(score.ratio, 3)} (true {number_text(score.true_ratio, 3)}), "
+        f"{score.case}, {score.side}\nratio {number_text(score.ratio, 3)} (true {number_text(score.true_ratio, 3)})\n"
         f"Dice {number_text(fluid.dice if fluid else None, 3)} and "
         f"{number_text(endolymph.dice if endolymph else None, 3)}"
     )

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from dicom_node.cli import main
+from dicom_node.cli import evaluate, main
 from dicom_node.cli.evaluation_runs import FolderJob, PhantomJob, run_jobs
 from inference.anatomy import EarSide
 from inference.cases import InputSet
@@ -76,7 +76,7 @@ def test_labeled_cases_become_a_record_a_report_and_a_card(labeled: Path, tmp_pa
         (["--cases", "{tmp}/nowhere"], "nowhere: no such folder"),
         (["--cases", "{tmp}"], "expected one folder per case with mrc.nii.gz in it, found none"),
         (["--from", "{tmp}/missing.json"], "missing.json: No such file or directory; pass an evaluation.json"),
-        (["--from", "{tmp}/other.json"], "other.json: model: "),
+        (["--from", "{tmp}/other.json"], "other.json: command: Field required"),
         (["--phantoms", "1", "--model", "{tmp}/no-model"], "no-model"),
         (["--real-crop", "{tmp}/other.json", "--model", "threshold"], "other.json: expected a NIfTI image"),
     ],
@@ -101,7 +101,7 @@ def test_one_source_and_a_real_count_are_needed(wrong: list[str], tmp_path: Path
 
 def test_results_come_in_the_order_of_the_jobs_however_many_work(labeled: Path) -> None:
     jobs = [
-        FolderJob(folder=labeled / f"{side}-ear", input_sets=(InputSet.HYDROPS,), method="threshold")
+        FolderJob(root=labeled, folder=labeled / f"{side}-ear", input_sets=(InputSet.HYDROPS,), method="threshold")
         for side in (EarSide.RIGHT, EarSide.LEFT)
     ]
     done: list[None] = []
@@ -109,6 +109,11 @@ def test_results_come_in_the_order_of_the_jobs_however_many_work(labeled: Path) 
     assert [one.side for one in two] == [EarSide.RIGHT, EarSide.LEFT]
     assert two == run_jobs(jobs, workers=1, on_done=lambda: None)
     assert len(done) == 2
+
+
+def test_the_help_knows_the_same_seeds_and_sets_as_the_cohort() -> None:
+    assert evaluate.FIRST_SEED == FIRST_SEED
+    assert tuple(InputSet) == evaluate.INPUT_SETS
 
 
 @pytest.mark.slow

@@ -252,6 +252,19 @@ def test_a_case_that_cannot_be_used_says_which_file_what_was_expected_and_what_w
         read_case(folder)
 
 
+def test_compartments_come_along_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    folder = write_case(tmp_path / "a", LEFT_EAR_RAS)
+    label = nibabel.load(folder / "total_fluid.nii.gz")
+    inside = np.asarray(label.get_fdata())
+    write(folder / "compartments.nii.gz", (2 * inside).astype(np.uint8), label.affine)
+    case = ear_of(folder)
+    assert case.compartments is not None
+    assert np.array_equal(case.compartments.array == 2, case.total_fluid.array > 0)
+    write(folder / "compartments.nii.gz", (7 * inside).astype(np.uint8), label.affine)
+    with pytest.raises(CaseError, match=r"expected 0, 1 cochlea, 2 vestibule, 3 canals; found values such as \[0, 7\]"):
+        read_case(folder)
+
+
 def test_unsigned_hydrops_is_refused_with_what_to_do(tmp_path: Path) -> None:
     folder = write_case(tmp_path / "a", LEFT_EAR_RAS)
     overwrite("hydrops.nii.gz", lambda array: array + 2048.0)(folder)

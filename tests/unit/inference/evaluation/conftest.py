@@ -8,7 +8,7 @@ import pytest
 from inference.anatomy import EarSide
 from inference.evaluation.overlap import Overlap
 from inference.evaluation.record import Evaluation, Source, evaluate
-from inference.evaluation.scores import EarScore
+from inference.evaluation.scores import CompartmentScore, EarScore
 from inference.findings import ModelIdentity
 
 IDENTITY = ModelIdentity(name="ear", version="7", sha256="ab" * 32)
@@ -45,6 +45,14 @@ def made_up_ear(seed: int, side: EarSide, input_set: str, rng: np.random.Generat
         high=ratio + 0.03,
         total_fluid=overlap_of(float(rng.uniform(0.95, 0.98)), 190.0, 192.0),
         endolymph=overlap_of(float(rng.uniform(0.8, 0.92)), 190.0 * ratio, 192.0 * true),
+        compartments={
+            "cochlea": CompartmentScore(
+                total_fluid=overlap_of(0.95, 80.0, 82.0),
+                endolymph=overlap_of(0.8, 20.0, 21.0),
+                true_ratio=true / 2,
+                ratio=ratio / 2,
+            )
+        },
         center_error_mm=float(rng.uniform(0.1, 1.0)),
         seconds=2.5,
     )

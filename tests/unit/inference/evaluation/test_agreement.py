@@ -34,10 +34,23 @@ def test_the_icc_is_shrout_and_fleiss_case_two_and_counts_a_bias_as_disagreement
         assert icc is not None
         value, low, high = icc
         assert value == pytest.approx(icc_2_1_by_hand(true, found), abs=1e-6)
-        assert low < value < high
-        assert round(low, 2) != low  # not rounded to two digits
+        assert low <= value <= high
     assert np.corrcoef(true, biased)[0, 1] == pytest.approx(1.0)
     assert icc_2_1_by_hand(true, biased) < 0.9
+
+
+def test_the_interval_of_the_icc_keeps_its_digits_and_narrows_with_more_ears() -> None:
+    rng = np.random.default_rng(6)
+    widths = []
+    for ears in (20, 200):
+        true = rng.uniform(0.06, 0.5, ears)
+        icc = intraclass_correlation(true, true + rng.normal(0.0, 0.05, ears))
+        assert icc is not None
+        value, low, high = icc
+        assert low < value < high
+        assert round(low, 2) != low
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
 
 
 def test_the_icc_of_identical_ratings_is_one_and_of_constant_or_few_ones_undefined() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from inference.anatomy import EarSide
 from inference.cases import InputSet
-from inference.evaluation.cohort import DESCRIPTION, VERSION, patient
+from inference.evaluation.cohort import DESCRIPTION, VERSION, compartments, patient
+from inference.geometry import VolumeGeometry
+from inference.phantom.study import draw_patient
+from inference.phantom.voxelization import filled_fraction
 
 
 def test_a_seed_is_one_patient_whichever_series_are_made() -> None:
@@ -39,6 +43,20 @@ def test_the_patients_are_those_of_the_description() -> None:
         assert {abs(low), high} - numbers <= {0}
     weak = np.mean([one.contrast.value == "weak" for one in drawn])
     assert 0.14 < weak < 0.26
+
+
+def test_compartments_of_a_phantom_fill_its_fluid_and_lie_where_anatomy_puts_them() -> None:
+    """The cochlea lies in front of the vestibule, the canals behind it; LPS y grows to the back."""
+    person = draw_patient(replace(patient(900_001), step_mm=0.25))
+    for fluid in person.fluids.values():
+        affine = np.diag([0.5, 0.5, 0.5, 1.0])
+        affine[:3, 3] = np.array(fluid.center_lps_mm) - 12.0
+        box = VolumeGeometry(shape=(48, 48, 48), index_to_lps=affine, frame_of_reference_uid="1.2.3")
+        labels = np.asarray(compartments(fluid, box).array)
+        assert np.array_equal(labels > 0, filled_fraction(fluid.lps_mm, fluid.volume_mm3, box) > 0)
+        behind_mm = [box.to_lps(np.argwhere(labels == number))[:, 1].mean() for number in (1, 2, 3)]
+        assert behind_mm == sorted(behind_mm)
+        assert behind_mm[2] - behind_mm[0] > 4.0
 
 
 def test_a_changed_distribution_needs_another_name() -> None:

@@ -63,6 +63,15 @@ def test_every_input_set_has_its_own_section_and_groups_share_out_its_ears(evalu
             assert sum(one.ears for one in section.groups if one.grouping == grouping) == 80
 
 
+def test_compartments_are_summed_up_over_the_measured_ears(evaluation: Evaluation) -> None:
+    overall = evaluation.sections[0].overall
+    cochlea = overall.compartments["cochlea"]
+    assert cochlea.ratio.ears == overall.measured
+    assert overall.ratio.mae is not None
+    assert cochlea.ratio.mae == pytest.approx(overall.ratio.mae / 2)
+    assert cochlea.total_fluid.volume_bias_mm3 == pytest.approx(-2.0)
+
+
 def group_of(evaluation: Evaluation, grouping: str, group: str) -> Summary:
     (found,) = (one for one in evaluation.sections[0].groups if (one.grouping, one.group) == (grouping, group))
     return found

@@ -73,8 +73,8 @@ def test_the_report_knows_light_and_dark_and_says_research_use_only(document: st
 def test_the_report_shows_every_table_of_the_record(document: str, evaluation: Evaluation) -> None:
     page = Resources()
     page.feed(document)
-    # targets, metrics, refusals, tests, ears, and three groupings for each of two input sets
-    assert page.tables == 5 + 2 * 3
+    # targets, metrics, refusals, tests, ears; compartments and three groupings for each of two input sets
+    assert page.tables == 5 + 2 * 4
     for row in (*tables.overall_table(evaluation).rows, *tables.ear_table(evaluation).rows[:5]):
         for cell in row:
             assert cell in document

@@ -118,6 +118,47 @@ def test_fluid_between_the_voxels_of_the_truth_is_refused() -> None:
         compare(found_on(shifted, 4.0, 2.0), true_case())
 
 
+def halves(left: int, right: int) -> Volume:
+    """Compartment labels of the ball's fluid: `left` and `right` of its middle."""
+    index = np.moveaxis(np.indices(GRID.shape), 0, -1)
+    is_left = GRID.to_lps(index)[..., 0] > CENTER_MM[0]
+    return Volume(array=(np.where(is_left, left, right) * ball(GRID, 4.0)).astype(np.uint8), geometry=GRID)
+
+
+def test_a_fault_in_one_compartment_is_charged_to_it_alone() -> None:
+    case = replace(true_case(), compartments=halves(left=1, right=2))
+    assert case.compartments is not None
+    fluid = found_on(GRID, 4.0, 2.0)
+    inside_vestibule = case.compartments.array == 2
+    missed = np.where(inside_vestibule, np.float32(0.0), np.asarray(fluid.endolymph_fraction.array))
+    score = compare(fluid_from_fractions(images_on(GRID), ball(GRID, 4.0), missed), case)
+    assert set(score.compartments) == {"cochlea", "vestibule", "canals"}
+    cochlea, vestibule, canals = (score.compartments[name] for name in ("cochlea", "vestibule", "canals"))
+    assert (cochlea.endolymph.dice, cochlea.ratio) == (1.0, cochlea.true_ratio)
+    assert (vestibule.endolymph.dice, vestibule.ratio) == (0.0, 0.0)
+    assert vestibule.true_ratio is not None
+    assert vestibule.true_ratio > 0.05
+    assert (canals.total_fluid.dice, canals.ratio, canals.true_ratio) == (None, None, None)
+    volumes = [one.total_fluid.true_volume_mm3 for one in score.compartments.values()]
+    assert score.total_fluid is not None
+    assert sum(volumes) == pytest.approx(score.total_fluid.true_volume_mm3)
+
+
+def test_fluid_found_outside_the_truth_is_charged_to_the_nearest_compartment() -> None:
+    case = replace(true_case(), compartments=halves(left=1, right=3))
+    score = compare(found_on(GRID, 6.0, 2.0), case)
+    found = [one.total_fluid.volume_mm3 for one in score.compartments.values()]
+    assert score.total_fluid is not None
+    assert sum(found) == pytest.approx(score.total_fluid.volume_mm3)
+    assert found[1] == 0.0
+    assert found[0] == pytest.approx(found[2], rel=0.25)  # the middle column belongs to one side
+
+
+def test_compartments_that_nobody_defined_are_refused() -> None:
+    with pytest.raises(CaseError, match="compartments must be 0 to 3"):
+        replace(true_case(), compartments=halves(left=1, right=4))
+
+
 def flag(code: QualityCode, severity: Severity) -> QualityFlag:
     return QualityFlag(code=code, severity=severity, message="because")
 
