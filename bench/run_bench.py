@@ -21,6 +21,7 @@ HELPERS = ("machine", "spoiled_studies", Path(__file__).stem)
 BENCHES = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in HELPERS}
 QUICK = {
     "intake": ["--images", "40", "--rounds", "1"],
+    "localization": ["--heads", "8"],
     "networks": ["--only", "ear_unet", "--rounds", "2"],
     "orthanc_hook": ["3"],
     "refusals": ["--patients", "1", "--kinds", "swapped", "inverted", "clipped"],

@@ -48,10 +48,19 @@ POSITION_DECIMALS: Final = 2
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EarProposal:
-    """Where one side's ear would be (LPS mm), and 0..1 how likely it is in the images, there."""
+    """Where one side's ear would be (LPS mm), and 0..1 how likely it is in the images, there.
+
+    `heat` is the probability of every place, float64 0..1 on a grid of places along LPS.
+    """
 
     lps_mm: FloatArray
     probability: float
+    heat: Volume
+
+    def support(self, lps_mm: FloatArray) -> float:
+        """0..1, how likely the ear is around another place."""
+        at = np.rint(self.heat.geometry.to_index(lps_mm)).astype(int)
+        return float(np.asarray(self.heat.array)[around(at, self.heat.array.shape)].sum())
 
 
 def propose_ears(mrc: Volume) -> Mapping[EarSide, EarProposal]:
@@ -71,8 +80,11 @@ def propose_ears(mrc: Volume) -> Mapping[EarSide, EarProposal]:
     images = torch.from_numpy(np.asarray(seen.array))[None, None]
     with torch.inference_mode():
         choice = torch.softmax(_model().network(images)[0].double(), dim=-1).numpy()
-    places = tuple(n // STRIDE for n in seen.geometry.shape)
-    return {side: best_place(row[:-1].reshape(places), seen.geometry) for side, row in zip(SIDES, choice, strict=True)}
+    places = places_of(seen.geometry)
+    return {
+        side: best_place(Volume(array=row[:-1].reshape(places.shape), geometry=places))
+        for side, row in zip(SIDES, choice, strict=True)
+    }
 
 
 def along_patient(mrc: Volume) -> Volume:
@@ -103,18 +115,34 @@ def _patient_grid(slab: VolumeGeometry) -> VolumeGeometry:
     )
 
 
-def best_place(heat: NDArray[np.float64], grid: VolumeGeometry) -> EarProposal:
-    """The mean place around the most likely one."""
-    best = np.unravel_index(int(np.argmax(heat)), heat.shape)
-    around = tuple(
-        slice(max(0, int(at) - NEAR_PLACES), min(n, int(at) + NEAR_PLACES + 1))
-        for at, n in zip(best, heat.shape, strict=True)
+def places_of(grid: VolumeGeometry) -> VolumeGeometry:
+    """The grid of the network's answer: one place for every block of `STRIDE` voxels along each axis."""
+    index_to_lps = grid.index_to_lps.copy()
+    index_to_lps[:3, :3] *= STRIDE
+    index_to_lps[:3, 3] = grid.to_lps(np.full(3, (STRIDE - 1) / 2))
+    k, j, i = (n // STRIDE for n in grid.shape)
+    return VolumeGeometry(
+        shape=(k, j, i), index_to_lps=index_to_lps, frame_of_reference_uid=grid.frame_of_reference_uid
     )
-    mass = heat[around]
-    probability = float(mass.sum())
-    mean = np.tensordot(mass / probability, np.moveaxis(np.mgrid[around], 0, -1), axes=3)
-    lps_mm = grid.to_lps(STRIDE * mean + (STRIDE - 1) / 2)
-    return EarProposal(lps_mm=lps_mm.round(POSITION_DECIMALS), probability=probability)
+
+
+def best_place(heat: Volume) -> EarProposal:
+    """The mean place around the most likely one; `heat` as in `EarProposal`."""
+    chances = np.asarray(heat.array, dtype=np.float64)
+    best = np.array(np.unravel_index(int(np.argmax(chances)), chances.shape))
+    box = around(best, chances.shape)
+    probability = float(chances[box].sum())
+    mean = np.tensordot(chances[box] / probability, np.moveaxis(np.mgrid[box], 0, -1), axes=3)
+    lps_mm = heat.geometry.to_lps(mean).round(POSITION_DECIMALS)
+    return EarProposal(lps_mm=lps_mm, probability=probability, heat=heat)
+
+
+def around(place: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The places near one place, cut at the border."""
+    return tuple(
+        slice(max(0, int(at) - NEAR_PLACES), max(0, min(n, int(at) + NEAR_PLACES + 1)))
+        for at, n in zip(place, shape, strict=True)
+    )
 
 
 @cache

@@ -2,9 +2,9 @@
 
 A network knows an ear's shape and surroundings on MRC alone (`ear_proposals`); perilymph with contrast agent shines
 through without any training (`perilymph_search`). What the network is sure of is an ear, with contrast agent or
-without: where it is wrong, no perilymph turns up and the gates refuse. What perilymph alone shows is an ear only as one
-of two that lie as a patient's ears do. Sides come from the patient's coordinates; a lone ear's side is not believed
-unless the brain is seen medial of it.
+without: where it is wrong, no perilymph turns up and the gates refuse. Where it is in doubt, perilymph decides, but
+only for two places that lie as a patient's ears do. Sides come from the patient's coordinates; a lone ear's side is not
+believed unless the brain is seen medial of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ HINT: Final = 0.1
 """Probability from which a place may be an ear; less, and there is none to speak of."""
 
 SURE: Final = 0.9
-"""Probability from which it is believed where the fluid could not be outlined, and a lone ear's side is."""
+"""Probability from which it is believed without perilymph, and a lone ear's side is."""
+
+SUPPORT: Final = 0.03
+"""Probability that the network must leave to a place where perilymph speaks for an ear: 0.05 and more at most real ears
+pasted into another kind of head, below 0.02 at sulci that outshone them."""
 
 SAME_PLACE_MM: Final = 10.0
 """Two proposals this near mean the same ear."""
@@ -45,8 +49,8 @@ CERTAIN_EVIDENCE_MM3: Final = 5.0
 MAX_TILT_DEG: Final = 25.0
 """The line between the ears leaves the patient's left-right axis by less than this, however the head lies."""
 
-DARK_CSF_SHARE: Final = 0.8
-"""Of bright voxels that are negative on HYDROPS: CSF without contrast agent, as it should be."""
+POSITIVE_SHARE: Final = 0.05
+"""Of the bright voxels in an ear's box, CSF included: with contrast agent a tenth and more is positive."""
 
 MIN_MEDIAL_MM: Final = 15.0
 """A lone ear gets a side only if the head's midline is at least this far away; labyrinths lie 30 to 50 mm off it."""
@@ -108,10 +112,10 @@ def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
         return _nothing(QualityCode.CONTENT, "The MRC shows no bright fluid: constant, empty or noise")
     proposals = propose_ears(maps.volume(maps.mrc))
     ears = _by_shape(proposals, maps)
-    if len(ears) < len(EarSide):
-        ears = _with_perilymph(ears, perilymph_places(maps))
+    places = [] if len(ears) == len(EarSide) else _certain(perilymph_places(maps))
+    ears = _with_perilymph(ears, places, proposals)
     if not ears:
-        return _none_found(proposals, maps)
+        return _none_found(proposals, places, maps)
     if len(ears) == 1:
         return _lone(ears, proposals, mrc, maps)
     if not _lie_as_ears(ears[EarSide.RIGHT].lps_mm, ears[EarSide.LEFT].lps_mm):
@@ -120,29 +124,38 @@ def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
 
 
 def _by_shape(proposals: Mapping[EarSide, EarProposal], maps: SearchMaps) -> dict[EarSide, _Ear]:
-    """The ears that the network is sure of, each at the centroid of its fluid if that could be outlined."""
+    """The ears that the network is sure of, or sees and perilymph confirms; at their fluid's centroid if possible."""
     ears = {}
     for side, proposal in proposals.items():
         if proposal.probability < FOUND:
             continue
         labyrinth = labyrinth_at(proposal.lps_mm, maps)
-        if labyrinth is not None:
-            ears[side] = _Ear(lps_mm=labyrinth.lps_mm, score=proposal.probability)
-        elif proposal.probability >= SURE:
-            ears[side] = _Ear(lps_mm=proposal.lps_mm, score=proposal.probability)
+        confirmed = labyrinth is not None and labyrinth.stands_out
+        if confirmed or proposal.probability >= SURE or maps.signed is None:
+            place = proposal if labyrinth is None else labyrinth
+            ears[side] = _Ear(lps_mm=place.lps_mm, score=proposal.probability)
     return ears
 
 
-def _with_perilymph(ears: Mapping[EarSide, _Ear], places: Sequence[PerilymphPlace]) -> dict[EarSide, _Ear]:
-    """`ears`, completed by the most certain perilymph that lies to them, or to other perilymph, as ears do."""
-    certain = [
+def _certain(places: Sequence[PerilymphPlace]) -> list[_Ear]:
+    """Places whose perilymph may be an ear's; never as sure as the network can be."""
+    return [
         _Ear(lps_mm=place.lps_mm, score=FOUND * (1.0 - exp(-place.evidence_mm3 / NORMAL_EVIDENCE_MM3)))
         for place in places
         if place.evidence_mm3 >= CERTAIN_EVIDENCE_MM3
     ]
-    right, left = ([ears[side]] if side in ears else certain for side in (EarSide.RIGHT, EarSide.LEFT))
+
+
+def _with_perilymph(
+    ears: Mapping[EarSide, _Ear], places: Sequence[_Ear], proposals: Mapping[EarSide, EarProposal]
+) -> dict[EarSide, _Ear]:
+    """`ears`, completed by the most certain of `places` that the network allows and that lie to each other as ears."""
+    right, left = (
+        [ears[side]] if side in ears else [ear for ear in places if proposals[side].support(ear.lps_mm) >= SUPPORT]
+        for side in (EarSide.RIGHT, EarSide.LEFT)
+    )
     pairs = [pair for pair in product(right, left) if _lie_as_ears(pair[0].lps_mm, pair[1].lps_mm)]
-    if not pairs:
+    if len(ears) == len(EarSide) or not pairs:
         return dict(ears)
     one, other = max(pairs, key=lambda pair: pair[0].score * pair[1].score)
     return {EarSide.RIGHT: one, EarSide.LEFT: other}
@@ -156,17 +169,18 @@ def _lie_as_ears(right_mm: FloatArray, left_mm: FloatArray) -> bool:
     return apart and bool(across[0] >= distance * np.cos(np.radians(MAX_TILT_DEG)))
 
 
-def _none_found(proposals: Mapping[EarSide, EarProposal], maps: SearchMaps) -> EarSearch:
+def _none_found(proposals: Mapping[EarSide, EarProposal], places: Sequence[_Ear], maps: SearchMaps) -> EarSearch:
     """Why there is no ear: no contrast agent where one may be, or nothing like an ear."""
-    likeliest = max(proposal.probability for proposal in proposals.values())
-    if maps.signed is not None and likeliest >= HINT:
-        dark_share = float((maps.signed[maps.fluid > 0.9] < 0.0).mean())
-        if dark_share >= DARK_CSF_SHARE:
-            message = (
-                f"What may be an inner ear has no positive fluid on HYDROPS, and {dark_share:.0%} of all fluid is"
-                " negative: no contrast agent in the perilymph"
-            )
-            return _nothing(QualityCode.NO_CONTRAST, message)
+    likeliest = max(proposals.values(), key=lambda proposal: proposal.probability)
+    if maps.perilymph is not None and likeliest.probability >= HINT and not places:
+        start, shape = ear_box(likeliest.lps_mm, maps.geometry)
+        bright = np.asarray(maps.volume(maps.fluid).crop(start, shape).array) > 0.5
+        positive = np.asarray(maps.volume(maps.perilymph).crop(start, shape).array)[bright] > 0.0
+        share = float(positive.mean()) if positive.size else 0.0
+        if share < POSITIVE_SHARE:
+            message = f"Where an inner ear may be, {share:.0%} of the fluid is positive on HYDROPS: no contrast agent"
+            flag = _stop(QualityCode.NO_CONTRAST, message, measured=share, limit=POSITIVE_SHARE)
+            return EarSearch(rois={}, quality=(flag,), by_side=dict.fromkeys(EarSide, (flag,)))
     return _nothing(
         QualityCode.EAR_NOT_FOUND,
         "No inner ear was recognized: nothing has its shape on the MRC, and no pair of places its perilymph",

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from inference.ear_proposals import GRID_MM, SIDES, best_place
+from inference.ear_proposals import GRID_MM, SIDES, best_place, places_of
+from inference.geometry import Volume
 from inference.model_store import LoadedModel, ModelDescription, load_model, save_model
 from inference.networks.ear_finder import STRIDE, EarFinder
 from inference.training.heads import HeadImages, draw_heads, head_grid
@@ -147,20 +148,21 @@ def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
 
 def validate(network: EarFinder, heads: Sequence[HeadImages], *, slabs: int, seed: int) -> FinderValidation:
     """Figures over `slabs` plain slabs of `heads`."""
-    rng, grid = np.random.default_rng([seed, 5]), head_grid()
+    rng, window = np.random.default_rng([seed, 5]), head_grid().crop((0, 0, 0), WINDOW)
+    grid = places_of(window)
     errors, counts = [], dict.fromkeys(("ears", "missed", "absent", "false"), 0)
     for _ in range(slabs):
         slab = draw_slab(rng, heads, plain=True)
         with torch.inference_mode():
             choice = torch.softmax(network(torch.from_numpy(slab.image)[None, None])[0].double(), dim=-1).numpy()
         for ear, present, row in zip(slab.ears, slab.present, choice, strict=True):
-            found = best_place(row[:-1].reshape(PLACES), grid)
+            found = best_place(Volume(array=row[:-1].reshape(PLACES), geometry=grid))
             counts["ears"] += present == 1
             counts["absent"] += present == 0
             counts["missed"] += present == 1 and found.probability < FOUND
             counts["false"] += present == 0 and found.probability >= FOUND
             if present == 1 and found.probability >= FOUND:
-                errors.append(float(np.linalg.norm(found.lps_mm - grid.to_lps(ear))))
+                errors.append(float(np.linalg.norm(found.lps_mm - window.to_lps(ear))))
     return FinderValidation(
         **{name: int(count) for name, count in counts.items()},
         median_mm=float(np.median(errors)) if errors else None,

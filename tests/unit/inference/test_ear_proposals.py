@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.anatomy import EarSide
-from inference.ear_proposals import BRIGHTEST, GRID_MM, along_patient, best_place, propose_ears
+from inference.ear_proposals import BRIGHTEST, GRID_MM, along_patient, best_place, places_of, propose_ears
 from inference.geometry import Volume, VolumeGeometry
 from inference.networks.ear_finder import MULTIPLE, EarFinder
 from inference.phantom import PhantomStudy
@@ -66,13 +66,21 @@ def test_an_ear_outside_the_slab_is_not_proposed(patient: PhantomStudy) -> None:
 
 def test_a_heat_maps_place_lies_between_its_voxels() -> None:
     grid = VolumeGeometry(
-        shape=(16, 16, 16), index_to_lps=np.diag([2.0, 2.0, 2.0, 1.0])[(2, 1, 0, 3), :], frame_of_reference_uid="1.2"
+        shape=(8, 8, 8), index_to_lps=np.diag([4.0, 4.0, 4.0, 1.0])[(2, 1, 0, 3), :], frame_of_reference_uid="1.2"
     )
     heat = np.zeros((8, 8, 8))
-    heat[4, 5, 6], heat[4, 5, 7] = 0.6, 0.2
-    found = best_place(heat, grid)
+    heat[4, 5, 6], heat[4, 5, 7], heat[0, 0, 0] = 0.6, 0.2, 0.1
+    found = best_place(Volume(array=heat, geometry=grid))
     assert found.probability == pytest.approx(0.8)
-    assert found.lps_mm == pytest.approx((2 * (2 * 6.25 + 0.5), 2 * (2 * 5 + 0.5), 2 * (2 * 4 + 0.5)))
+    assert found.lps_mm == pytest.approx((4 * 6.25, 4 * 5, 4 * 4))
+    assert found.support(np.zeros(3)) == pytest.approx(0.1)
+    assert found.support(np.array([400.0, 0.0, 0.0])) == 0.0
+
+
+def test_places_lie_in_the_middle_of_their_blocks(patient: PhantomStudy) -> None:
+    grid = along_patient(patient.volumes["MRC"]).geometry
+    places = places_of(grid)
+    assert np.allclose(places.to_lps((1, 2, 3)), grid.to_lps((2.5, 4.5, 6.5)))
 
 
 def test_the_finder_needs_three_positive_widths() -> None:
