@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; returns the exit status."""
     from inference.cases import CaseError
     from inference.model_store import ModelError
+    from inference.training.calibration import CalibrationError
     from inference.training.crop_pool import CropPoolError
     from inference.training.trainer import TrainingError
 
@@ -105,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         session = _session(arguments, folder)
         trained = _with_progress(session, tensorboard=arguments.tensorboard)
         _save(session, trained, arguments)
-    except (CaseError, ModelError, CropPoolError, TrainingError) as error:
+    except (CaseError, ModelError, CropPoolError, TrainingError, CalibrationError) as error:
         raise UnusableInput(str(error)) from error
     except ModuleNotFoundError as error:
         raise UnusableInput(f"{error.name} is not installed; pip install '.[train]'") from error
@@ -247,6 +248,7 @@ def _save(session: Session, trained: Trained, arguments: argparse.Namespace) -> 
     from inference.training.session import save
 
     best = trained.best
+    _say("calibrating intervals and writing the model")
     save(
         session,
         trained,
