@@ -7,11 +7,12 @@ seen, because they are renamed when complete.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Final
 
@@ -78,7 +79,7 @@ class CropPool:
             yield
             return
         # A fresh interpreter each: a forked torch may deadlock in its thread pool.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as executor:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as executor:
             futures = [executor.submit(_draw, self.path(index), self.first_seed + index) for index in missing]
             self._futures: list[Future[None]] = futures
             try:
@@ -119,8 +120,17 @@ class CropPool:
         return parts
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """One numerical thread, and an end when the training is killed: nobody else would end this process then."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None, "only a process that a pool started draws crops"
+    parent.join()
+    os._exit(1)
 
 
 def _draw(path: Path, seed: int) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +30,44 @@ def test_another_process_draws_what_is_missing_and_keeps_what_is_there(drawn: li
         assert (pool.parts(1) == drawn[1].parts).all()
     assert (pool.parts(0) == kept).all()
     assert pool.drawn == 2
+
+
+DRAWS_FOR_LONG = """
+import multiprocessing, sys, time
+from pathlib import Path
+from inference.training.crop_pool import CropPool
+
+if __name__ == "__main__":
+    pool = CropPool(Path(sys.argv[1]), first_seed=200, count=1000)
+    with pool.drawn_by(1):
+        pool.parts(0)
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        time.sleep(600)
+"""
+
+
+def test_nobody_goes_on_drawing_when_the_training_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "training.py"
+    script.write_text(DRAWS_FOR_LONG)
+    command = [sys.executable, str(script), str(tmp_path / "crops")]
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=here) as training:
+        assert training.stdout is not None
+        worker = int(training.stdout.readline())
+        assert runs(worker)
+        training.kill()
+    deadline = time.monotonic() + 60.0
+    while runs(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not runs(worker)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_crops_are_named_by_their_seeds(tmp_path: Path) -> None:
