@@ -50,7 +50,8 @@ MAX_TILT_DEG: Final = 25.0
 """The line between the ears leaves the patient's left-right axis by less than this, however the head lies."""
 
 POSITIVE_SHARE: Final = 0.05
-"""Of the bright voxels in an ear's box, CSF included: with contrast agent a tenth and more is positive."""
+"""Of the bright voxels in an ear's box, CSF included; fewer positive ones are noise. It only chooses the words:
+there is no box either way."""
 
 MIN_MEDIAL_MM: Final = 15.0
 """A lone ear gets a side only if the head's midline is at least this far away; labyrinths lie 30 to 50 mm off it."""
