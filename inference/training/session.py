@@ -257,5 +257,10 @@ def _source(session: Session) -> Iterator[EarSource]:
     pool = CropPool(session.crops, first_seed=session.preset.first_seed, count=session.preset.crops)
     pool.check()
     with pool.drawn_by(session.workers):
-        phantoms = PhantomSource(pool=pool, within=TRAINING)
+        phantoms = PhantomSource(
+            pool=pool,
+            within=TRAINING,
+            at_first=session.preset.crops_at_first,
+            rearranged=session.preset.rearranged,
+        )
         yield phantoms if own is None else MixedSource(first=own, second=phantoms, second_share=session.phantom_share)
