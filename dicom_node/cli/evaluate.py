@@ -120,8 +120,8 @@ def _measure(arguments: argparse.Namespace) -> Evaluation:
     from dicom_node.cli.evaluation_runs import run_jobs, segmenter
     from inference.evaluation.record import evaluate
 
-    model = segmenter(arguments.model).identity
     jobs, source = _jobs(arguments)
+    model = segmenter(arguments.model).identity
     with _progress(f"measuring with {model.name} {model.version}", len(jobs), arguments.quiet) as on_done:
         scores = run_jobs(jobs, workers=arguments.workers, on_done=on_done)
     if not scores:

@@ -84,21 +84,20 @@ def overlays(ears: Sequence[Shown]) -> bytes:
 
 
 def side_by_side(ears: Sequence[Shown]) -> bytes:
-    """PNG: three columns per ear, each slice of the MRC plain above and with total fluid contours below."""
-    columns = len(SLICE_SHARES)
-    figure = Figure(figsize=(1.9 * columns * len(ears), 4.7), facecolor="black", layout="constrained")
+    """PNG: one block per ear, a row per slice of the MRC, plain on the left, with total fluid contours on the right."""
+    rows = len(SLICE_SHARES)
+    figure = Figure(figsize=(4.2 * len(ears), 2.1 * rows + 0.4), facecolor="black", layout="constrained")
     blocks = figure.subfigures(1, len(ears), squeeze=False)[0]
     for ear, block in zip(ears, blocks, strict=True):
         block.set_facecolor("black")
-        block.suptitle(ear.caption, color="white", fontsize=10)
+        block.suptitle(ear.caption, color="white", fontsize=11)
         found, true = _masks(ear)
-        panels = block.subplots(2, columns)
-        for place, k in enumerate(_slices(ear.case)):
-            for row in (0, 1):
-                _slice(panels[row][place], ear.case.images.mrc, k)
-                _zoom(panels[row][place], ear.case)
-            _contour(panels[1][place], found[0][k], FLUID_COLOR, "solid")
-            _contour(panels[1][place], true[0][k], TRUTH_COLOR, "dashed")
+        for line, k in zip(block.subplots(rows, 2), _slices(ear.case), strict=True):
+            for axes in line:
+                _slice(axes, ear.case.images.mrc, k)
+                _zoom(axes, ear.case)
+            _contour(line[1], found[0][k], FLUID_COLOR, "solid")
+            _contour(line[1], true[0][k], TRUTH_COLOR, "dashed")
     return _png(figure)
 
 
