@@ -21,7 +21,7 @@ Triple = tuple[float, float, float]
 HOOK_RAD: Final = 0.45
 """Angle before the round window by which the basal canal reaches back into the vestibule."""
 
-REISSNER_NORMAL_DEG: Final = 24.0
+REISSNER_NORMAL_DEG: Final = 21.0
 """Angle between basilar and Reissner's membrane in a normal ear; with the lumen below it makes the scala media's
 mean section 0.23 mm2 (7.67 mm3 over 33 mm, temporal bones, n = 31)."""
 
