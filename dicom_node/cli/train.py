@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from inference.training.session import Session
     from inference.training.trainer import Trained
 
-PRESET_NAMES: Final = ("shipped", "quick", "paper")
+PRESET_NAMES: Final = ("shipped", "quick", "base", "paper")
 SHIPPED_MODEL: Final = "shipped"
 MODEL_FOLDER: Final = "model"
 
@@ -104,8 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
     folder = _writable(arguments.out)
     try:
         session = _session(arguments, folder)
-        trained = _with_progress(session, tensorboard=arguments.tensorboard)
-        _save(session, trained, arguments)
+        if session.start is None and session.preset.begins_with is not None:
+            session = replace(session, start=_first_stage(session, arguments))
+        _train(session, arguments, name=arguments.name)
     except (CaseError, ModelError, CropPoolError, TrainingError, CalibrationError) as error:
         raise UnusableInput(str(error)) from error
     except ModuleNotFoundError as error:
@@ -114,6 +115,37 @@ def run(arguments: argparse.Namespace) -> int:
         _say(f"interrupted; the same command goes on from the last checkpoint in {folder}")
         raise
     return 0
+
+
+def _first_stage(session: Session, arguments: argparse.Namespace) -> LoadedModel:
+    """The model that the recipe begins with, trained on the same ears in a folder of its own name."""
+    from inference.training.presets import PRESETS
+
+    assert session.preset.begins_with is not None
+    preset = _chosen(PRESETS[session.preset.begins_with], arguments, session.preset.options.device)
+    first = replace(session, preset=preset, folder=_writable(session.folder / preset.name))
+    return _train(first, arguments, name=f"{arguments.name}-{preset.name}")
+
+
+def _train(session: Session, arguments: argparse.Namespace, *, name: str) -> LoadedModel:
+    """Train one recipe, write its model folder, and say what it reached."""
+    from inference.model_store import load_model
+    from inference.training.session import save
+
+    options, folder = session.preset.options, session.folder / MODEL_FOLDER
+    _say(f"recipe {session.preset.name}: {session.preset.summary}")
+    _say(f"{options.steps} steps of {options.batch} ears on {options.device}")
+    trained = _with_progress(session, tensorboard=arguments.tensorboard)
+    _say("calibrating intervals and writing the model")
+    command = command_line(arguments, preset=session.preset.name, device=options.device)
+    save(session, trained, folder, name=name, version=arguments.model_version, command=command, commit=_commit())
+    best = trained.best
+    _say(
+        f"best at step {best.step}: Dice total fluid {best.fluid_dice:.3f}, endolymph {best.endolymph_dice:.3f}, ratio "
+        f"error {best.ratio_mae:.4f}"
+    )
+    _say(f"written: {folder}; try it: processing.model in node.toml. Research use only.")
+    return load_model(folder)
 
 
 def _writable(folder: Path) -> Path:
@@ -138,7 +170,8 @@ def _session(arguments: argparse.Namespace, folder: Path) -> Session:
 
     share = arguments.phantoms if arguments.phantoms is not None else (0.0 if arguments.cases else 1.0)
     workers = arguments.workers or max(1, (os.cpu_count() or 1) // 2)
-    preset = _preset(arguments, threads=_set_threads(arguments.threads, workers if share > 0.0 else 0))
+    _set_threads(arguments.threads, workers if share > 0.0 else 0)
+    preset = _preset(arguments)
     own = None if arguments.cases is None else _split(arguments, preset, folder)
     return Session(
         preset=preset,
@@ -151,7 +184,7 @@ def _session(arguments: argparse.Namespace, folder: Path) -> Session:
     )
 
 
-def _set_threads(wanted: int | None, workers: int) -> int:
+def _set_threads(wanted: int | None, workers: int) -> None:
     """Threads of the training: as wanted, or the cores that the drawing of crops leaves.
 
     On two cores, two threads beside a process that draws are four times slower than one.
@@ -159,29 +192,30 @@ def _set_threads(wanted: int | None, workers: int) -> int:
     import torch
 
     torch.set_num_threads(wanted or max(1, (os.cpu_count() or 1) - workers))
-    return torch.get_num_threads()
+    _say(f"{torch.get_num_threads()} thread(s) for the training")
 
 
-def _preset(arguments: argparse.Namespace, *, threads: int) -> Preset:
-    """The recipe with what was given instead of its own."""
+def _preset(arguments: argparse.Namespace) -> Preset:
+    """The recipe that was asked for, on the device that there is."""
     import torch
 
     from inference.training.presets import PRESETS
 
-    preset = PRESETS[arguments.preset]
     seen = torch.cuda.is_available()
     if arguments.device == "cuda" and not seen:
         raise UnusableInput("--device cuda: expected a GPU, torch sees none; leave --device out to train on the CPU")
-    device = "cuda" if arguments.device != "cpu" and seen else "cpu"
-    chosen = {
+    return _chosen(PRESETS[arguments.preset], arguments, "cuda" if arguments.device != "cpu" and seen else "cpu")
+
+
+def _chosen(preset: Preset, arguments: argparse.Namespace, device: str) -> Preset:
+    """A recipe with what was given instead of its own."""
+    given = {
         name: value
         for name in ("seed", "steps", "batch", "learning_rate", "validate_every")
         if (value := getattr(arguments, name)) is not None
     }
     precision = {"half_precision": False} if arguments.full_precision else {}
-    options = replace(preset.options, device=device, **chosen, **precision)
-    _say(f"recipe {preset.name}: {preset.summary}; {options.steps} steps of {options.batch} ears on {device}")
-    _say(f"{threads} thread(s) for the training")
+    options = replace(preset.options, device=device, **given, **precision)
     return replace(preset, options=options, crops=arguments.crops or preset.crops)
 
 
@@ -243,33 +277,11 @@ def _with_progress(session: Session, *, tensorboard: bool) -> Trained:
         return train(session, together(*listeners))
 
 
-def _save(session: Session, trained: Trained, arguments: argparse.Namespace) -> None:
-    """Write the model folder and say what it reached."""
-    from inference.training.session import save
-
-    best = trained.best
-    _say("calibrating intervals and writing the model")
-    save(
-        session,
-        trained,
-        session.folder / MODEL_FOLDER,
-        name=arguments.name,
-        version=arguments.model_version,
-        command=command_line(arguments, device=session.preset.options.device),
-        commit=_commit(),
-    )
-    _say(
-        f"best at step {best.step}: Dice total fluid {best.fluid_dice:.3f}, endolymph {best.endolymph_dice:.3f}, ratio "
-        f"error {best.ratio_mae:.4f}"
-    )
-    _say(f"written: {session.folder}/{MODEL_FOLDER}; try it: processing.model in node.toml. Research use only.")
-
-
-def command_line(arguments: argparse.Namespace, *, device: str) -> str:
+def command_line(arguments: argparse.Namespace, *, preset: str, device: str) -> str:
     """The command that trains the same weights again; folders of this machine by their placeholders."""
     import torch
 
-    words = ["hydrops-node", "train", "--out", "FOLDER", "--preset", arguments.preset, "--device", device]
+    words = ["hydrops-node", "train", "--out", "FOLDER", "--preset", preset, "--device", device]
     for name in ("phantoms", "crops", "seed", "steps", "batch", "learning_rate", "validate_every"):
         if (value := getattr(arguments, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]

@@ -33,6 +33,8 @@ class Preset:
         Those to choose the best weights by, where there are no others.
     calibration_crops, first_calibration_seed
         Those that intervals are calibrated on, 40 or more; 0 leaves intervals to the rule in `quantification`.
+    begins_with
+        The recipe whose weights this one goes on with, where no model to start from is given.
     validation_share, held_out_share
         Of a site's patients: held out of everything, and then, of the others, to choose the best weights by.
     """
@@ -51,6 +53,7 @@ class Preset:
     first_validation_seed: int = 9_000_000
     calibration_crops: int = 150
     first_calibration_seed: int = 8_000_000
+    begins_with: str | None = None
     validation_share: float = 0.2
     held_out_share: float = 0.0
 
@@ -71,13 +74,14 @@ BASE: Final = Preset(
 
 SHIPPED: Final = Preset(
     name="shipped",
-    summary="the weights in this repository, from those of `base`: half of the endolymph is not where anatomy has it",
+    summary="the weights in this repository: after `base`, ears whose endolymph is not where anatomy has it",
     network="ear_unet",
     network_options={"channels": [16, 32, 96, 160]},
     options=TrainingOptions(seed=2, steps=4_500, batch=4, learning_rate=1e-3, validate_every=500),
     crops=2_000,
     crops_at_first=2_000,
     rearranged=0.35,
+    begins_with="base",
 )
 
 QUICK: Final = Preset(

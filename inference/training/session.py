@@ -212,6 +212,8 @@ def _identity(session: Session) -> dict[str, object]:
         "synthetic_ears": session.preset.crops if synthetic else 0,
         "first_synthetic_seed": session.preset.first_seed if synthetic else None,
         "synthetic_share": session.phantom_share,
+        "crops_at_first": session.preset.crops_at_first if synthetic else None,
+        "rearranged": session.preset.rearranged if synthetic else None,
         "own_ears": 0 if own is None else len(own.training),
         "own_cases": 0 if own is None else len(own.cases()["training"]),
         "own_digest": None if own is None else own.digest(),

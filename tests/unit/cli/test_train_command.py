@@ -72,6 +72,16 @@ def test_fine_tuning_starts_from_a_model_folder(cases: Path, tmp_path: Path) -> 
     assert "--start-from MODEL" in str(told["command"])
 
 
+def test_a_recipe_of_two_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "out", "--cases", cases, "--preset", "shipped") == 0
+    first, second = load_model(tmp_path / "out" / "base" / "model"), load_model(tmp_path / "out" / "model")
+    assert (first.description.training["preset"], first.description.training["started_from"]) == ("base", None)
+    assert (second.description.training["preset"], second.description.training["started_from"]) == (
+        "shipped",
+        first.identity.sha256,
+    )
+
+
 def remove_endolymph(cases: Path) -> None:
     (cases / "patient-1" / "endolymph.nii.gz").unlink()
 
@@ -162,7 +172,6 @@ def test_numbers_without_sense_are_refused_at_once(
 
 def test_the_recorded_command_holds_every_choice_and_no_folder_of_the_machine() -> None:
     chosen = Namespace(
-        preset="paper",
         phantoms=0.5,
         crops=10,
         seed=3,
@@ -174,7 +183,7 @@ def test_the_recorded_command_holds_every_choice_and_no_folder_of_the_machine() 
         cases=Path("/secret/place"),
         start_from="shipped",
     )
-    line = command_line(chosen, device="cuda")
+    line = command_line(chosen, preset="paper", device="cuda")
     assert line.startswith(
         "hydrops-node train --out FOLDER --preset paper --device cuda --phantoms 0.5 --crops 10 --seed 3 "
         "--learning-rate 0.001 --full-precision --cases CASES --start-from shipped --threads"
