@@ -13,7 +13,7 @@ from inference.ear_grid import SHAPE
 from inference.training.crop_pool import CropPool
 from inference.training.crops import ENDOLYMPH, MARGIN, PERILYMPH, EarCrop
 from inference.training.scans import REALISTIC, TRAINING, Scans
-from inference.training.sources import PhantomSource, as_fractions, centered, moved, phantom_scans
+from inference.training.sources import PhantomSource, as_fractions, centered, moved, phantom_scans, rearranged
 
 
 @pytest.fixture
@@ -57,6 +57,17 @@ def test_the_networks_window_is_moved_by_up_to_the_margin_and_loses_no_fluid(dra
     assert moved(parts, rng).shape[1:] == SHAPE
     assert min(amounts) > 0.97 * parts[[PERILYMPH, ENDOLYMPH]].sum(dtype=int)
     assert (centered(parts) == parts[:, MARGIN[0] : -MARGIN[0], MARGIN[1] : -MARGIN[1], MARGIN[2] : -MARGIN[2]]).all()
+
+
+def test_rearranged_endolymph_lies_elsewhere_in_the_same_fluid(drawn: list[EarCrop]) -> None:
+    before = as_fractions(centered(drawn[0].parts))
+    after = rearranged(before, np.random.default_rng(5))
+    fluid = before[PERILYMPH] + before[ENDOLYMPH]
+    assert torch.allclose(after[PERILYMPH] + after[ENDOLYMPH], fluid, atol=1e-6)
+    assert torch.equal(after[ENDOLYMPH + 1 :], before[ENDOLYMPH + 1 :])
+    moved_away = (after[ENDOLYMPH] - before[ENDOLYMPH]).abs().sum() / before[ENDOLYMPH].sum()
+    assert float(moved_away) > 0.3
+    assert 0.0 < float(after[ENDOLYMPH].sum() / fluid.sum()) < 0.7
 
 
 def test_validation_shows_every_ear_with_every_input_set_and_always_the_same(
