@@ -12,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from inference.evaluation.record import Evaluation
@@ -96,9 +97,11 @@ def errors_by_group(evaluation: Evaluation, theme: Theme) -> str:
             for (xlabel, classes, key), axes in zip(columns, line, strict=True):
                 _boxes(axes, evaluation, [name for name, _ in classes], key, value, theme)
                 axes.set(xlabel=xlabel, ylabel=ylabel)
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+        handles = [
+            Patch(color=COLORS[number], label=input_set_text(section.input_set))
+            for number, section in enumerate(evaluation.sections)
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=max(1, len(handles)), frameon=False)
         return _svg(figure)
 
 
@@ -133,7 +136,6 @@ def _boxes(
             whiskerprops={"color": theme.ink, "linewidth": 0.8},
             capprops={"color": theme.ink, "linewidth": 0.8},
         )
-        axes.bar([0], [0], color=COLORS[number], label=input_set_text(section.input_set))
     axes.set_xticks(range(len(shown)), shown)
     axes.set_xlim(-0.6, max(0, len(shown) - 1) + 0.6)
 
