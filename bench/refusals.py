@@ -147,7 +147,7 @@ def method(model: Path | None) -> FluidSegmenter:
     from inference.learned import NetworkSegmenter
     from inference.model_store import load_model
 
-    return NetworkSegmenter(load_model(model))
+    return NetworkSegmenter(model=load_model(model))
 
 
 def main() -> None:

@@ -113,7 +113,8 @@ def total_fluid(mrc: Volume, hydrops: Volume, options: LabyrinthOptions) -> Laby
     if not (markers == LABYRINTH).any():
         return nothing
     territory = _flood(fraction, markers)
-    core = _labyrinth_parts((territory == LABYRINTH) & (fraction >= options.core_fraction), signed, geometry, options)
+    fluid = (territory == LABYRINTH) & (fraction >= options.core_fraction)
+    core = _labyrinth_parts(fluid, signed, distance, geometry, options)
     csf = (territory == CSF) & (fraction >= options.core_fraction)
     rim = ndimage.binary_dilation(core, np.ones((3, 3, 3))) & (territory != CSF) & (fraction >= options.rim_fraction)
     kept = core | rim
@@ -184,15 +185,22 @@ def _flood(fraction: FloatImage, markers: NDArray[np.uint8]) -> NDArray[np.uint8
 
 
 def _labyrinth_parts(
-    core: BoolImage, signed: FloatImage, geometry: VolumeGeometry, options: LabyrinthOptions
+    core: BoolImage,
+    signed: FloatImage,
+    distance: NDArray[np.float64],
+    geometry: VolumeGeometry,
+    options: LabyrinthOptions,
 ) -> BoolImage:
-    """The largest part and the islands near it that hold perilymph."""
+    """The part with most fluid near the box's middle, and the islands near it that hold perilymph.
+
+    Not simply the largest: a venous sinus in the corner of the box may be larger than a labyrinth in pieces.
+    """
     labels, count = ndimage.label(core, np.ones((3, 3, 3)))
     if count == 0:
         return core
     numbers = np.arange(1, count + 1)
-    sizes = ndimage.sum_labels(core, labels, numbers)
-    main = labels == numbers[int(np.argmax(sizes))]
+    nearness = np.clip(1.0 - distance / options.reach_mm, 0.0, 1.0)
+    main = labels == numbers[int(np.argmax(ndimage.sum_labels(nearness, labels, numbers)))]
     gap = ndimage.distance_transform_edt(~main, sampling=geometry.spacing_mm)
     nearest = ndimage.minimum(gap, labels, numbers)
     positive = ndimage.mean(signed > 0.0, labels, numbers)
