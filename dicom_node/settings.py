@@ -84,7 +84,7 @@ class AssemblySettings:
 class ProcessingSettings:
     """Registration and segmentation. `model`: "shipped", "threshold" (no training), or a model folder."""
 
-    model: str = "threshold"
+    model: str = "shipped"
     threads: int = 0
     max_shift_mm: float = 10.0
     max_rotation_deg: float = 10.0
