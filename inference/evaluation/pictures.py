@@ -101,13 +101,17 @@ def side_by_side(ears: Sequence[Shown]) -> bytes:
     return _png(figure)
 
 
-def labyrinth_in_space(fluid: EarFluid, title: str) -> bytes:
-    """PNG: the total fluid as a glass shell with the endolymph inside, from the side and from below, with a scale."""
+def labyrinth_in_space(fluid: EarFluid, title: str, *, endolymph: bool = True) -> bytes:
+    """PNG: the total fluid as a glass shell with the endolymph inside, from the side and from below, with a scale.
+
+    `endolymph` False leaves it out, where no contrast series could have shown it.
+    """
     figure = Figure(figsize=(9.0, 4.6))
     figure.subplots_adjust(left=0.0, right=1.0, bottom=0.0, top=0.9, wspace=0.0)
     for number, (name, elevation, azimuth) in enumerate((("from the side", 8.0, -10.0), ("from below", -82.0, -90.0))):
         axes: Any = figure.add_subplot(1, 2, number + 1, projection="3d")
-        shell, inner = _surface(fluid.total_fluid_fraction), _surface(fluid.endolymph_fraction)
+        shell = _surface(fluid.total_fluid_fraction)
+        inner = _surface(fluid.endolymph_fraction) if endolymph else None
         # One collection for both: matplotlib sorts triangles by depth within a collection only.
         triangles, colors = [], []
         for surface, color, alpha in ((shell, FLUID_COLOR, 0.16), (inner, ENDOLYMPH_COLOR, 1.0)):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jinja2
+import numpy as np
 
 from inference.cases import EarCase
 from inference.evaluation.pictures import Shown, labyrinth_in_space, side_by_side
@@ -25,6 +26,11 @@ class Compared:
     case: EarCase
     fluid: EarFluid
     score: EarScore
+
+    @property
+    def shows_endolymph(self) -> bool:
+        """False for an ear without contrast series: what a model says about its endolymph is a guess."""
+        return bool(np.asarray(self.case.images.hydrops.array).any())
 
 
 def compare_ears(ears: Sequence[tuple[str, EarCase]], segmenter: FluidSegmenter) -> list[Compared]:
@@ -50,7 +56,10 @@ def page(ears: Sequence[Compared], model: ModelIdentity) -> str:
         model=model,
         notice=NOTICE,
         slices=_data_uri(side_by_side(shown)),
-        spaces=[(one.name, _data_uri(labyrinth_in_space(one.fluid, one.name))) for one in ears],
+        spaces=[
+            (one.name, _data_uri(labyrinth_in_space(one.fluid, one.name, endolymph=one.shows_endolymph)))
+            for one in ears
+        ],
         table=figures(ears),
     )
 
