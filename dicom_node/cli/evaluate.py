@@ -7,7 +7,7 @@
   hydrops-node evaluate --real-crop EAR.nii.gz --out DIR             phantom and a real ear side by side
 
 --phantoms sends whole studies through the node's pipeline: ear search, registration, segmentation, gates. Patients are
-drawn from a fixed distribution (seeds from 900000 on are kept for evaluation) and measured once per input set.
+drawn from a fixed distribution (seeds 900000 to 999999 are kept for evaluation) and measured once per input set.
 
 --cases takes ears that are already aligned, one folder per examination, and judges segmentation and numbers:
   CASE/mrc.nii.gz            MR cisternography, and at least one of ...

@@ -1,6 +1,6 @@
 """The patients that the node is judged on: a fixed, versioned distribution of phantoms, each drawn from its seed.
 
-Seeds from `FIRST_SEED` on belong to evaluation; training and calibration draw theirs below it.
+Seeds from `FIRST_SEED` to 999,999 belong to evaluation; training, validation and calibration draw theirs above.
 """
 
 from __future__ import annotations
