@@ -56,7 +56,7 @@ class Relaxation:
     """T1 and effective T2 at 3 T in seconds, and the proton density relative to water.
 
     T2 is the *effective* one of a train with variable flip angles, which keeps short-T2 tissue visible: brain then is
-    0.2 of the fluid on MRC (0.18-0.24 on real T2-SPACE) and a quarter of enhanced perilymph on PPI.
+    0.2 of the fluid on MRC (0.18-0.24 on real T2-SPACE) and a fifth of enhanced perilymph on PPI.
     """
 
     t1_s: float
@@ -69,11 +69,11 @@ RELAXATION: Final[dict[Tissue, Relaxation]] = {
     Tissue.BONE: Relaxation(t1_s=0.5, t2_s=0.05, density=0.1),
     Tissue.MARROW: Relaxation(t1_s=0.4, t2_s=0.12, density=0.5),
     Tissue.FAT: Relaxation(t1_s=0.38, t2_s=0.14, density=0.9),
-    Tissue.SKIN: Relaxation(t1_s=0.9, t2_s=0.15, density=0.7),
-    Tissue.MUSCLE: Relaxation(t1_s=1.4, t2_s=0.15, density=0.8),
-    Tissue.BRAIN: Relaxation(t1_s=1.3, t2_s=0.16, density=0.8),
+    Tissue.SKIN: Relaxation(t1_s=0.9, t2_s=0.12, density=0.7),
+    Tissue.MUSCLE: Relaxation(t1_s=1.4, t2_s=0.08, density=0.8),
+    Tissue.BRAIN: Relaxation(t1_s=1.3, t2_s=0.15, density=0.8),
     Tissue.NERVE: Relaxation(t1_s=1.2, t2_s=0.15, density=0.7),
-    Tissue.MUCOSA: Relaxation(t1_s=1.8, t2_s=0.40, density=0.8),
+    Tissue.MUCOSA: Relaxation(t1_s=1.8, t2_s=0.25, density=0.8),
     Tissue.CSF: Relaxation(t1_s=4.1, t2_s=1.5, density=1.0),
     Tissue.PERILYMPH: Relaxation(t1_s=3.0, t2_s=1.5, density=1.0),
     Tissue.ENDOLYMPH: Relaxation(t1_s=3.7, t2_s=1.5, density=1.0),
@@ -102,7 +102,7 @@ class Sequence:
     equivalent_echo_time_s: float | None = None
 
 
-MRC: Final = Sequence(repetition_time_s=4.4, echo_time_s=0.540, equivalent_echo_time_s=0.290)
+MRC: Final = Sequence(repetition_time_s=4.4, echo_time_s=0.540, equivalent_echo_time_s=0.280)
 PPI: Final = Sequence(repetition_time_s=9.0, echo_time_s=0.540, inversion_time_s=2.250)
 PEI: Final = Sequence(repetition_time_s=9.0, echo_time_s=0.540, inversion_time_s=2.050)
 REAL_IR: Final = Sequence(repetition_time_s=15.13, echo_time_s=0.549, inversion_time_s=2.350)
