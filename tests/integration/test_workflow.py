@@ -96,8 +96,10 @@ def test_a_disk_that_fails_for_a_moment_is_tried_again(worker: RunningWorker) ->
     outbox, away = worker.folder / "outbox", worker.folder / "outbox-away"
     outbox.rename(away)
     worker.parts.receive(hydrops_study("2.25.303"), at=time.time())
-    wait_until(lambda: worker.parts.ledger.get("2.25.303") and worker.parts.record("2.25.303").step == "read headers")
-    time.sleep(1.0)
+    wait_until(
+        lambda: worker.parts.ledger.get("2.25.303") and worker.parts.record("2.25.303").step == "find ears"
+    )  # the last one
+    time.sleep(3.0)
     assert not worker.is_finished("2.25.303")
     away.rename(outbox)
     wait_until(lambda: worker.is_finished("2.25.303"))
