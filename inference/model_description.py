@@ -9,13 +9,11 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Any, Final, Self
 
+from inference.cases import InputSet
 from inference.findings import ModelIdentity
 
 IMAGES: Final = ("MRC", "HYDROPS", "HYDROPS_MI2", "PPI", "PEI", "REAL_IR")
 """What a network's input channel can be."""
-
-INPUT_SETS: Final = ("PPI_PEI", "HYDROPS", "HYDROPS_MI2", "REAL_IR")
-"""What a study can bring beside MRC; each has its own noise, hence its own interval scale."""
 
 RESEARCH_USE: Final = "Research use only"
 """How every statement of intended use begins."""
@@ -39,8 +37,8 @@ class ModelDescription:
     spacing_mm, shape
         Voxel spacing along (k, j, i), and (K, J, I) of the grid that the network was trained on.
     interval_scales
-        By input set, of `INPUT_SETS`: factor >= 0 that calibrates the network's own standard error of the EH ratio. A
-        set that is absent was not calibrated.
+        By input set (`inference.cases.InputSet`): factor >= 0 that calibrates the network's own standard error of the
+        EH ratio. A set that is absent was not calibrated.
     training
         Free record of how the weights were made: command, seed, steps, commit ...
     intended_use
@@ -168,8 +166,8 @@ def _check_records(told: ModelDescription) -> None:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{key}: expected what JSON can hold, found {error}") from error
     scales: Any = told.interval_scales
-    known = isinstance(scales, Mapping) and all(key in INPUT_SETS for key in scales)
-    _require("interval_scales", known, f"an object with keys of {', '.join(INPUT_SETS)}", scales)
+    known = isinstance(scales, Mapping) and set(scales) <= set(InputSet)
+    _require("interval_scales", known, f"an object with keys of {', '.join(InputSet)}", scales)
     for key, scale in scales.items():
         _require(f"interval_scales.{key}", _number(scale) and scale >= 0, "a number >= 0", scale)
 

@@ -20,7 +20,7 @@ from inference.findings import EarFluid, EarImages, ModelIdentity
 from inference.geometry import Volume
 from inference.labyrinth import FloatImage, LabyrinthOptions, total_fluid
 
-VERSION = "1"
+VERSION = "2"
 
 MASK_FRACTION = 0.5
 """A voxel belongs to a mask if at least half of it is that fluid; volumes are summed from fractions instead."""

@@ -309,6 +309,7 @@ def test_a_wake_up_is_answered_at_once(orthanc: LocalOrthanc, tmp_path: Path) ->
         put(orthanc, files)
         node.feed.wake()
         wait_for(lambda: len(node.spool.instances(study)) == 2, seconds=5)
+        assert node.feed.status().condition is FeedCondition.READING
 
 
 def test_the_running_feed_waits_out_a_dead_orthanc(orthanc: LocalOrthanc, node: Node) -> None:

@@ -108,6 +108,7 @@ def test_the_hook_brings_a_series_into_the_spool_long_before_the_next_poll(
             wait_for(lambda: feed.status().condition is FeedCondition.READING)
             put(orthanc, mr_series(1)[2])
             wait_for(lambda: spool.studies())
+            assert [study.instances for study in spool.studies()] == [1]
         finally:
             stop.set()
             thread.join(10)

@@ -23,7 +23,7 @@ from inference.anatomy import EarSide, FluidSpace
 from inference.phantom import ContrastState, HydropsCoding, PhantomOptions, PhantomStudy, make_study
 
 RATIO_TOLERANCE: Final = 0.06
-"""With PPI and PEI, on one phantom; over all contrast states the mean error was 0.036 (bench/segmentation.py)."""
+"""With PPI and PEI, on one phantom; over all contrast states the mean error is 0.023 to 0.036 (docs/model-card.md)."""
 
 RATIO_TOLERANCE_WITHOUT_PPI: Final = 0.10
 """From a subtraction or real inversion recovery alone, which hardly show the contrast dose: mean error 0.07."""
