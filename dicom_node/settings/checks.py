@@ -1,0 +1,148 @@
+"""What settings must satisfy beyond their types: ranges, names that fit DICOM, keys that belong together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import ip_network
+from typing import Final
+
+from dicom_node.settings.sections import Settings
+
+# What the checks below call: (is it good?, the key, what was expected, what was found).
+Require = Callable[[bool, str, str, object], None]
+
+
+def problems_of(settings: Settings, secrets: Mapping[str, str]) -> Iterator[str]:
+    """One sentence for every value that is of the right type but makes no sense."""
+    found: list[str] = []
+
+    def require(good: bool, key: str, expected: str, value: object) -> None:
+        if not good:
+            found.append(f"{key}: expected {expected}, found {value!r}")
+
+    for check in (_check_node, _check_listener, _check_orthanc, _check_numbers, _check_results, _check_destinations):
+        check(settings, require)
+    _check_web(settings, secrets, require)
+    yield from found
+
+
+def _is_ae_title(text: str) -> bool:
+    """PS3.5 6.2, VR AE: 1 to 16 characters of the default repertoire, no backslash or control, not only spaces."""
+    return bool(re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", text)) and text == text.strip()
+
+
+def _is_name(text: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text))
+
+
+def _is_long_string(text: str) -> bool:
+    """PS3.5 6.2, VR LO: at most 64 characters, no backslash, no control characters."""
+    return len(text) <= 64 and text.isprintable() and "\\" not in text
+
+
+def _is_http(text: str) -> bool:
+    return bool(re.match(r"https?://[^/\s]", text))
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+_AE_TITLE: Final = "an AE title of 1 to 16 printable characters"
+_NAME: Final = "1 to 64 letters, digits, '-', '_' or '.'"
+_PORT: Final = "1 to 65535"
+
+
+def _check_node(s: Settings, require: Require) -> None:
+    require(_is_ae_title(s.node.ae_title), "node.ae_title", _AE_TITLE, s.node.ae_title)
+    require(bool(s.node.state_dir), "node.state_dir", "a folder", s.node.state_dir)
+    require(_is_name(s.node.worker_id), "node.worker_id", _NAME, s.node.worker_id)
+    require(bool(s.assembly.rules_file), "assembly.rules_file", "a file", s.assembly.rules_file)
+
+
+def _check_listener(s: Settings, require: Require) -> None:
+    one = s.listener
+    require(bool(one.host), "listener.host", "an address of this machine, or 0.0.0.0 for all", one.host)
+    require(0 < one.port < 65536, "listener.port", _PORT, one.port)
+    require(1 <= one.max_associations <= 1000, "listener.max_associations", "1 to 1000", one.max_associations)
+    require(4096 <= one.max_pdu_bytes <= 1048576, "listener.max_pdu_bytes", "4096 to 1048576 bytes", one.max_pdu_bytes)
+    enough = one.max_instance_bytes >= 1048576
+    require(enough, "listener.max_instance_bytes", "at least 1048576 bytes", one.max_instance_bytes)
+    require(one.min_free_bytes >= 0, "listener.min_free_bytes", "0 or more bytes", one.min_free_bytes)
+    for key in ("acse_timeout_s", "dimse_timeout_s", "network_timeout_s"):
+        _check_timeout(getattr(one, key), f"listener.{key}", require)
+    for n, caller in enumerate(one.allowed):
+        where = f"listener.allowed[{n}]"
+        require(_is_ae_title(caller.ae_title), f"{where}.ae_title", _AE_TITLE, caller.ae_title)
+        require(bool(caller.networks), f"{where}.networks", "at least one network", list(caller.networks))
+        for network in caller.networks:
+            require(_is_network(network), f"{where}.networks", "networks like 10.1.2.0/24", network)
+    titles = [caller.ae_title for caller in one.allowed]
+    require(len(set(titles)) == len(titles), "listener.allowed", "every AE title once", titles)
+
+
+def _check_timeout(value: float, key: str, require: Require) -> None:
+    require(0 < value <= 3600, key, "more than 0 and at most 3600 s", value)
+
+
+def _check_orthanc(s: Settings, require: Require) -> None:
+    require(not s.orthanc.url or _is_http(s.orthanc.url), "orthanc.url", "http://... or https://...", s.orthanc.url)
+    _check_timeout(s.orthanc.timeout_s, "orthanc.timeout_s", require)
+
+
+def _check_numbers(s: Settings, require: Require) -> None:
+    positive: list[tuple[str, float]] = [
+        ("orthanc.poll_interval_s", s.orthanc.poll_interval_s),
+        ("orthanc.reconcile_interval_s", s.orthanc.reconcile_interval_s),
+        ("orthanc.reconcile_window_h", s.orthanc.reconcile_window_h),
+        ("assembly.quiet_s", s.assembly.quiet_s),
+        ("assembly.partner_wait_s", s.assembly.partner_wait_s),
+        ("assembly.max_frames_per_series", s.assembly.max_frames_per_series),
+        ("assembly.max_series_per_study", s.assembly.max_series_per_study),
+        ("processing.max_shift_mm", s.processing.max_shift_mm),
+        ("processing.max_rotation_deg", s.processing.max_rotation_deg),
+        ("delivery.first_retry_s", s.delivery.first_retry_s),
+        ("delivery.max_retry_s", s.delivery.max_retry_s),
+        ("delivery.give_up_after_h", s.delivery.give_up_after_h),
+    ]
+    for key, value in positive:
+        require(0 < value < float("inf"), key, "a finite number above 0", value)
+    require(s.processing.threads >= 0, "processing.threads", "0 (all cores) or more", s.processing.threads)
+    first, cap = s.delivery.first_retry_s, s.delivery.max_retry_s
+    require(not first > cap, "delivery.max_retry_s", f"at least delivery.first_retry_s ({first:g} s)", cap)
+
+
+def _check_results(s: Settings, require: Require) -> None:
+    for key in ("segmentation_series_number", "report_series_number"):
+        number = getattr(s.results, key)
+        require(0 < number < 2**31, f"results.{key}", "a number from 1 to 2147483647", number)
+    for key in ("device_name", "device_serial_number"):
+        text = getattr(s.results, key)
+        require(bool(text) and _is_long_string(text), f"results.{key}", "1 to 64 characters, no '\\'", text)
+
+
+def _check_destinations(s: Settings, require: Require) -> None:
+    names = [one.name for one in s.destinations]
+    require(len(set(names)) == len(names), "destinations", "every name once", names)
+    for n, one in enumerate(s.destinations):
+        where = f"destinations[{n}]"
+        require(_is_name(one.name), f"{where}.name", _NAME, one.name)
+        require(one.kind in ("dicom", "orthanc"), f"{where}.kind", '"dicom" or "orthanc"', one.kind)
+        _check_timeout(one.timeout_s, f"{where}.timeout_s", require)
+        if one.kind == "dicom":
+            require(bool(one.host), f"{where}.host", "a host name or address", one.host)
+            require(0 < one.port < 65536, f"{where}.port", _PORT, one.port)
+            require(_is_ae_title(one.called_ae), f"{where}.called_ae", _AE_TITLE, one.called_ae)
+        elif one.kind == "orthanc":
+            require(_is_http(one.url), f"{where}.url", "http://... or https://...", one.url)
+
+
+def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> None:
+    require(0 < s.web.port < 65536, "web.port", _PORT, s.web.port)
+    guarded = s.web.host in ("127.0.0.1", "::1", "localhost") or bool(secrets.get("HYDROPS_WAKE_TOKEN"))
+    require(guarded, "web.host", "127.0.0.1, or HYDROPS_WAKE_TOKEN set so that not everybody can wake us", s.web.host)

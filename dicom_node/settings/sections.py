@@ -1,0 +1,172 @@
+"""Every section of `config/node.toml` as a frozen dataclass, and what was loaded.
+
+Every field's default stands here and, commented, in `config/node.toml`; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """Who this node is and where it keeps its state."""
+
+    ae_title: str = "HYDROPS"
+    state_dir: str = "state"
+    worker_id: str = "worker-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllowedCaller:
+    """One system that may send to us: AE title exactly as it calls itself, and the networks it may call from."""
+
+    ae_title: str
+    networks: tuple[str, ...] = ("127.0.0.1/32",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerSettings:
+    """The C-STORE SCP."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = 11112
+    allowed: tuple[AllowedCaller, ...] = ()
+    max_associations: int = 10
+    max_pdu_bytes: int = 131072
+    max_instance_bytes: int = 1073741824
+    acse_timeout_s: float = 10.0
+    dimse_timeout_s: float = 30.0
+    network_timeout_s: float = 30.0
+    min_free_bytes: int = 5000000000
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrthancSettings:
+    """The Orthanc whose new MR series we take. An empty `url` switches this entrance off."""
+
+    url: str = ""
+    username: str = ""
+    poll_interval_s: float = 5.0
+    reconcile_interval_s: float = 300.0
+    reconcile_window_h: float = 72.0
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssemblySettings:
+    """When a study is taken as complete."""
+
+    rules_file: str = "series_rules.toml"
+    quiet_s: float = 30.0
+    partner_wait_s: float = 1800.0
+    max_frames_per_series: int = 2000
+    max_series_per_study: int = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessingSettings:
+    """Registration and segmentation. `model`: "shipped", "threshold" (no training), or a model folder."""
+
+    model: str = "shipped"
+    threads: int = 0
+    max_shift_mm: float = 10.0
+    max_rotation_deg: float = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultSettings:
+    """The objects we make."""
+
+    send_not_computed: bool = True
+    segmentation_series_number: int = 9901
+    report_series_number: int = 9902
+    device_name: str = "Hydrops Node"
+    device_serial_number: str = "0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestinationSettings:
+    """One receiver of results; `kind` is "dicom" or "orthanc"."""
+
+    name: str
+    kind: str
+    host: str = ""
+    port: int = 0
+    called_ae: str = ""
+    url: str = ""
+    username: str = ""
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliverySettings:
+    """Retries of deliveries: first delay doubled with jitter up to the cap, then given up as dead letter."""
+
+    first_retry_s: float = 30.0
+    max_retry_s: float = 600.0
+    give_up_after_h: float = 72.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSettings:
+    """Health and wake-up over HTTP."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything, read once and passed by hand. `config_dir` is where the file lay; relative paths start there."""
+
+    node: NodeSettings = field(default_factory=NodeSettings)
+    listener: ListenerSettings = field(default_factory=ListenerSettings)
+    orthanc: OrthancSettings = field(default_factory=OrthancSettings)
+    assembly: AssemblySettings = field(default_factory=AssemblySettings)
+    processing: ProcessingSettings = field(default_factory=ProcessingSettings)
+    results: ResultSettings = field(default_factory=ResultSettings)
+    destinations: tuple[DestinationSettings, ...] = ()
+    delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    web: WebSettings = field(default_factory=WebSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSettings:
+    """Settings, where they came from, and the secrets, which never appear in `repr` or dumps."""
+
+    settings: Settings
+    config_dir: Path
+    secrets: Mapping[str, str] = field(repr=False, default_factory=dict)
+
+    @property
+    def state_dir(self) -> Path:
+        """Absolute folder of spool, databases and outbox."""
+        return (self.config_dir / self.settings.node.state_dir).resolve()
+
+    @property
+    def database_url(self) -> str:
+        """Where spool index, ledger and outbox live."""
+        return self.secrets.get("HYDROPS_DATABASE_URL") or f"sqlite:///{self.state_dir / 'node.db'}"
+
+    @property
+    def workflow_url(self) -> str:
+        """Where the workflow engine keeps its steps: on SQLite a file of its own, because it locks differently."""
+        return (
+            self.secrets.get("HYDROPS_WORKFLOW_URL")
+            or self.secrets.get("HYDROPS_DATABASE_URL")
+            or f"sqlite:///{self.state_dir / 'workflow.db'}"
+        )
+
+    def destination_password(self, name: str) -> str:
+        """The password of one destination, or an empty string."""
+        return self.secrets.get(password_variable(name), "")
+
+
+def password_variable(destination: str) -> str:
+    """The environment variable that holds the password of one destination."""
+    return f"HYDROPS_DESTINATION_{re.sub('[^A-Z0-9]', '_', destination.upper())}_PASSWORD"
