@@ -1,7 +1,7 @@
 """The story: volumes in, findings out. One named step per line, no I/O, no DICOM.
 
     check the images -> read the contrast -> find both ears -> align every series to the MRC -> bring it onto the ears'
-    grids -> segment the fluid -> ask the method without training too -> measure each ear
+    grids -> segment the fluid -> ask the method without training too -> measure each ear -> keep what people look at
 
 What comes before (series to volumes) and after (findings to SEG and SR) is `casework`.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -114,6 +114,8 @@ def measure_study(
     with step("measure"):
         level = fluid_level(mrc)
         ears = [measure(*ear, mrc, search, level) for ear in zip(images, fluids, opinions, strict=True)]
+    with step("keep pictures"):
+        ears = [with_pictures(*ear, contrast) for ear in zip(ears, images, strict=True)]
     findings = StudyFindings(
         ears=with_missing_ears(ears, search),
         alignments={role.value: alignment for role, alignment in alignments.items()},
@@ -230,6 +232,11 @@ def measure(
         slab_fluid_level=slab_fluid_level,
         unlearned=unlearned,
     )
+
+
+def with_pictures(ear: EarFindings, images: EarImages, contrast: Volumes) -> EarFindings:
+    """The ear with what people look at: its images, and the contrast as it lay before it was aligned."""
+    return replace(ear, images=images, hydrops_before_alignment=hydrops_on(images.mrc, contrast, {}))
 
 
 def _first_index(roi: EarROI, mrc: Volume) -> tuple[int, int, int]:

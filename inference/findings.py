@@ -161,13 +161,19 @@ class SliceRatio:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EarFindings:
-    """One ear: measured (`ratio` and `fluid` present) or not evaluated (both None, with a STOP flag saying why)."""
+    """One ear: measured (`ratio` and `fluid` present) or not evaluated (both None, with a STOP flag saying why).
+
+    `images` is what the segmenter saw, for people to look at; None for an ear that was not found.
+    `hydrops_before_alignment` is HYDROPS on the same grid where the headers alone put it.
+    """
 
     side: EarSide
     ratio: EHRatio | None
     fluid: EarFluid | None
     slices: tuple[SliceRatio, ...] = ()
     quality: tuple[QualityFlag, ...] = ()
+    images: EarImages | None = None
+    hydrops_before_alignment: Volume | None = None
 
     @property
     def evaluated(self) -> bool:

@@ -13,6 +13,7 @@ packages=(
     python3 python3-venv                                # the node's own environment
     orthanc orthanc-python orthanc-dicomweb orthanc-gdcm # the PACS of the demo and the tests
     dcmtk dicom3tools libgdcm-tools                     # senders, receivers and validators that are not ours
+    chromium fonts-dejavu-core                          # the browser of the viewer's and the dashboard's tests
 )
 
 installed() {

@@ -59,5 +59,5 @@ fi
 echo "setup: installing Python packages into $venv (one to some minutes; details in $log)"
 # Debian 12's pip knows no dependency groups.
 pip 'pip>=25.1' || fail "updating pip failed"
-pip --group dev --editable ".[train]" || fail "installing packages failed"
+pip --group dev --editable ".[train,tables]" || fail "installing packages failed"
 echo "setup: done, $("$venv/bin/python" --version) with $("$venv/bin/python" -m pip list 2>/dev/null | tail -n +3 | wc -l) packages"

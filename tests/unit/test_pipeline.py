@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import Reason, RejectedStudy
-from dicom_node.pipeline import check_images, second_opinions
+from dicom_node.pipeline import check_images, second_opinions, with_pictures
 from inference.anatomy import EarSide
-from inference.findings import EarFluid, EarImages, EarROI, ModelIdentity, QualityCode, Severity
+from inference.findings import EarFindings, EarFluid, EarImages, EarROI, ModelIdentity, QualityCode, Severity
 from inference.geometry import Volume, VolumeGeometry
 from inference.segmentation import ThresholdSegmenter, fluid_from_fractions
 
@@ -70,3 +71,17 @@ def test_unusual_voxels_are_a_remark_of_the_study():
     (flag,) = check_images({SeriesRole.MRC: volume(content, slice_mm=1.3), SeriesRole.PPI: volume(content)})
     assert (flag.code, flag.severity) == (QualityCode.OUT_OF_DOMAIN, Severity.WARN)
     assert check_images({SeriesRole.MRC: volume(content)}) == ()
+
+
+def test_a_measured_ear_keeps_what_people_look_at_before_and_after_alignment():
+    images = images_of_a_ball()
+    moved = images.hydrops.geometry.index_to_lps.copy()
+    moved[0, 3] += 1.0  # one millimeter to the left: two pixels
+    beside = Volume(array=images.hydrops.array, geometry=replace(images.hydrops.geometry, index_to_lps=moved))
+    ear = EarFindings(side=EarSide.LEFT, ratio=None, fluid=None)
+    shown = with_pictures(ear, images, {SeriesRole.HYDROPS: beside})
+    assert shown.images is images
+    assert shown.hydrops_before_alignment is not None
+    np.testing.assert_allclose(
+        shown.hydrops_before_alignment.array[:, :, 2:], images.hydrops.array[:, :, :-2], atol=1e-3
+    )
