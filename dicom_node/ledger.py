@@ -87,7 +87,7 @@ def next_state(state: StudyState, event: StudyEvent) -> StudyState:
         raise IllegalMoveError(f"a study that is {state} cannot become {event}") from None
 
 
-_studies = Table(
+ledger_studies = Table(
     "ledger_studies",
     metadata,
     Column("study_instance_uid", String(64), primary_key=True),
@@ -180,22 +180,22 @@ class Ledger:
 
     def get(self, study_instance_uid: str) -> StudyRecord | None:
         """The record of one study, or None if it was never examined."""
-        query = select(_studies).where(_studies.c.study_instance_uid == study_instance_uid)
+        query = select(ledger_studies).where(ledger_studies.c.study_instance_uid == study_instance_uid)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().one_or_none()
         return None if row is None else _record(row)
 
     def recent(self, *, limit: int = 1000) -> list[StudyRecord]:
         """The studies that changed last, newest first."""
-        query = select(_studies).order_by(_studies.c.updated_at.desc()).limit(limit)
+        query = select(ledger_studies).order_by(ledger_studies.c.updated_at.desc()).limit(limit)
         with self._engine.connect() as connection:
             return [_record(row) for row in connection.execute(query).mappings()]
 
     def in_state(self, *states: StudyState) -> list[StudyRecord]:
         """The studies in one of these states, the longest waiting first."""
-        query = select(_studies).where(_studies.c.state.in_([state.value for state in states]))
+        query = select(ledger_studies).where(ledger_studies.c.state.in_([state.value for state in states]))
         with self._engine.connect() as connection:
-            return [_record(row) for row in connection.execute(query.order_by(_studies.c.updated_at)).mappings()]
+            return [_record(row) for row in connection.execute(query.order_by(ledger_studies.c.updated_at)).mappings()]
 
     def finished(self, work_id: str) -> FinishedWork | None:
         """The outcome of this piece of work if it was done before."""
@@ -225,11 +225,11 @@ class Ledger:
         """Images of this study came; it waits (again) to be examined at this revision."""
         with writing(self._engine) as connection:
             known = connection.execute(
-                select(_studies.c.state).where(_studies.c.study_instance_uid == study_instance_uid)
+                select(ledger_studies.c.state).where(ledger_studies.c.study_instance_uid == study_instance_uid)
             ).scalar_one_or_none()
             if known is None:
                 connection.execute(
-                    insert(_studies).values(
+                    insert(ledger_studies).values(
                         study_instance_uid=study_instance_uid,
                         state=StudyState.WAITING.value,
                         revision=revision,
@@ -239,8 +239,8 @@ class Ledger:
                 )
             else:
                 connection.execute(
-                    update(_studies)
-                    .where(_studies.c.study_instance_uid == study_instance_uid)
+                    update(ledger_studies)
+                    .where(ledger_studies.c.study_instance_uid == study_instance_uid)
                     .values(
                         state=next_state(StudyState(known), StudyEvent.ARRIVED).value,
                         revision=revision,
@@ -254,7 +254,9 @@ class Ledger:
         """The spool's revision changed but the work did not (a count was stated, an unused series came)."""
         with writing(self._engine) as connection:
             connection.execute(
-                update(_studies).where(_studies.c.study_instance_uid == study_instance_uid).values(revision=revision)
+                update(ledger_studies)
+                .where(ledger_studies.c.study_instance_uid == study_instance_uid)
+                .values(revision=revision)
             )
 
     def waiting(
@@ -270,8 +272,11 @@ class Ledger:
         """Note what a waiting study waits for; no change of state."""
         with writing(self._engine) as connection:
             connection.execute(
-                update(_studies)
-                .where(_studies.c.study_instance_uid == study_instance_uid, _studies.c.state == StudyState.WAITING)
+                update(ledger_studies)
+                .where(
+                    ledger_studies.c.study_instance_uid == study_instance_uid,
+                    ledger_studies.c.state == StudyState.WAITING,
+                )
                 .values(
                     reason=reason,
                     detail=detail,
@@ -285,8 +290,8 @@ class Ledger:
         """Note which named step is running."""
         with writing(self._engine) as connection:
             connection.execute(
-                update(_studies)
-                .where(_studies.c.study_instance_uid == study_instance_uid)
+                update(ledger_studies)
+                .where(ledger_studies.c.study_instance_uid == study_instance_uid)
                 .values(step=step, updated_at=at)
             )
 
@@ -307,12 +312,12 @@ class Ledger:
                 values[name] = json.dumps(values[name])
         with writing(self._engine) as connection:
             state = connection.execute(
-                select(_studies.c.state).where(_studies.c.study_instance_uid == study_instance_uid)
+                select(ledger_studies.c.state).where(ledger_studies.c.study_instance_uid == study_instance_uid)
             ).scalar_one()
             after = next_state(StudyState(state), event)
             connection.execute(
-                update(_studies)
-                .where(_studies.c.study_instance_uid == study_instance_uid)
+                update(ledger_studies)
+                .where(ledger_studies.c.study_instance_uid == study_instance_uid)
                 .values(state=after.value, **values)
             )
             if event in (StudyEvent.COMPUTED, StudyEvent.REFUSED):
@@ -328,7 +333,7 @@ def _keep_result(
     work_id = (
         values.get("work_id")
         or connection.execute(
-            select(_studies.c.work_id).where(_studies.c.study_instance_uid == study_instance_uid)
+            select(ledger_studies.c.work_id).where(ledger_studies.c.study_instance_uid == study_instance_uid)
         ).scalar_one()
     )
     if connection.execute(select(_results.c.work_id).where(_results.c.work_id == work_id)).first() is None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import pydicom
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
@@ -34,6 +35,7 @@ from dicom_node.errors import Reason, Refusal, TransientError
 from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
 from dicom_node.pipeline import StepTimer
+from dicom_node.study_cards import StudyCard, StudyCards, card_of, ear_results
 from inference.segmentation import FluidSegmenter
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,7 @@ class Examination:
     verdict: Completeness
     decisions: tuple[Mapping[str, Any], ...]
     work: Work | None
+    card: StudyCard
 
 
 class StudyDesk:
@@ -106,6 +109,7 @@ class StudyDesk:
         *,
         spool: Spool,
         ledger: Ledger,
+        cards: StudyCards,
         outbox: Outbox,
         segmenter: FluidSegmenter,
         case_options: CaseOptions,
@@ -116,6 +120,7 @@ class StudyDesk:
     ) -> None:
         self._spool = spool
         self._ledger = ledger
+        self._cards = cards
         self._outbox = outbox
         self._segmenter = segmenter
         self._case_options = case_options
@@ -158,6 +163,7 @@ class StudyDesk:
         if not changed and record is not None and not _is_due(record, now):
             return None
         examination = self._examine(activity, now)
+        self._cards.put(examination.card)
         if changed:
             if record is not None and record.state in DECIDED and record.work_id == _work_id(examination):
                 self._ledger.seen(activity.study_instance_uid, revision=activity.revision)
@@ -188,6 +194,7 @@ class StudyDesk:
             verdict=verdict,
             decisions=tuple(decision_rows(case.assembly)),
             work=work,
+            card=case_card(case),
         )
 
     def _work(self, case: Case, activity: StudyActivity, verdict: Completeness) -> Work:
@@ -299,6 +306,10 @@ class StudyDesk:
             except OSError as error:
                 raise TransientError(f"outbox on disk: {error.strerror}") from error
             self._on_published()
+        if result.findings is not None:
+            card = self._cards.get(study)
+            assert card is not None, "a study is examined, and so has its card, before it is computed"
+            self._cards.put_results(ear_results(work.work_id, card, result.findings, at=now))
         first = result.refusals[0] if result.refusals else None
         self._ledger.move(
             study,
@@ -376,6 +387,14 @@ def _is_due(record: StudyRecord, now: float) -> bool:
     if record.state is not StudyState.WAITING:
         return False
     return record.look_again_at is None or now >= record.look_again_at
+
+
+def case_card(case: Case) -> StudyCard:
+    """The card of a case, read from the cisternogram where there is one and from any other image where there is not."""
+    chosen = case.assembly.chosen
+    first = chosen.mrc.sop_instance_uids[0] if chosen else next(iter(case.files), None)
+    header = pydicom.Dataset() if first is None else case.files[first].header
+    return card_of(case.study_instance_uid, header)
 
 
 def decision_rows(assembly: StudyAssembly) -> list[dict[str, Any]]:

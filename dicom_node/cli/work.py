@@ -49,6 +49,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
     from dicom_node.database import open_database
     from dicom_node.delivery.outbox import Outbox
     from dicom_node.ledger import Ledger
+    from dicom_node.study_cards import StudyCards
     from dicom_node.study_desk import DeskOptions, StudyDesk
     from dicom_node.workflow import StudyWorker
 
@@ -61,6 +62,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
     desk = StudyDesk(
         spool=open_spool(loaded, engine),
         ledger=Ledger(engine),
+        cards=StudyCards(engine),
         outbox=outbox,
         segmenter=make_segmenter(loaded),
         case_options=case_options(loaded, from_file=True),

@@ -129,7 +129,7 @@ def inherit_lossiness(clean: pydicom.Dataset, sources: Sequence[pydicom.Dataset]
 
 def _legal_text(source: pydicom.Dataset, keyword: str, remarks: list[str]) -> str:
     """The value of `keyword` if it is legal; empty, with a remark, if it is not."""
-    text, sure = _decoded(source, keyword)
+    text, sure = attribute_text(source, keyword)
     if not sure:
         remarks.append(f"{keyword} is not in the character set that the source states; doubtful bytes stand as [hex].")
     vr = dictionary_VR(keyword)
@@ -172,8 +172,11 @@ def _exists(vr: str, text: str) -> bool:
     return True
 
 
-def _decoded(source: pydicom.Dataset, keyword: str) -> tuple[str, bool]:
-    """The first value of a text attribute, and whether its character set was certain."""
+def attribute_text(source: pydicom.Dataset, keyword: str) -> tuple[str, bool]:
+    """The value of a text attribute as Unicode, and whether its character set was certain; empty if it is missing.
+
+    Of several values of an LO attribute that names no patient, the first.
+    """
     tag = tag_for_keyword(keyword)
     if tag is None or tag not in source:
         return "", True

@@ -15,6 +15,7 @@ from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
+from dicom_node.study_cards import StudyCards
 from dicom_node.study_desk import DeskOptions, StudyDesk, Work
 from inference.segmentation import ThresholdSegmenter
 
@@ -52,11 +53,13 @@ class DeskParts:
         self.engine = open_database(database_url or f"sqlite:///{folder / 'node.db'}")
         self.spool = Spool(folder / "spool", self.engine)
         self.ledger = Ledger(self.engine)
+        self.cards = StudyCards(self.engine)
         self.outbox = Outbox(folder / "outbox", self.engine)
         self._on_step = on_step
         self.desk = StudyDesk(
             spool=self.spool,
             ledger=self.ledger,
+            cards=self.cards,
             outbox=self.outbox,
             segmenter=ThresholdSegmenter(),
             case_options=CaseOptions(rules=read_rules(""), digest="0" * 64, threads=1),
