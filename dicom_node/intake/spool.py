@@ -23,8 +23,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.assembly.completeness import Arrival
+from dicom_node.durable_file import make_folders, sync_directory, write_durably
 from dicom_node.errors import Refusal, TransientError
-from dicom_node.intake.durable_file import make_folders, sync_directory, write_durably
 from dicom_node.intake.part10 import file_header, split_file
 from dicom_node.intake.spool_index import FileRecord, SpooledInstance, SpoolIndex, StoredKind, StudyActivity
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireLimits, check_dataset
