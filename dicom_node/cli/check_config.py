@@ -57,9 +57,28 @@ def _beyond_the_file(loaded: LoadedSettings, environment: Mapping[str, str]) -> 
         series_rules(loaded, from_file=True)
     except ConfigError as error:
         yield str(error)
+    yield from _tls_problems(loaded)
     settings = loaded.settings
     if settings.orthanc.username and not environment.get("HYDROPS_ORTHANC_PASSWORD"):
         yield "orthanc.username: is set, but HYDROPS_ORTHANC_PASSWORD is not; set it in the environment"
     for one in settings.destinations:
         if one.username and not loaded.destination_password(one.name):
             yield f"destinations: {one.name!r} has a username but no password; set {password_variable(one.name)}"
+
+
+def _tls_problems(loaded: LoadedSettings) -> Iterator[str]:
+    """TLS files that are missing, no PEM, or do not belong together."""
+    from dicom_node.cli.tls_files import listener_tls, sender_tls
+    from dicom_node.errors import ConfigError
+
+    try:
+        listener_tls(loaded)
+    except ConfigError as error:
+        yield f"listener.tls_certificate: {error}"
+    for one in loaded.settings.destinations:
+        tls = sender_tls(loaded, one)
+        try:
+            if tls is not None:
+                tls.context()
+        except ConfigError as error:
+            yield f"destinations: {one.name!r}: {error}"

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from dicom_node.cli.state_folder import prepare
+from dicom_node.cli.tls_files import allowed_peer, listener_tls
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.errors import ConfigError
-from dicom_node.intake.listener import TRANSFER_SYNTAXES, AllowedPeer, Listener, ListenerOptions
+from dicom_node.intake.listener import TRANSFER_SYNTAXES, Listener, ListenerOptions
 from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger
@@ -87,13 +88,14 @@ class Receiving:
             ae_title=self._loaded.settings.node.ae_title,
             host=settings.host,
             port=settings.port,
-            allowed=tuple(AllowedPeer(ae_title=one.ae_title, networks=one.networks) for one in settings.allowed),
+            allowed=tuple(allowed_peer(one) for one in settings.allowed),
             max_associations=settings.max_associations,
             max_pdu_bytes=settings.max_pdu_bytes,
             max_instance_bytes=settings.max_instance_bytes,
             acse_timeout_s=settings.acse_timeout_s,
             dimse_timeout_s=settings.dimse_timeout_s,
             network_timeout_s=settings.network_timeout_s,
+            tls=listener_tls(self._loaded),
         )
         return Listener(options, self._spool)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from dicom_node import __version__
 from dicom_node.assembly.site_rules import SeriesRules, read_rules
+from dicom_node.cli.tls_files import sender_tls
 from dicom_node.delivery.outcome import Destination
 from dicom_node.errors import ConfigError
 from dicom_node.settings import LoadedSettings, Settings, read_settings
@@ -131,6 +132,7 @@ def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
             username=one.username,
             password=loaded.destination_password(one.name),
             timeout_s=one.timeout_s,
+            tls=sender_tls(loaded, one),
         )
         for one in loaded.settings.destinations
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dicom_node.dicom_tls import SenderTls
+
 
 class OutcomeKind(StrEnum):
     """DELIVERED: it is there. RETRY_LATER: it may work later. STOPPED: trying again would not help."""
@@ -27,7 +29,8 @@ class DeliveryOutcome:
 class Destination:
     """Where results go. `kind` is "dicom" (C-STORE SCU) or "orthanc" (REST).
 
-    DICOM needs `host`, `port`, `called_ae`, `calling_ae`; Orthanc needs `url` and perhaps `username`/`password`.
+    DICOM needs `host`, `port`, `called_ae`, `calling_ae`, and `tls` where the receiver expects it; Orthanc needs `url`
+    and perhaps `username`/`password`.
     """
 
     name: str
@@ -40,3 +43,4 @@ class Destination:
     username: str = ""
     password: str = ""
     timeout_s: float = 30.0
+    tls: SenderTls | None = None

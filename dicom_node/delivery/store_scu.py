@@ -8,6 +8,7 @@ and the data set is copied onto the wire without being decoded. Whatever the rec
 from __future__ import annotations
 
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.delivery.peer_answers import SUCCESS, outcome_of_rejection, outcome_of_status
+from dicom_node.dicom_tls import handshake_problem
+from dicom_node.errors import ConfigError
 
 # Without it pynetdicom decodes and re-encodes every data set that it sends, so the receiver would get other bytes
 # than those whose SHA-256 we keep.
@@ -228,7 +231,11 @@ def _association(
             contexts=[build_context(*one) for one in contexts],
             ae_title=destination.called_ae,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
+            tls_args=_tls_arguments(destination),
         )
+    except ConfigError as error:
+        yield _later(str(error))
+        return
     except socket.gaierror as error:
         yield _later(
             f"the name {destination.host!r} of destination {destination.name!r} has no address: {error.strerror}"
@@ -242,6 +249,13 @@ def _association(
     finally:
         if association.is_established:
             association.release()
+
+
+def _tls_arguments(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
+    """What pynetdicom needs to call by TLS; None for a plain connection."""
+    if destination.tls is None:
+        return None
+    return destination.tls.context(), destination.tls.name or destination.host
 
 
 def _tune(connection: socket.socket, timeout_s: float) -> None:
@@ -259,6 +273,12 @@ def _why_not(
 ) -> DeliveryOutcome:
     """The outcome of an association that was not established."""
     where = _address(destination)
+    tls = _tls_arguments(destination)
+    if tls is not None:
+        patience_s = destination.timeout_s
+        problem = handshake_problem(destination.host, destination.port, tls[0], name=tls[1], timeout_s=patience_s)
+        if problem is not None:
+            return _later(f"no TLS connection to {where}: {problem}")
     if not connected:
         return _later(f"no connection to {where}: is it running, and are host, port and firewall right?")
     # A receiver that rejects and hangs up at once can be gone before pynetdicom's requestor looks; its answer then

@@ -33,10 +33,14 @@ class NoRequest(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class AllowedPeer:
-    """One system that may send to us: its calling AE title, exactly, and the networks it may call from."""
+    """One system that may send to us: its calling AE title, exactly, and the networks it may call from.
+
+    `certificate_sha256` binds the title to one TLS certificate (SHA-256 of its DER form, lower-case hex); empty: any.
+    """
 
     ae_title: str
     networks: tuple[str, ...]
+    certificate_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,23 +82,35 @@ class Admission:
 
     def __init__(self, ae_title: str, allowed: Sequence[AllowedPeer]) -> None:
         self._ae_title = ae_title
-        networks: dict[str, list[IPv4Network | IPv6Network]] = {}
+        entries: dict[str, list[_Entry]] = {}
         for peer in allowed:
-            networks.setdefault(peer.ae_title, []).extend(ip_network(text) for text in peer.networks)
-        self._networks: Mapping[str, list[IPv4Network | IPv6Network]] = networks
+            networks = tuple(ip_network(text) for text in peer.networks)
+            entries.setdefault(peer.ae_title, []).append((networks, peer.certificate_sha256))
+        self._entries: Mapping[str, list[_Entry]] = entries
 
-    def judge(self, request: AssociateRequest, address: str) -> Rejection | None:
-        """None when the peer is welcome. Who calls is asked first: a stranger learns nothing about our own name."""
+    def judge(self, request: AssociateRequest, address: str, *, certificate_sha256: str = "") -> Rejection | None:
+        """None when the peer is welcome. Who calls is asked first: a stranger learns nothing about our own name.
+
+        `certificate_sha256` is that of the TLS certificate the peer showed; empty when it showed none.
+        """
         if not request.calling_ae:
             return _caller_unknown("calling AE title is empty or not printable ASCII")
-        networks = self._networks.get(request.calling_ae)
-        if networks is None:
+        entries = self._entries.get(request.calling_ae)
+        if entries is None:
             return _caller_unknown("calling AE title is not in listener.allowed")
-        if not any(_plain(address) in network for network in networks):
+        caller = _plain(address)
+        bound = [certificate for networks, certificate in entries if any(caller in network for network in networks)]
+        if not bound:
             return _caller_unknown("address is not in the networks that listener.allowed gives for this AE title")
+        if not any(certificate in ("", certificate_sha256) for certificate in bound):
+            return _caller_unknown("its TLS certificate is not the one that listener.allowed gives for this AE title")
         if request.called_ae != self._ae_title:
             return Rejection(result=1, source=1, reason=7, words="called AE title is not this node's node.ae_title")
         return None
+
+
+_Entry = tuple[tuple[IPv4Network | IPv6Network, ...], str]
+"""Networks, and the certificate's SHA-256 or an empty string."""
 
 
 def _caller_unknown(words: str) -> Rejection:

@@ -7,7 +7,6 @@ the log; none of them holds a value of the patient's.
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from dicom_node.dicom_tls import ListenerTls
 from dicom_node.errors import TransientError
 from dicom_node.intake.admission import Admission, AllowedPeer
 from dicom_node.intake.association import OversizedDataset
@@ -76,7 +76,7 @@ class ListenerOptions:
     acse_timeout_s: float = 10.0
     dimse_timeout_s: float = 30.0
     network_timeout_s: float = 30.0
-    tls: ssl.SSLContext | None = None
+    tls: ListenerTls | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

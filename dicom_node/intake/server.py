@@ -23,6 +23,7 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.transport import AddressInformation, ThreadedAssociationServer
 
+from dicom_node.dicom_tls import ListenerTls, fingerprint
 from dicom_node.intake.admission import (
     LIMIT_REACHED,
     Admission,
@@ -67,7 +68,7 @@ class IntakeServer(ThreadedAssociationServer):
         on_store: Callable[[evt.Event], Dataset],
         admission: Admission,
         bounds: ServerBounds,
-        tls: ssl.SSLContext | None,
+        tls: ListenerTls | None,
     ) -> None:
         self.admission = admission
         self.bounds = bounds
@@ -182,7 +183,8 @@ class FrontDesk(BaseRequestHandler):
             return
         finally:
             server.leave_waiting(place)
-        rejection = server.admission.judge(request, self._address)
+        certificate = _shown_certificate(connection)
+        rejection = server.admission.judge(request, self._address, certificate_sha256=certificate)
         if rejection is None and not server.take_place():
             rejection = LIMIT_REACHED
         if rejection is not None:
@@ -205,10 +207,14 @@ class FrontDesk(BaseRequestHandler):
             return self.request
         self.request.settimeout(self.server.bounds.acse_timeout_s)
         try:
-            self.request = self.server.tls.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
-            self.server.wait_here(place, self.request)
-            self.request.do_handshake()
-        except OSError as error:  # ssl.SSLError and TimeoutError are OSErrors
+            context = self.server.tls.context()
+            secured = context.wrap_socket(self.request, server_side=True, do_handshake_on_connect=False)
+            self.request = secured
+            self.server.wait_here(place, secured)
+            secured.do_handshake()
+        except ssl.SSLError as error:  # its reason tells an expired certificate from none at all
+            raise NoRequest(f"tls_{(error.reason or type(error).__name__).lower()}") from None
+        except OSError as error:  # TimeoutError is one
             raise NoRequest(f"tls_{type(error).__name__}") from None
         return self.request
 
@@ -255,6 +261,12 @@ class FrontDesk(BaseRequestHandler):
         association.requestor.address_info = AddressInformation.from_tuple(self.client_address)
         association.bind(evt.EVT_C_STORE, server.on_store)
         return association
+
+
+def _shown_certificate(connection: socket.socket) -> str:
+    """The fingerprint of the certificate that the peer showed in the handshake, or an empty string."""
+    shown = connection.getpeercert(binary_form=True) if isinstance(connection, ssl.SSLSocket) else None
+    return fingerprint(shown) if shown else ""
 
 
 def _hang_up(connection: socket.socket) -> None:

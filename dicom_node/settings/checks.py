@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Final
 
-from dicom_node.settings.sections import Settings
+from dicom_node.settings.sections import AllowedCaller, DestinationSettings, ListenerSettings, Settings
 
 # What the checks below call: (is it good?, the key, what was expected, what was found).
 Require = Callable[[bool, str, str, object], None]
@@ -21,7 +21,7 @@ def problems_of(settings: Settings, secrets: Mapping[str, str]) -> Iterator[str]
         if not good:
             found.append(f"{key}: expected {expected}, found {value!r}")
 
-    for check in (_check_node, _check_listener, _check_orthanc, _check_numbers, _check_results, _check_destinations):
+    for check in _CHECKS:
         check(settings, require)
     _check_web(settings, secrets, require)
     yield from found
@@ -43,6 +43,10 @@ def _is_long_string(text: str) -> bool:
 
 def _is_http(text: str) -> bool:
     return bool(re.match(r"https?://[^/\s]", text))
+
+
+def _is_sha256(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9A-Fa-f]{64}", text.replace(":", "")))
 
 
 def _is_network(text: str) -> bool:
@@ -82,8 +86,26 @@ def _check_listener(s: Settings, require: Require) -> None:
         require(bool(caller.networks), f"{where}.networks", "at least one network", list(caller.networks))
         for network in caller.networks:
             require(_is_network(network), f"{where}.networks", "networks like 10.1.2.0/24", network)
+        _check_binding(caller, where, one, require)
     titles = [caller.ae_title for caller in one.allowed]
     require(len(set(titles)) == len(titles), "listener.allowed", "every AE title once", titles)
+
+
+def _check_binding(caller: AllowedCaller, where: str, listener: ListenerSettings, require: Require) -> None:
+    """A certificate can be asked for only from a peer that has to show one."""
+    text = caller.certificate_sha256
+    if text:
+        require(_is_sha256(text), f"{where}.certificate_sha256", "64 hexadecimal digits (SHA-256)", text)
+        shown = bool(listener.tls_client_ca)
+        require(shown, f"{where}.certificate_sha256", "listener.tls_client_ca, or no peer shows a certificate", text)
+
+
+def _check_listener_tls(s: Settings, require: Require) -> None:
+    one = s.listener
+    together = bool(one.tls_certificate) == bool(one.tls_key)
+    require(together, "listener.tls_key", "given together with listener.tls_certificate", one.tls_key)
+    founded = not one.tls_client_ca or bool(one.tls_certificate)
+    require(founded, "listener.tls_client_ca", "a listener.tls_certificate beside it", one.tls_client_ca)
 
 
 def _check_timeout(value: float, key: str, require: Require) -> None:
@@ -138,11 +160,31 @@ def _check_destinations(s: Settings, require: Require) -> None:
             require(bool(one.host), f"{where}.host", "a host name or address", one.host)
             require(0 < one.port < 65536, f"{where}.port", _PORT, one.port)
             require(_is_ae_title(one.called_ae), f"{where}.called_ae", _AE_TITLE, one.called_ae)
+            _check_sender_tls(one, where, require)
         elif one.kind == "orthanc":
             require(_is_http(one.url), f"{where}.url", "http://... or https://...", one.url)
+
+
+def _check_sender_tls(one: DestinationSettings, where: str, require: Require) -> None:
+    together = bool(one.tls_certificate) == bool(one.tls_key)
+    require(together, f"{where}.tls_key", "given together with tls_certificate", one.tls_key)
+    for key in ("tls_ca", "tls_certificate", "tls_name"):
+        value = getattr(one, key)
+        require(one.tls or not value, f"{where}.{key}", "tls = true beside it", value)
 
 
 def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> None:
     require(0 < s.web.port < 65536, "web.port", _PORT, s.web.port)
     guarded = s.web.host in ("127.0.0.1", "::1", "localhost") or bool(secrets.get("HYDROPS_WAKE_TOKEN"))
     require(guarded, "web.host", "127.0.0.1, or HYDROPS_WAKE_TOKEN set so that not everybody can wake us", s.web.host)
+
+
+_CHECKS: Final = (
+    _check_node,
+    _check_listener,
+    _check_listener_tls,
+    _check_orthanc,
+    _check_numbers,
+    _check_results,
+    _check_destinations,
+)

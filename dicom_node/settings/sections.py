@@ -22,10 +22,14 @@ class NodeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AllowedCaller:
-    """One system that may send to us: AE title exactly as it calls itself, and the networks it may call from."""
+    """One system that may send to us: AE title exactly as it calls itself, and the networks it may call from.
+
+    `certificate_sha256` binds the title to one TLS certificate; colons and capitals do not matter.
+    """
 
     ae_title: str
     networks: tuple[str, ...] = ("127.0.0.1/32",)
+    certificate_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,9 @@ class ListenerSettings:
     dimse_timeout_s: float = 30.0
     network_timeout_s: float = 30.0
     min_free_bytes: int = 5000000000
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +108,11 @@ class DestinationSettings:
     url: str = ""
     username: str = ""
     timeout_s: float = 30.0
+    tls: bool = False
+    tls_ca: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ def test_the_reference_has_a_line_for_every_key_with_its_default(key: str, defau
 
 
 def test_the_reference_names_no_key_that_does_not_exist() -> None:
-    documented = set(re.findall(r"(?m)^\| `([a-z_\[\].]+)` \|", REFERENCE))
+    documented = set(re.findall(r"(?m)^\| `([a-z0-9_\[\].]+)` \|", REFERENCE))
     assert documented == {key for key, _ in every_key()}
 
 

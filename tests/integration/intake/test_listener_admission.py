@@ -7,15 +7,16 @@ import os
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 import time
 
 import pytest
+from certificates import Authority
 from exact_sender import associated
 from mr_images import encode, make_mr
 from raw_peer import associate_request, connect, fragment, pdu, receive_pdu, store_command
 
+from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles
 from dicom_node.intake.listener import AllowedPeer
 
 ACCEPTED, REJECTED, ABORTED, CLOSED = 0x02, 0x03, 0x07, 0
@@ -212,21 +213,13 @@ def test_f20_two_hundred_connects_and_eight_senders_lose_nothing(start_listener,
 
 
 @pytest.fixture(scope="module")
-def tls_context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    folder = tmp_path_factory.mktemp("tls")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-out", "cert.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "privkey.pem")
-    return context
+def listener_tls(tmp_path_factory: pytest.TempPathFactory) -> ListenerTls:
+    made = Authority(tmp_path_factory.mktemp("tls")).sign("node")
+    return ListenerTls(ListenerTlsFiles(certificate=made.certificate, key=made.key))
 
 
-def test_s06_silent_tls_peers_do_not_hold_up_a_good_one(start_listener, tls_context):
-    listener = start_listener(tls=tls_context, acse_timeout_s=5)
+def test_s06_silent_tls_peers_do_not_hold_up_a_good_one(start_listener, listener_tls):
+    listener = start_listener(tls=listener_tls, acse_timeout_s=5)
     silent = [connect(listener.port) for _ in range(STALLED_PEERS)]
     anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
