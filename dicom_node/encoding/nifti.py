@@ -97,7 +97,7 @@ def read_nifti(content: bytes, *, name: str, frame_of_reference_uid: str) -> Vol
         raise UnusableInput(f"{name}: expected a NIfTI image; it cannot be read: {error}") from None
     if array.dtype.kind not in "biuf":
         raise UnusableInput(f"{name}: expected one real number in each voxel, found values of type {array.dtype}")
-    _check_unit(image.header, name)
+    _check_unit(image, name)
     _check_orientation(image.header, name)
     i, j, k = array.shape
     try:
@@ -127,9 +127,9 @@ def _image(content: bytes, name: str) -> Any:
     return image
 
 
-def _check_unit(header: Any, name: str) -> None:
-    unit = header.get_xyzt_units()[0]
-    spacing = [float(mm) for mm in header.get_zooms()[:3]]
+def _check_unit(image: Any, name: str) -> None:
+    unit = image.header.get_xyzt_units()[0]
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0).round(6).tolist()
     if unit == "mm" or (unit == "unknown" and all(MM_SPACING[0] <= mm <= MM_SPACING[1] for mm in spacing)):
         return
     raise UnusableInput(
