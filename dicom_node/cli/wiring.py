@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from dicom_node import __version__
 from dicom_node.assembly.site_rules import SeriesRules, read_rules
+from dicom_node.audit import AuditTrail
 from dicom_node.cli.tls_files import sender_tls
 from dicom_node.delivery.outcome import Destination
 from dicom_node.errors import ConfigError
@@ -136,3 +137,8 @@ def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
         )
         for one in loaded.settings.destinations
     )
+
+
+def audit_trail(loaded: LoadedSettings) -> AuditTrail:
+    """The trail of who did what, which every process of this node writes."""
+    return AuditTrail(loaded.state_dir / "audit", source=loaded.settings.node.ae_title)

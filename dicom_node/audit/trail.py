@@ -1,0 +1,323 @@
+"""The trail on disk: one file a day (UTC), one JSON line an event, each line chained to the one before by SHA-256.
+
+JSON lines and not the XML of PS3.15 A.5 itself: a line is a record that `grep` reads and whose bytes can be hashed
+without an agreement on white space, and every field that the XML needs is in it under its own name.
+
+Order of writing, under a lock that holds for threads and processes: the line (fsync), then the head (sequence and
+digest of the last line, fsync). So the head never runs ahead of the lines: a line that the head names and that is not
+there was taken away. What a chain cannot show is somebody who may write here and makes all of it anew; against
+that, copies have to leave the machine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from dicom_node.audit.events import AuditAction, AuditEvent, AuditOutcome
+from dicom_node.durable_file import sync_directory
+from dicom_node.errors import TransientError
+
+FIRST_PREVIOUS: Final = "0" * 64
+"""What the first entry of all is chained to."""
+
+MAX_TEXT_CHARACTERS: Final = 1000
+"""Longer texts are cut, so that one caller cannot fill the disk and the end of a file always holds a whole entry."""
+
+LONGEST_ENTRY_BYTES: Final = 131072
+"""Six texts of that length, each character escaped to 12 bytes at the very most, and the codes."""
+
+_HEAD_NAME: Final = "head"
+_HEAD_FORM: Final = re.compile(rb"(\d{12}) ([0-9a-f]{64})\n")
+_DAY_FORM: Final = re.compile(r"audit-(\d{4}-\d{2}-\d{2})\.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditEntry:
+    """One line of the trail. `sequence` counts from 1 over all days; `message` is `AuditEvent.message`."""
+
+    sequence: int
+    previous: str
+    action: AuditAction
+    message: Mapping[str, Any]
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditProblem:
+    """Something that `verify` found: where (file and line, or the head), and a sentence about it."""
+
+    where: str
+    sentence: str
+
+
+class _NotAnEntry(Exception):
+    """A line that is no entry, or no longer the one that was written; its text says why."""
+
+
+class AuditTrail:
+    """Appends to, reads and checks the trail in one folder. Safe with several threads and processes.
+
+    Parameters
+    ----------
+    folder
+        Where the files lie; made (readable by its owner only) at the first entry.
+    source
+        Our AE title, the audit source of every entry.
+    clock
+        POSIX seconds.
+    """
+
+    def __init__(self, folder: Path, *, source: str = "HYDROPS", clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._source = source
+        self._clock = clock
+
+    def record(
+        self,
+        action: AuditAction,
+        *,
+        actor: str,
+        study_instance_uid: str = "",
+        detail: str = "",
+        outcome: AuditOutcome = AuditOutcome.SUCCESS,
+        patient_id: str = "",
+        address: str = "",
+        peer: str = "",
+    ) -> None:
+        """Append one event; when this returns it survives a power cut. The parameters are those of `AuditEvent`.
+
+        Raises
+        ------
+        TransientError
+            If the disk does not take it.
+        """
+        event = AuditEvent(
+            action=action,
+            actor=actor[:MAX_TEXT_CHARACTERS],
+            at=self._clock(),
+            outcome=outcome,
+            study_instance_uid=study_instance_uid[:MAX_TEXT_CHARACTERS],
+            patient_id=patient_id[:MAX_TEXT_CHARACTERS],
+            address=address[:MAX_TEXT_CHARACTERS],
+            peer=peer[:MAX_TEXT_CHARACTERS],
+            detail=detail[:MAX_TEXT_CHARACTERS],
+        )
+        try:
+            with self._locked_head() as head:
+                sequence, previous, broken = self._end(head)
+                if broken:
+                    sequence, previous = self._append(head, self._alert(broken), sequence, previous)
+                self._append(head, event, sequence, previous)
+        except OSError as error:
+            raise TransientError(f"audit trail on disk: {error.strerror}") from error
+
+    def entries(self) -> Iterator[AuditEntry]:
+        """Every entry that can be read, oldest first; what cannot be read is `verify`'s to tell."""
+        for _, found in self._lines():
+            if isinstance(found, AuditEntry):
+                yield found
+
+    def verify(self) -> list[AuditProblem]:
+        """Everything that is wrong with the trail: changed, missing and cut lines; empty when it is whole."""
+        if not self._folder.is_dir():
+            return []
+        with self._locked_head() as head:  # nobody writes while we compare lines and head
+            return list(self._problems(_read_head(head)))
+
+    def _problems(self, head: tuple[int, str] | None) -> Iterator[AuditProblem]:
+        sequence, lines = 0, 0
+        previous: str | None = FIRST_PREVIOUS
+        for where, found in self._lines():
+            lines += 1
+            if isinstance(found, str):
+                yield AuditProblem(where=where, sentence=found)
+                sequence, previous = sequence + 1, None  # it stands where the next entry should
+                continue
+            if found.sequence != sequence + 1:
+                yield AuditProblem(where=where, sentence=_gap(sequence, found.sequence))
+            elif previous not in (None, found.previous):
+                yield AuditProblem(
+                    where=where, sentence=f"entry {found.sequence} does not follow from entry {sequence} as it is now"
+                )
+            sequence, previous = found.sequence, found.sha256
+        if head is None and lines:
+            yield AuditProblem(where=_HEAD_NAME, sentence="the mark of the last entry is missing or unreadable")
+        elif head is not None and head[0] > sequence:
+            yield AuditProblem(
+                where=_HEAD_NAME, sentence=f"the trail ends at entry {sequence}, but entry {head[0]} was written"
+            )
+        elif head is not None and head[0] == sequence and previous not in (None, head[1]):
+            sentence = f"the last entry, {sequence}, is not the one that was written"
+            yield AuditProblem(where=_HEAD_NAME, sentence=sentence)
+
+    def _lines(self) -> Iterator[tuple[str, AuditEntry | str]]:
+        """Every line with its place: the entry, or a sentence about why it is none."""
+        for path in self._day_files():
+            text = path.read_bytes()
+            for number, line in enumerate(text.splitlines(keepends=True), start=1):
+                try:
+                    yield f"{path.name}, line {number}", _parsed(line)
+                except _NotAnEntry as problem:
+                    yield f"{path.name}, line {number}", str(problem)
+
+    def _day_files(self) -> list[Path]:
+        return sorted(path for path in self._folder.glob("audit-*.jsonl") if _DAY_FORM.fullmatch(path.name))
+
+    @contextmanager
+    def _locked_head(self) -> Iterator[int]:
+        """The open head file, locked against every other thread and process."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._folder / _HEAD_NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _end(self, head: int) -> tuple[int, str, str]:
+        """Sequence and digest of the last entry, and what is wrong at the end of the trail, if anything."""
+        known = _read_head(head)
+        files = self._day_files()
+        if not files:
+            return (*known, "all entries are gone") if known else (0, FIRST_PREVIOUS, "")
+        last = _last_entry(files[-1], drop_torn_after=known)
+        if last is not None and (last.sequence, last.sha256) == known:
+            return (*known, "")
+        if last is not None and (last.sequence - 1, last.previous) == (known or (0, FIRST_PREVIOUS)):
+            return last.sequence, last.sha256, ""  # killed between line and head
+        if known is not None:
+            return (*known, f"the last entry is not entry {known[0]} as it was written")
+        if last is not None:
+            return last.sequence, last.sha256, "the mark of the last entry was missing or unreadable"
+        return 0, FIRST_PREVIOUS, "the mark of the last entry and that entry cannot be read"
+
+    def _alert(self, broken: str) -> AuditEvent:
+        return AuditEvent(
+            action=AuditAction.AUDIT_CHAIN_BROKEN,
+            actor=self._source,
+            at=self._clock(),
+            outcome=AuditOutcome.SERIOUS_FAILURE,
+            detail=broken,
+        )
+
+    def _append(self, head: int, event: AuditEvent, sequence: int, previous: str) -> tuple[int, str]:
+        """Write one line, then the head; returns what the next entry is chained to."""
+        content = {
+            "sequence": sequence + 1,
+            "previous": previous,
+            "action": event.action.value,
+            "message": event.message(source=self._source, process_id=os.getpid()),
+        }
+        digest = _digest(content)
+        self._write_line(event.at, _canonical(content | {"sha256": digest}))
+        os.pwrite(head, b"%012d %s\n" % (sequence + 1, digest.encode()), 0)
+        os.fsync(head)
+        return sequence + 1, digest
+
+    def _write_line(self, at: float, line: bytes) -> None:
+        files = self._day_files()
+        day = datetime.fromtimestamp(at, UTC).date()
+        if files:  # a clock that was set back must not put a later entry into an earlier file
+            day = max(day, date.fromisoformat(_DAY_FORM.sub(r"\1", files[-1].name)))
+        path = self._folder / f"audit-{day.isoformat()}.jsonl"
+        is_new = not path.exists()
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            if not is_new and not _ends_with_newline(path):
+                line = b"\n" + line  # somebody cut the line before: it stays as it is found
+            view = memoryview(line)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            sync_directory(self._folder)
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    """The one form in which an entry is written; ASCII, so no line break but its own is in it."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _parsed(line: bytes) -> AuditEntry:
+    """The entry on one line.
+
+    Raises
+    ------
+    _NotAnEntry
+        If the line is cut, is no entry, or differs from what its digest was made of.
+    """
+    if not line.endswith(b"\n"):
+        raise _NotAnEntry("the line is cut")
+    try:
+        content = json.loads(line)
+        digest = content.pop("sha256")
+        entry = AuditEntry(
+            sequence=int(content["sequence"]),
+            previous=str(content["previous"]),
+            action=AuditAction(content["action"]),
+            message=content["message"],
+            sha256=str(digest),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _NotAnEntry("the line is not an entry of this trail") from None
+    if _digest(content) != digest or _canonical(content | {"sha256": digest}) != line:
+        raise _NotAnEntry(f"entry {entry.sequence} was changed after it was written")
+    return entry
+
+
+def _gap(before: int, found: int) -> str:
+    if found <= before:
+        return f"entry {found} stands after entry {before}"
+    missing = f"entry {before + 1} is" if found == before + 2 else f"entries {before + 1} to {found - 1} are"
+    return f"{missing} missing before entry {found}"
+
+
+def _read_head(descriptor: int) -> tuple[int, str] | None:
+    found = _HEAD_FORM.fullmatch(os.pread(descriptor, 4096, 0))
+    return None if found is None else (int(found[1]), found[2].decode())
+
+
+def _last_entry(path: Path, *, drop_torn_after: tuple[int, str] | None) -> AuditEntry | None:
+    """The last complete entry of a file.
+
+    Bytes after the last line end, when the line before them is the one that the head names, are an entry that a kill
+    cut short; nobody was told that it was written, so it is dropped. In any other case nothing is taken away.
+    """
+    content = _tail(path)
+    whole = content[: content.rfind(b"\n") + 1]
+    torn_bytes = len(content) - len(whole)
+    try:
+        entry = _parsed(whole.splitlines(keepends=True)[-1])
+    except (IndexError, _NotAnEntry):
+        return None
+    if torn_bytes and drop_torn_after == (entry.sequence, entry.sha256):
+        os.truncate(path, path.stat().st_size - torn_bytes)
+    return entry
+
+
+def _tail(path: Path) -> bytes:
+    """The end of a file, long enough for any entry."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - LONGEST_ENTRY_BYTES))
+        return stream.read()
+
+
+def _ends_with_newline(path: Path) -> bool:
+    return _tail(path)[-1:] in (b"", b"\n")
