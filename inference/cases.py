@@ -1,6 +1,6 @@
 """An ear with its truth: what segmentation is trained on and judged by.
 
-`case_files` reads them from NIfTI files, phantoms make them without any file.
+Read from files by the shell (`dicom_node.labeled_cases`, `labeled_studies`); phantoms make them without any file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ Tags = Mapping[str, str | float]
 
 COMPARTMENTS: Final = ("cochlea", "vestibule", "canals")
 """What a compartment label names: 1 is the first, 0 is unknown."""
+
+CERTAIN_SIDE_MM: Final = 15.0
+"""A labyrinth's distance from the middle of the coordinates that tells its side; a head lies off center by less."""
 
 
 class InputSet(StrEnum):

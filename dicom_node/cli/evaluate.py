@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dicom_node.cli.evaluation_runs import Job
     from inference.evaluation.record import Evaluation, Source
     from inference.evaluation.scores import EarScore
+    from inference.geometry import Volume
     from inference.model_description import ModelDescription
 
 FIRST_SEED: Final = 900_000
@@ -138,8 +139,8 @@ def _measure(arguments: argparse.Namespace) -> Evaluation:
 
 def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Source]:
     from dicom_node.cli.evaluation_runs import FolderJob, PhantomJob
-    from inference.case_files import case_folders
-    from inference.cases import CaseError, InputSet
+    from dicom_node.labeled_cases import case_folders
+    from inference.cases import InputSet
     from inference.evaluation import cohort
     from inference.evaluation.record import Source
 
@@ -156,10 +157,7 @@ def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Source]:
         return [PhantomJob(seed=seed, input_sets=sets, method=arguments.model) for seed in seeds], source
     if not arguments.cases.is_dir():
         raise UnusableInput(f"{arguments.cases}: no such folder; pass the folder that holds the case folders")
-    try:
-        folders = case_folders(arguments.cases)
-    except CaseError as error:
-        raise UnusableInput(str(error)) from error
+    folders = case_folders(arguments.cases)
     source = Source(
         kind="cases",
         name=arguments.cases.name,
@@ -232,7 +230,7 @@ def _show_real_crop(arguments: argparse.Namespace) -> int:
     method = segmenter(arguments.model)
     with _progress("real ear, phantom, page", 3, arguments.quiet) as on_done:
         try:
-            real = real_ear(arguments.real_crop)
+            real = real_ear(_real_crop(arguments.real_crop), name=arguments.real_crop.name.split(".")[0])
         except CaseError as error:
             raise UnusableInput(str(error)) from error
         on_done()
@@ -246,6 +244,16 @@ def _show_real_crop(arguments: argparse.Namespace) -> int:
         on_done()
     _say(f"written to {path}; it holds the real ear's pixels")
     return 0
+
+
+def _real_crop(path: Path) -> Volume:
+    from dicom_node.encoding.nifti import read_nifti
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnusableInput(f"{path}: {error.strerror}; pass a NIfTI file") from None
+    return read_nifti(content, name=str(path), frame_of_reference_uid="2.25.1")
 
 
 def _write(arguments: argparse.Namespace, evaluation: Evaluation, pictures: dict[str, tuple[str, bytes]]) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import RejectedStudy, UnusableInput
+from dicom_node.labeled_cases import input_sets, read_case
 from inference.anatomy import EarSide
-from inference.case_files import input_sets, read_case
 from inference.cases import CaseError, InputSet
 from inference.evaluation.cohort import ROLES, ear_case, patient
 from inference.evaluation.scores import EarScore, blank, judge, score_case

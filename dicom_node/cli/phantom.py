@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dicom_node.encoding.phantom_style import Vendor
-    from inference.geometry import Volume
     from inference.phantom import PhantomOptions, PhantomStudy
 
 ROLES = ("MRC", "PPI", "PEI", "HYDROPS", "HYDROPS_MI2", "REAL_IR")
@@ -152,10 +151,12 @@ def _write_images(study: PhantomStudy, vendor: Vendor, folder: Path) -> None:
 
 
 def _write_truth(study: PhantomStudy, vendor: Vendor, folder: Path) -> None:
+    from dicom_node.encoding.nifti import nifti_bytes
+
     (folder / "truth.json").write_text(json.dumps(truth_record(study, vendor), indent=2) + "\n", encoding="utf-8")
     _say("writing the truth volumes")
-    _write_nifti(study.truth.total_fluid_fraction, folder / "truth_total_fluid.nii.gz")
-    _write_nifti(study.truth.endolymph_fraction, folder / "truth_endolymph.nii.gz")
+    (folder / "truth_total_fluid.nii.gz").write_bytes(nifti_bytes(study.truth.total_fluid_fraction))
+    (folder / "truth_endolymph.nii.gz").write_bytes(nifti_bytes(study.truth.endolymph_fraction))
 
 
 def truth_record(study: PhantomStudy, vendor: Vendor) -> dict[str, Any]:
@@ -183,17 +184,6 @@ def truth_record(study: PhantomStudy, vendor: Vendor) -> dict[str, Any]:
             role: {"series_instance_uid": series_instance_uid(study.options, role, vendor)} for role in study.volumes
         },
     }
-
-
-def _write_nifti(volume: Volume, path: Path) -> None:
-    """`volume` as a compressed NIfTI file; SimpleITK turns LPS into NIfTI's RAS."""
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(volume.array)
-    image.SetSpacing(volume.geometry.spacing_mm[::-1].tolist())
-    image.SetOrigin(volume.geometry.to_lps((0, 0, 0)).tolist())
-    image.SetDirection(volume.geometry.directions[:, ::-1].ravel().tolist())
-    sitk.WriteImage(image, str(path), useCompression=True, compressionLevel=1)
 
 
 def _ratio(text: str) -> float:

@@ -240,7 +240,7 @@ def _split(arguments: argparse.Namespace, preset: Preset, folder: Path) -> Split
 
 def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
     """Every ear of --cases with every input set that its files allow."""
-    from inference.case_files import case_folders, input_sets, read_case
+    from dicom_node.labeled_cases import case_folders, input_sets, read_case
     from inference.training.own_ears import labeled_ear
 
     folder: Path = arguments.cases

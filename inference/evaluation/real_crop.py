@@ -6,7 +6,6 @@ of the clinical voxels. There is no contrast series; only the total fluid can be
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,8 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from inference.anatomy import EarSide
-from inference.case_files import CERTAIN_SIDE_MM, read_nifti
-from inference.cases import CaseError, EarCase
+from inference.cases import CERTAIN_SIDE_MM, CaseError, EarCase
 from inference.findings import EarImages, EarROI
 from inference.geometry import FloatArray, Volume, VolumeGeometry
 from inference.resampling import resample
@@ -57,21 +55,22 @@ MIN_PART_MM3: Final = 1.0
 """Smaller parts are noise and vessels, and start no flood."""
 
 
-def real_ear(path: Path) -> EarCase:
+def real_ear(fine: Volume, *, name: str) -> EarCase:
     """The crop's ear on the clinical grid; its endolymph is unknown and left empty, HYDROPS is zero.
+
+    `name` is what the case is called.
 
     Raises
     ------
     CaseError
-        If the file cannot be read, its place does not tell the side, or nothing in its middle is fluid.
+        If the crop's place does not tell the side, or nothing in its middle is fluid.
     """
-    fine = read_nifti(path, "2.25.1")
     reference = half_maximum(fine)
     if not np.asarray(reference.array).any():
-        raise CaseError(f"{path}: expected a bright labyrinth around the middle of the crop, found none")
+        raise CaseError(f"{name}: expected a bright labyrinth around the middle of the crop, found none")
     center = fine.geometry.to_lps(ndimage.center_of_mass(np.asarray(reference.array, dtype=np.float64)))
     if abs(center[0]) < CERTAIN_SIDE_MM:
-        raise CaseError(f"{path}: expected scanner coordinates; the ear lies {center[0]:.0f} mm from their middle")
+        raise CaseError(f"{name}: expected scanner coordinates; the ear lies {center[0]:.0f} mm from their middle")
     side = EarSide.LEFT if center[0] > 0 else EarSide.RIGHT
     grid = _clinical_grid(fine.geometry, center)
     x, y, z = (float(c) for c in center)
@@ -83,7 +82,7 @@ def real_ear(path: Path) -> EarCase:
         ),
         total_fluid=averaged(reference, grid),
         endolymph=nothing,
-        tags={"case": path.name.removesuffix(".gz").removesuffix(".nii"), "side": side.value, "input_set": "MRC"},
+        tags={"case": name, "side": side.value, "input_set": "MRC"},
     )
 
 

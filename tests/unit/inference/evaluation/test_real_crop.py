@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -39,11 +36,13 @@ def crop_image() -> NDArray[np.float32]:
     return ndimage.gaussian_filter(sharp.astype(np.float32), 0.4 / FINE_MM)
 
 
-def write(path: Path, array: NDArray[np.float32], shift_mm: float = 0.0) -> Path:
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ geometry().index_to_lps[:, [2, 1, 0, 3]]
-    affine[0, 3] += shift_mm
-    nibabel.save(nibabel.Nifti1Image(array.transpose(2, 1, 0), affine), path)
-    return path
+def crop(array: NDArray[np.float32], shift_mm: float = 0.0) -> Volume:
+    """`array` at the left ear, or so many millimeters farther to the patient's right."""
+    affine = geometry().index_to_lps.copy()
+    affine[0, 3] -= shift_mm
+    return Volume(
+        array=array, geometry=VolumeGeometry(shape=SHAPE, index_to_lps=affine, frame_of_reference_uid="1.2.3")
+    )
 
 
 def test_half_maximum_outlines_the_labyrinth_and_leaves_the_cistern_out() -> None:
@@ -54,8 +53,8 @@ def test_half_maximum_outlines_the_labyrinth_and_leaves_the_cistern_out() -> Non
     assert farthest < RADIUS_MM + 5.0
 
 
-def test_the_clinical_grid_keeps_side_place_and_volume(tmp_path: Path) -> None:
-    case = real_ear(write(tmp_path / "left.nii.gz", crop_image()))
+def test_the_clinical_grid_keeps_side_place_and_volume() -> None:
+    case = real_ear(crop(crop_image()), name="left")
     assert case.images.roi.side is EarSide.LEFT
     assert case.images.mrc.geometry.spacing_mm.tolist() == pytest.approx([1.0, 0.5, 0.5])
     fine = half_maximum(Volume(array=crop_image(), geometry=geometry()))
@@ -77,9 +76,9 @@ def test_averages_are_means_of_what_a_coarse_voxel_covers() -> None:
     assert np.abs(averaged(ramp, coarse).array - expected).max() < 1e-3
 
 
-def test_a_crop_without_a_labyrinth_or_without_a_side_is_refused(tmp_path: Path) -> None:
+def test_a_crop_without_a_labyrinth_or_without_a_side_is_refused() -> None:
     dark = np.random.default_rng(1).normal(15.0, 1.0, SHAPE).astype(np.float32)
     with pytest.raises(CaseError, match="expected a bright labyrinth around the middle"):
-        real_ear(write(tmp_path / "dark.nii.gz", dark))
+        real_ear(crop(dark), name="dark")
     with pytest.raises(CaseError, match=r"expected scanner coordinates; the ear lies -?\d mm from their middle"):
-        real_ear(write(tmp_path / "middle.nii.gz", crop_image(), shift_mm=41.0))
+        real_ear(crop(crop_image(), shift_mm=41.0), name="middle")

@@ -19,20 +19,20 @@ from __future__ import annotations
 
 import json
 import uuid
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_node.encoding.nifti import read_nifti
+from dicom_node.errors import UnusableInput
 from inference.anatomy import LABYRINTH_EXTENT_MM, EarSide
-from inference.cases import COMPARTMENTS, CaseError, EarCase, InputSet, cut
+from inference.cases import CERTAIN_SIDE_MM, COMPARTMENTS, EarCase, InputSet, cut
 from inference.contrast import hydrops_from_mi2, hydrops_from_ppi_pei
 from inference.findings import EarImages, EarROI
-from inference.geometry import FloatArray, GeometryError, Volume, VolumeGeometry
+from inference.geometry import FloatArray, Volume, VolumeGeometry
 from inference.resampling import part_covering, resample
 
 EAR_BOX_MM: Final = (26.0, 32.0, 32.0)
@@ -44,21 +44,14 @@ MAX_LABYRINTH_MM: Final = 1.5 * max(LABYRINTH_EXTENT_MM)
 MIN_BETWEEN_EARS_MM: Final = 30.0
 """Empty space between two labeled ears; labyrinths are 60 to 100 mm apart and at most 18 mm wide."""
 
-CERTAIN_SIDE_MM: Final = 15.0
-"""A labyrinth's distance from the middle of the coordinates that tells its side; a head lies off center by less."""
-
 MAX_OUTSIDE_SHARE: Final = 0.02
 """Of the endolymph, outside total fluid: rounding of a resampled label. It is taken back inside; more is an error."""
-
-SAME_PLACE_MM: Final = 0.1
-"""Largest difference of two orientations of one file that are rounded versions of the same."""
-
-RAS_TO_LPS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 SIGNED: Final = ("hydrops", "hydrops_mi2", "real_ir")
 LABELS: Final = ("total_fluid", "endolymph")
 PARTS: Final = "compartments"
-KNOWN_FILES: Final = ("mrc", "ppi", "pei", *SIGNED, *LABELS, PARTS)
+KNOWN_FILES: Final = ("mrc", "ppi", "pei", *SIGNED, *LABELS, PARTS, "labels")
+"""`labels` is what `hydrops-node process` adds for viewers: the same masks in one file. It is not read."""
 SUFFIXES: Final = (".nii.gz", ".nii")
 
 
@@ -67,12 +60,12 @@ def case_folders(folder: Path) -> list[Path]:
 
     Raises
     ------
-    CaseError
+    UnusableInput
         If there is none.
     """
     found = sorted({path.parent for suffix in SUFFIXES for path in folder.rglob(f"mrc{suffix}")})
     if not found:
-        raise CaseError(f"{folder}: expected one folder per case with mrc.nii.gz in it, found none")
+        raise UnusableInput(f"{folder}: expected one folder per case with mrc.nii.gz in it, found none")
     return found
 
 
@@ -93,7 +86,7 @@ def read_case(folder: Path, *, inputs: InputSet | None = None) -> list[EarCase]:
 
     Raises
     ------
-    CaseError
+    UnusableInput
         If a file is missing, unknown, unreadable, not three-dimensional, without orientation, constant or not finite;
         if labels are no fractions, not on the MRC's grid, empty or larger than a labyrinth; if the side is unsure.
     """
@@ -134,7 +127,7 @@ def _required(folder: Path, name: str) -> Path:
     path = _path(folder, name)
     if path is None:
         there = sorted(one.name for one in folder.iterdir())
-        raise CaseError(f"{folder}: expected {name}.nii.gz, found {', '.join(there) or 'an empty folder'}")
+        raise UnusableInput(f"{folder}: expected {name}.nii.gz, found {', '.join(there) or 'an empty folder'}")
     return path
 
 
@@ -142,7 +135,7 @@ def _refuse_unknown_files(folder: Path) -> None:
     known = {f"{name}{suffix}" for name in KNOWN_FILES for suffix in SUFFIXES}
     unknown = sorted(path.name for path in folder.glob("*.nii*") if path.name not in known)
     if unknown:
-        raise CaseError(
+        raise UnusableInput(
             f"{folder}: cannot tell what {', '.join(unknown)} is; expected "
             + ", ".join(f"{name}.nii.gz" for name in KNOWN_FILES)
         )
@@ -151,12 +144,12 @@ def _refuse_unknown_files(folder: Path) -> None:
 def _choose(folder: Path, inputs: InputSet | None) -> InputSet:
     there = input_sets(folder)
     if inputs is None and not there:
-        raise CaseError(
+        raise UnusableInput(
             f"{folder}: nothing shows endolymph; expected ppi and pei, hydrops, hydrops_mi2 or real_ir (.nii.gz)"
         )
     if inputs is not None and inputs not in there:
         wanted = " and ".join(f"{name}.nii.gz" for name in inputs.file_names)
-        raise CaseError(f"{folder}: expected {wanted}, found {', '.join(there) or 'no complete input set'}")
+        raise UnusableInput(f"{folder}: expected {wanted}, found {', '.join(there) or 'no complete input set'}")
     return inputs or there[0]
 
 
@@ -167,27 +160,29 @@ def _read_tags(folder: Path) -> dict[str, str | float]:
     try:
         tags: Any = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CaseError(f"{path}: expected JSON, found {error}") from None
+        raise UnusableInput(f"{path}: expected JSON, found {error}") from None
     if not isinstance(tags, dict) or any(
         isinstance(value, bool) or not isinstance(value, str | int | float) for value in tags.values()
     ):
-        raise CaseError(f'{path}: expected one object with texts and numbers, such as {{"side": "left"}}')
+        raise UnusableInput(f'{path}: expected one object with texts and numbers, such as {{"side": "left"}}')
     if "side" in tags and tags["side"] not in set(EarSide):
-        raise CaseError(f'{path}: side: expected "left" or "right", found {tags["side"]!r}')
+        raise UnusableInput(f'{path}: side: expected "left" or "right", found {tags["side"]!r}')
     return tags
 
 
 def _read_image(path: Path, frame: str) -> Volume:
     """Finite, not constant, float32; signed series must have a negative half."""
-    volume = read_nifti(path, frame)
+    volume = _read_nifti(path, frame)
     array = np.asarray(volume.array, dtype=np.float32)
     if not np.isfinite(array).all():
-        raise CaseError(f"{path}: expected finite values, found {np.count_nonzero(~np.isfinite(array))} that are not")
+        raise UnusableInput(
+            f"{path}: expected finite values, found {np.count_nonzero(~np.isfinite(array))} that are not"
+        )
     low, high = float(array.min()), float(array.max())
     if low == high:
-        raise CaseError(f"{path}: expected an image, found {low:g} in every voxel")
+        raise UnusableInput(f"{path}: expected an image, found {low:g} in every voxel")
     if path.name.split(".")[0] in SIGNED and low >= 0.0:
-        raise CaseError(
+        raise UnusableInput(
             f"{path}: expected signed values (perilymph > 0, endolymph < 0), found none below {low:g}; subtract the "
             "console's offset, or pass PPI and PEI instead"
         )
@@ -196,15 +191,17 @@ def _read_image(path: Path, frame: str) -> Volume:
 
 def _read_label(path: Path, frame: str, grid: VolumeGeometry) -> Volume:
     """Float32 0..1 on `grid`."""
-    volume = read_nifti(path, frame)
+    volume = _read_nifti(path, frame)
     array = np.asarray(volume.array, dtype=np.float32)
     if not volume.geometry.same_grid(grid, tolerance_mm=0.01):
-        raise CaseError(f"{path}: expected the grid of the MRC, {_place(grid)}; found {_place(volume.geometry)}")
+        raise UnusableInput(f"{path}: expected the grid of the MRC, {_place(grid)}; found {_place(volume.geometry)}")
     if not np.isfinite(array).all() or array.min() < 0.0 or array.max() > 1.0:
         found = np.unique(array)[:6].tolist()
-        raise CaseError(f"{path}: expected a mask of 0 and 1 or parts of a voxel 0..1, found values such as {found}")
+        raise UnusableInput(
+            f"{path}: expected a mask of 0 and 1 or parts of a voxel 0..1, found values such as {found}"
+        )
     if not array.any():
-        raise CaseError(f"{path}: expected a labeled ear, found no voxel above 0")
+        raise UnusableInput(f"{path}: expected a labeled ear, found no voxel above 0")
     return Volume(array=array, geometry=grid)
 
 
@@ -213,13 +210,13 @@ def _read_parts(folder: Path, frame: str, grid: VolumeGeometry) -> Volume | None
     path = _path(folder, PARTS)
     if path is None:
         return None
-    volume = read_nifti(path, frame)
+    volume = _read_nifti(path, frame)
     if not volume.geometry.same_grid(grid, tolerance_mm=0.01):
-        raise CaseError(f"{path}: expected the grid of the MRC, {_place(grid)}; found {_place(volume.geometry)}")
+        raise UnusableInput(f"{path}: expected the grid of the MRC, {_place(grid)}; found {_place(volume.geometry)}")
     values = np.unique(np.asarray(volume.array))
     if not np.isin(values, range(len(COMPARTMENTS) + 1)).all():
         known = ", ".join(f"{number} {name}" for number, name in enumerate(COMPARTMENTS, start=1))
-        raise CaseError(f"{path}: expected 0, {known}; found values such as {values[:6].tolist()}")
+        raise UnusableInput(f"{path}: expected 0, {known}; found values such as {values[:6].tolist()}")
     return Volume(array=np.asarray(volume.array).astype(np.uint8), geometry=grid)
 
 
@@ -228,40 +225,13 @@ def _place(grid: VolumeGeometry) -> str:
     return f"(K, J, I) = {grid.shape} of {spacing} mm from {first} mm (LPS)"
 
 
-def read_nifti(path: Path, frame: str) -> Volume:
-    """The file's values at its place in LPS; read by nibabel, because SimpleITK's reader turns NaN into 0.
-
-    A file whose two orientations disagree, or that has none, has no sides and is refused.
-    """
+def _read_nifti(path: Path, frame: str) -> Volume:
+    """The file's values at its place in LPS, or UnusableInput with the path and the reason."""
     try:
-        image = nibabel.load(path)
-        if not isinstance(image, nibabel.Nifti1Image):
-            raise CaseError(f"{path}: expected a NIfTI image, found {type(image).__name__}")
-        array = np.asanyarray(image.dataobj)
-    except (nibabel.filebasedimages.ImageFileError, OSError, EOFError, zlib.error) as error:
-        raise CaseError(f"{path}: expected a NIfTI image; it cannot be read: {error}") from None
-    if array.ndim != 3:
-        raise CaseError(f"{path}: expected one volume of three axes, found shape {array.shape}")
-    header: Any = image.header
-    own, scanner = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    if own is None and scanner is None:
-        raise CaseError(
-            f"{path}: expected an orientation, found qform_code 0 and sform_code 0: left and right cannot be told "
-            "apart; export it again with its scanner coordinates"
-        )
-    if own is not None and scanner is not None and np.abs(own - scanner).max() > SAME_PLACE_MM:
-        raise CaseError(
-            f"{path}: expected one orientation, found a qform and an sform that differ by up to "
-            f"{np.abs(own - scanner).max():.1f} mm; remove the one that is wrong"
-        )
-    i, j, k = array.shape
-    try:
-        # NIfTI is (i, j, k) in RAS; here it is (k, j, i) in LPS: reverse the columns, negate the first two rows.
-        index_to_lps = (RAS_TO_LPS @ image.affine)[:, [2, 1, 0, 3]]
-        geometry = VolumeGeometry(shape=(k, j, i), index_to_lps=index_to_lps, frame_of_reference_uid=frame)
-    except GeometryError as error:
-        raise CaseError(f"{path}: {error}") from None
-    return Volume(array=np.ascontiguousarray(array.transpose(2, 1, 0)), geometry=geometry)
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
+    return read_nifti(content, name=str(path), frame_of_reference_uid=frame)
 
 
 def _nested(endolymph: Volume, total: Volume, folder: Path) -> Volume:
@@ -270,7 +240,7 @@ def _nested(endolymph: Volume, total: Volume, folder: Path) -> Volume:
     amount = float(endolymph.array.sum(dtype=np.float64))
     outside = 1.0 - float(inside.sum(dtype=np.float64)) / amount
     if outside > MAX_OUTSIDE_SHARE:
-        raise CaseError(f"{folder}: expected endolymph inside total_fluid, found {outside:.0%} of it outside")
+        raise UnusableInput(f"{folder}: expected endolymph inside total_fluid, found {outside:.0%} of it outside")
     return Volume(array=inside, geometry=endolymph.geometry)
 
 
@@ -284,7 +254,7 @@ def _ears(total: Volume, side: str | float | None, folder: Path) -> Iterator[tup
     widest = int(np.argmax(gaps))
     if gaps[widest] >= MIN_BETWEEN_EARS_MM:
         if side is not None:
-            raise CaseError(f"{folder}: case.json says one side ({side}), found two labeled ears; remove the key")
+            raise UnusableInput(f"{folder}: case.json says one side ({side}), found two labeled ears; remove the key")
         middle = ordered[widest] - gaps[widest] / 2.0
         parts = [(EarSide.RIGHT, x_mm < middle), (EarSide.LEFT, x_mm >= middle)]
     else:
@@ -292,7 +262,7 @@ def _ears(total: Volume, side: str | float | None, folder: Path) -> Iterator[tup
     for name, territory in parts:
         reach = np.ptp(total.geometry.to_lps(np.argwhere(labeled & territory)), axis=0).max()
         if reach > MAX_LABYRINTH_MM:
-            raise CaseError(
+            raise UnusableInput(
                 f"{folder}: the {name} ear's total_fluid reaches over {reach:.0f} mm, a labyrinth over at most "
                 f"{max(LABYRINTH_EXTENT_MM):.0f} mm; remove what is not labyrinth"
             )
@@ -305,12 +275,12 @@ def _lone_side(x_mm: float, side: str | float | None, folder: Path) -> EarSide:
     if abs(x_mm) >= CERTAIN_SIDE_MM:
         by_place = EarSide.LEFT if x_mm > 0 else EarSide.RIGHT
     if by_place is None and side is None:
-        raise CaseError(
+        raise UnusableInput(
             f"{folder}: the labeled ear lies {x_mm:.0f} mm from the middle of the coordinates, which does not tell its "
             'side; add case.json with {"side": "left"} or {"side": "right"}'
         )
     if by_place is not None and side is not None and by_place != side:
-        raise CaseError(
+        raise UnusableInput(
             f"{folder}: case.json says {side}, found the ear at x = {x_mm:.0f} mm (LPS), the patient's {by_place}"
         )
     return by_place or EarSide(str(side))
@@ -359,5 +329,5 @@ def _onto(box: VolumeGeometry, name: str, volume: Volume) -> Volume:
     if volume.geometry.crop((k, j, i), box.shape).same_grid(box):
         return volume.crop((k, j, i), box.shape)
     if part_covering(volume, box) is None:
-        raise CaseError(f"{name}.nii.gz does not show the labeled ear: expected images of one place in the patient")
+        raise UnusableInput(f"{name}.nii.gz does not show the labeled ear: expected images of one place in the patient")
     return resample(volume, box)

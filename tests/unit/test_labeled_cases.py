@@ -12,9 +12,10 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from dicom_node.errors import UnusableInput
+from dicom_node.labeled_cases import case_folders, input_sets, read_case
 from inference.anatomy import EarSide
-from inference.case_files import case_folders, input_sets, read_case
-from inference.cases import CaseError, EarCase, InputSet
+from inference.cases import EarCase, InputSet
 from inference.geometry import Volume
 from inference.resampling import from_sitk
 
@@ -148,9 +149,9 @@ def test_a_contrast_series_on_its_own_grid_is_brought_to_the_mrc(tmp_path: Path)
 def test_the_side_of_a_crop_without_scanner_coordinates_comes_from_case_json(tmp_path: Path) -> None:
     middle = (2.0, 0.0, 0.0)
     assert ear_of(write_case(tmp_path / "told", middle, side="right")).images.roi.side is EarSide.RIGHT
-    with pytest.raises(CaseError, match=r"does not tell its side; add case\.json"):
+    with pytest.raises(UnusableInput, match=r"does not tell its side; add case\.json"):
         read_case(write_case(tmp_path / "untold", middle))
-    with pytest.raises(CaseError, match=r"case\.json says right, found the ear at x = 38 mm"):
+    with pytest.raises(UnusableInput, match=r"case\.json says right, found the ear at x = 38 mm"):
         read_case(write_case(tmp_path / "contradiction", LEFT_EAR_RAS, side="right"))
 
 
@@ -248,7 +249,7 @@ def test_a_case_that_cannot_be_used_says_which_file_what_was_expected_and_what_w
     folder = write_case(tmp_path / "case", LEFT_EAR_RAS, domain="scanner A")
     damage, message = SPOILED[spoil]
     damage(folder)
-    with pytest.raises(CaseError, match=message):
+    with pytest.raises(UnusableInput, match=message):
         read_case(folder)
 
 
@@ -261,14 +262,16 @@ def test_compartments_come_along_and_unknown_ones_are_refused(tmp_path: Path) ->
     assert case.compartments is not None
     assert np.array_equal(case.compartments.array == 2, case.total_fluid.array > 0)
     write(folder / "compartments.nii.gz", (7 * inside).astype(np.uint8), label.affine)
-    with pytest.raises(CaseError, match=r"expected 0, 1 cochlea, 2 vestibule, 3 canals; found values such as \[0, 7\]"):
+    with pytest.raises(
+        UnusableInput, match=r"expected 0, 1 cochlea, 2 vestibule, 3 canals; found values such as \[0, 7\]"
+    ):
         read_case(folder)
 
 
 def test_unsigned_hydrops_is_refused_with_what_to_do(tmp_path: Path) -> None:
     folder = write_case(tmp_path / "a", LEFT_EAR_RAS)
     overwrite("hydrops.nii.gz", lambda array: array + 2048.0)(folder)
-    with pytest.raises(CaseError, match=r"expected signed values .* subtract the console's offset"):
+    with pytest.raises(UnusableInput, match=r"expected signed values .* subtract the console's offset"):
         read_case(folder, inputs=InputSet.HYDROPS)
 
 
@@ -287,5 +290,5 @@ def test_case_folders_are_found_at_any_depth_and_none_is_an_error(tmp_path: Path
     assert case_folders(first) == [first]
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(CaseError, match=r"expected one folder per case with mrc\.nii\.gz in it, found none"):
+    with pytest.raises(UnusableInput, match=r"expected one folder per case with mrc\.nii\.gz in it, found none"):
         case_folders(empty)
