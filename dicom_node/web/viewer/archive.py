@@ -1,0 +1,133 @@
+"""The viewer's window to the archive: the DICOMweb reads that OHIF makes, and nothing else, streamed as they come.
+
+A browser cannot hold the archive's password, so it asks us and we ask the archive. What passes is a short list of
+paths (PS3.18: QIDO-RS search, WADO-RS metadata, frames, bulk data and single instances); everything else is not
+there. The upstream address is built from the parts that matched, never from what the browser wrote.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+log = logging.getLogger(__name__)
+
+_UID: Final = r"[0-9.]{1,64}"
+_STUDY: Final = rf"studies/{_UID}"
+_SERIES: Final = rf"{_STUDY}/series/{_UID}"
+_INSTANCE: Final = rf"{_SERIES}/instances/{_UID}"
+_TAG: Final = "[0-9A-Fa-f]{8}"
+SEARCHES: Final = re.compile(rf"studies|{_STUDY}/series|{_STUDY}/instances|{_SERIES}/instances")
+RETRIEVALS: Final = re.compile(
+    rf"{_STUDY}/metadata|{_SERIES}/metadata|{_INSTANCE}|{_INSTANCE}/(?:metadata|rendered|thumbnail)"
+    rf"|{_SERIES}/thumbnail|{_INSTANCE}/frames/[0-9]{{1,6}}(?:,[0-9]{{1,6}}){{0,999}}"
+    rf"|{_INSTANCE}/bulk/{_TAG}(?:/[0-9]{{1,5}}/{_TAG}){{0,8}}"
+)
+MAX_QUERY_CHARACTERS: Final = 2048
+MAX_ACCEPT_CHARACTERS: Final = 512
+MAX_CONNECTIONS: Final = 32
+"""To the archive at once; OHIF asks for up to 25 frames ahead. Further requests wait for up to `POOL_TIMEOUT_S`."""
+
+CONNECT_TIMEOUT_S: Final = 5.0
+POOL_TIMEOUT_S: Final = 30.0
+PASSED_ON: Final = ("content-type", "content-length")
+
+HEADERS: Final = {
+    "Cache-Control": "no-store",  # images of patients do not stay on the disk of a shared workstation
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A DICOMweb server: its root without a slash at the end, and who we are there."""
+
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    timeout_s: float = 30.0
+
+
+class ArchiveWindow:
+    """Answers GET /dicom-web/... from the archive. `open` and `close` it with the application."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._client: httpx.AsyncClient | None = None
+
+    async def open(self) -> None:
+        """Make the connections' pool; nothing is sent yet."""
+        archive = self._archive
+        self._client = httpx.AsyncClient(
+            auth=httpx.BasicAuth(archive.username, archive.password) if archive.username else None,
+            timeout=httpx.Timeout(archive.timeout_s, connect=CONNECT_TIMEOUT_S, pool=POOL_TIMEOUT_S),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+            follow_redirects=False,
+            trust_env=False,  # a proxy of the environment is not meant for images of patients
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def answer(self, request: Request) -> Response:
+        """The archive's answer to one request of the viewer, or 404 for a path that OHIF has no use for."""
+        path = str(request.path_params["path"])
+        search = SEARCHES.fullmatch(path) is not None
+        if self._client is None or not (search or RETRIEVALS.fullmatch(path)):
+            return _refusal(404, "The viewer does not read this path.")
+        query = request.url.query if search else ""
+        if len(query) > MAX_QUERY_CHARACTERS:
+            return _refusal(414, f"A search has at most {MAX_QUERY_CHARACTERS} characters.")
+        upstream = self._client.build_request(
+            "GET", f"{self._archive.url}/{path}" + (f"?{query}" if query else ""), headers=_headers(request)
+        )
+        try:
+            answer = await self._client.send(upstream, stream=True)
+        except httpx.TimeoutException:
+            return _unreachable("the archive did not answer in time")
+        except httpx.TransportError as error:
+            return _unreachable(f"the archive cannot be reached ({type(error).__name__})")
+        if answer.status_code in (401, 403):
+            await answer.aclose()
+            return _unreachable("the archive does not accept viewer.username and its password")
+        passed = {name: answer.headers[name] for name in PASSED_ON if name in answer.headers}
+        return StreamingResponse(_body(answer), answer.status_code, headers={**passed, **HEADERS})
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """What the archive gets to see of the browser's request: what it accepts, and by which name it called us."""
+    host = request.headers.get("host", "")
+    headers = {
+        "Accept": request.headers.get("accept", "*/*")[:MAX_ACCEPT_CHARACTERS],
+        "Accept-Encoding": "identity",  # zipping pixels costs 25 times the transfer
+    }
+    if re.fullmatch(r"[A-Za-z0-9.\-\[\]:]{1,255}", host):
+        # RFC 7239 wants quotes around a port's colon; Orthanc's DICOMweb 1.7 would copy them into its addresses.
+        headers["Forwarded"] = f"host={host};proto={request.url.scheme}"
+    return headers
+
+
+async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.aiter_raw():
+            yield chunk
+    finally:
+        await answer.aclose()
+
+
+def _unreachable(problem: str) -> Response:
+    log.warning("event=viewer_archive_unreachable problem=%s", problem)
+    return _refusal(502, f"No images: {problem}.")
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return PlainTextResponse(sentence, status, headers=HEADERS)

@@ -1,0 +1,125 @@
+"""The viewer's own origin: OHIF's files at the root, our configuration for it, and the window to the archive.
+
+OHIF's files say where they lie (public path "/"), so they need a port or name of their own. Nothing here asks any
+other host: the Content-Security-Policy names none, and OHIF's service worker, which would load a library from
+another one, is not served.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from dicom_node.web.headers import GuardHeaders, content_policy
+from dicom_node.web.viewer.access import LOOPBACK, Doors
+from dicom_node.web.viewer.archive import Archive, ArchiveWindow
+
+OUR_FILES: Final = {
+    "app-config.js": Path(__file__).with_name("app-config.js"),
+    "init-service-worker.js": Path(__file__).with_name("no-service-worker.js"),
+}
+"""Served instead of OHIF's: its own point at a public demonstration server and at another host's library."""
+
+NOT_SERVED: Final = frozenset({"sw.js", "google.js"})
+
+LASTING: Final = re.compile(r"(?:.*\.)?[0-9a-f]{16}\.(?:js|css|wasm|woff2?|png|svg)")
+"""Files whose name changes with their content: browsers may keep them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewerParts:
+    """What the viewer is made of: OHIF's folder, the archive, where it listens, and who may look (by cookies)."""
+
+    files: Path
+    archive: Archive
+    doors: Doors
+    may_look: Callable[[Mapping[str, str]], bool]
+
+
+def create_viewer_app(parts: ViewerParts) -> Starlette:
+    """The application; run it with uvicorn on `parts.doors.host`.
+
+    Raises
+    ------
+    OSError
+        If OHIF's index.html cannot be read.
+    """
+    window = ArchiveWindow(parts.archive)
+    policy = viewer_policy((parts.files / "index.html").read_text(encoding="utf-8"))
+
+    async def images(request: Request) -> Response:
+        return await _refusal(request, parts) or await window.answer(request)
+
+    async def files(request: Request) -> Response:
+        answer = await _refusal(request, parts) or file_answer(parts.files, str(request.path_params["path"]))
+        answer.headers["Content-Security-Policy"] = policy
+        return answer
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await window.open()
+        yield
+        await window.close()
+
+    routes = [Route("/dicom-web/{path:path}", images, methods=["GET"]), Route("/{path:path}", files, methods=["GET"])]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.add_middleware(GuardHeaders)
+    return app
+
+
+def viewer_policy(index_html: str) -> str:
+    """As strict as OHIF permits: scripts of ours and the page's own by digest, no other host, no frame around it.
+
+    It compiles WebAssembly and writes style elements, so these two stay open; nothing is evaluated as text.
+    """
+    inline = re.findall(r"<script>(.*?)</script>", index_html, flags=re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in inline]
+    return content_policy(
+        script_src=" ".join(["'self'", "'wasm-unsafe-eval'", *(f"'sha256-{digest}'" for digest in digests)]),
+        style_src="'self' 'unsafe-inline'",
+        img_src="'self' blob: data:",
+        font_src="'self' data:",
+        connect_src="'self' blob: data:",
+        worker_src="'self' blob:",
+        manifest_src="'self'",
+        form_action="'none'",
+    )
+
+
+def file_answer(files: Path, path: str) -> Response:
+    """One of OHIF's files, ours where we replace it; a path without a file is a page of OHIF's own router."""
+    name = path.strip("/")
+    if name in OUR_FILES:
+        return FileResponse(OUR_FILES[name], headers={"Cache-Control": "no-cache"})
+    target = (files / name).resolve()
+    if name and name not in NOT_SERVED and target.is_relative_to(files.resolve()) and target.is_file():
+        keep = "public, max-age=31536000, immutable" if LASTING.fullmatch(target.name) else "no-cache"
+        return FileResponse(target, headers={"Cache-Control": keep})
+    if "." in name.rpartition("/")[2]:
+        return PlainTextResponse("The viewer has no such file.", 404)
+    return FileResponse(files / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+async def _refusal(request: Request, parts: ViewerParts) -> Response | None:
+    """None for who may look; a person is sent to the dashboard, a program gets 401."""
+    name = request.url.hostname or ""
+    if parts.doors.on_this_machine_only and name not in LOOPBACK:
+        # Another site's name that leads to this machine would read images through its visitor's browser.
+        return PlainTextResponse(f"The viewer is open on this machine only: http://127.0.0.1:{request.url.port}/", 421)
+    if await run_in_threadpool(parts.may_look, request.cookies):
+        return None
+    if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/dicom-web/"):
+        return RedirectResponse(parts.doors.dashboard_url(name), status_code=303)
+    return PlainTextResponse("Sign in at the dashboard first.", 401)
