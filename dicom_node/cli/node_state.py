@@ -12,7 +12,7 @@ from dicom_node.intake.orthanc_feed import OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyState
 from dicom_node.settings import LoadedSettings
-from dicom_node.web.health import HealthSnapshot
+from dicom_node.web.node_health import HealthSnapshot
 
 
 class NodeState:

@@ -7,6 +7,10 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
+from dicom_node.accounts.pauses import SignInPauses
+from dicom_node.accounts.sessions import SessionLimits, Sessions
+from dicom_node.accounts.users import Users
+from dicom_node.cli.exposure import check_exposure
 from dicom_node.cli.state_folder import prepare
 from dicom_node.cli.tls_files import allowed_peer, listener_tls
 from dicom_node.database import open_database
@@ -20,8 +24,9 @@ from dicom_node.orthanc_client import OrthancClient
 from dicom_node.settings import LoadedSettings
 
 if TYPE_CHECKING:
-    import uvicorn
     from sqlalchemy import Engine
+
+    from dicom_node.cli.web_server import WebServer
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +52,13 @@ class Receiving:
         self._spool = open_spool(loaded, self._engine)
         self._ledger = Ledger(self._engine)
         self._outbox = Outbox(loaded.state_dir / "outbox", self._engine)
+        self._users = Users(self._engine)
+        check_exposure(loaded, users=self._users.count())
         self._stop = threading.Event()
         self._listener = self._make_listener()
         self._feed = self._make_feed()
         self._feed_thread: threading.Thread | None = None
-        self._web: uvicorn.Server | None = None
-        self._web_thread: threading.Thread | None = None
+        self._web: WebServer | None = None
 
     def __enter__(self) -> Self:
         self._spool.sweep()
@@ -75,9 +81,7 @@ class Receiving:
         if self._feed_thread is not None:
             self._feed_thread.join(DRAIN_S)
         if self._web is not None:
-            self._web.should_exit = True
-        if self._web_thread is not None:
-            self._web_thread.join(DRAIN_S)
+            self._web.stop(DRAIN_S)
         self._engine.dispose()
 
     def _make_listener(self) -> Listener | None:
@@ -132,12 +136,11 @@ class Receiving:
 
     def _start_web(self) -> None:
         # Imported here: the web's 0.2 s are not to delay the first C-ECHO.
-        import uvicorn
-
         from dicom_node.cli.node_state import NodeState
-        from dicom_node.web.health import create_app
+        from dicom_node.cli.web_server import WebServer
+        from dicom_node.web.parts import WebParts
 
-        settings = self._loaded.settings.web
+        web = self._loaded.settings.web
         health = NodeState(
             self._loaded,
             self._engine,
@@ -147,12 +150,25 @@ class Receiving:
             listener=self._listener,
             feed=self._feed,
         )
-        wake = self._feed.wake if self._feed is not None else lambda: None
-        app = create_app(health, wake, self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""))
-        config = uvicorn.Config(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
-        self._web = uvicorn.Server(config)
-        self._web_thread = threading.Thread(target=self._web.run, name="Web", daemon=True)
-        self._web_thread.start()
+        parts = WebParts(
+            engine=self._engine,
+            state_dir=self._loaded.state_dir,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            users=self._users,
+            sessions=Sessions(
+                self._engine, SessionLimits(idle_s=web.session_idle_s, lifetime_s=web.session_lifetime_s)
+            ),
+            pauses=SignInPauses(self._engine),
+            health=health,
+            wake=self._feed.wake if self._feed is not None else lambda: None,
+            wake_token=self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""),
+            dashboard=web.dashboard,
+            over_tls=bool(web.tls_certificate) or web.tls_elsewhere,
+            node_name=self._loaded.settings.results.device_name,
+        )
+        self._web = WebServer(self._loaded, parts)
+        self._web.start()
 
 
 def run_feed(feed: OrthancFeed, stop: threading.Event, *, pause_s: float = FEED_PAUSE_S) -> None:

@@ -177,6 +177,11 @@ def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> Non
     require(0 < s.web.port < 65536, "web.port", _PORT, s.web.port)
     guarded = s.web.host in ("127.0.0.1", "::1", "localhost") or bool(secrets.get("HYDROPS_WAKE_TOKEN"))
     require(guarded, "web.host", "127.0.0.1, or HYDROPS_WAKE_TOKEN set so that not everybody can wake us", s.web.host)
+    together = bool(s.web.tls_certificate) == bool(s.web.tls_key)
+    require(together, "web.tls_key", "both web.tls_certificate and web.tls_key, or neither", s.web.tls_key)
+    for key in ("session_idle_s", "session_lifetime_s"):
+        seconds = getattr(s.web, key)
+        require(60 <= seconds <= 604800, f"web.{key}", "60 to 604800 s", seconds)
 
 
 _CHECKS: Final = (

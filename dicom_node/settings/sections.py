@@ -126,10 +126,16 @@ class DeliverySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class WebSettings:
-    """Health and wake-up over HTTP."""
+    """Health, wake-up and the dashboard over HTTP. Relative file names start at the folder of the configuration."""
 
     host: str = "127.0.0.1"
     port: int = 8080
+    dashboard: bool = True
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_elsewhere: bool = False
+    session_idle_s: float = 1800.0
+    session_lifetime_s: float = 43200.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import requests
-import uvicorn
+from dashboard_parts import make_parts, serving
 
-from dicom_node.web.health import WORKER_SILENT_S, HealthSnapshot, create_app
+from dicom_node.web.node_health import WORKER_SILENT_S, HealthSnapshot
 
 GOOD = HealthSnapshot(
     listener_up=True,
@@ -37,30 +36,20 @@ class Node:
         return self.now
 
 
-def _serve(node: Node, token: str) -> Iterator[Node]:
-    listening = socket.create_server(("127.0.0.1", 0))
-    app = create_app(node, node.woken.set, token)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    node.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.01)
-    yield node
-    server.should_exit = True
-    thread.join(10)
-    listening.close()
+def _serve(folder: Path, node: Node, token: str) -> Iterator[Node]:
+    with serving(make_parts(folder, health=node, wake=node.woken.set, wake_token=token, dashboard=False)) as served:
+        node.url = served.url
+        yield node
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    yield from _serve(Node(), "s3cret")
+def node(tmp_path: Path) -> Iterator[Node]:
+    yield from _serve(tmp_path, Node(), "s3cret")
 
 
 @pytest.fixture
-def open_node() -> Iterator[Node]:
-    yield from _serve(Node(), "")
+def open_node(tmp_path: Path) -> Iterator[Node]:
+    yield from _serve(tmp_path, Node(), "")
 
 
 def test_a_healthy_node_answers_200_with_what_it_knows(node: Node) -> None:

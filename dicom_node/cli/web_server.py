@@ -1,0 +1,59 @@
+"""The web server of receiving, on a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from dicom_node.errors import ConfigError
+from dicom_node.settings import LoadedSettings
+from dicom_node.web.app import create_app
+
+if TYPE_CHECKING:
+    from dicom_node.web.parts import WebParts
+
+
+class WebServer:
+    """Uvicorn on a thread of its own."""
+
+    def __init__(self, loaded: LoadedSettings, parts: WebParts) -> None:
+        web = loaded.settings.web
+        certificate, key = (_file(loaded, name, one) for name, one in _tls_files(loaded))
+        config = uvicorn.Config(
+            create_app(parts),
+            host=web.host,
+            port=web.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=web.tls_elsewhere,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, name="Web", daemon=True)
+
+    def start(self) -> None:
+        """Serve from now on."""
+        self._thread.start()
+
+    def stop(self, wait_s: float) -> None:
+        """Answer what was asked, then end; waits at most `wait_s`."""
+        self._server.should_exit = True
+        self._thread.join(wait_s)
+
+
+def _tls_files(loaded: LoadedSettings) -> tuple[tuple[str, str], tuple[str, str]]:
+    web = loaded.settings.web
+    return ("web.tls_certificate", web.tls_certificate), ("web.tls_key", web.tls_key)
+
+
+def _file(loaded: LoadedSettings, key: str, name: str) -> str | None:
+    if not name:
+        return None
+    path = loaded.config_dir / name
+    if not path.is_file():
+        raise ConfigError(f"{key}: expected a PEM file, found nothing at {path}")
+    return str(path)

@@ -1,0 +1,33 @@
+"""The web application: health and wake-up for machines, the dashboard for people. It never runs a model."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from dicom_node.web import health, sign_in, studies
+from dicom_node.web.access import check_every_route
+from dicom_node.web.errors import answer_errors
+from dicom_node.web.headers import GuardHeaders
+from dicom_node.web.parts import WebParts
+
+
+def create_app(parts: WebParts) -> FastAPI:
+    """The application; run it with uvicorn.
+
+    Raises
+    ------
+    RuntimeError
+        If a route does not say who may use it.
+    """
+    app = FastAPI(title="Hydrops Node", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.parts = parts
+    app.include_router(health.router(parts))
+    if parts.dashboard:
+        app.mount("/static", StaticFiles(packages=[("dicom_node.web", "static")]), name="static")
+        app.include_router(sign_in.router(parts))
+        app.include_router(studies.router(parts))
+    answer_errors(app)
+    check_every_route(app)
+    app.add_middleware(GuardHeaders)
+    return app

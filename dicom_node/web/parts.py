@@ -1,0 +1,41 @@
+"""What pages need of the node, handed to `create_app` in one piece; built in `cli/receiving.py`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from dicom_node.accounts.pauses import SignInPauses
+from dicom_node.accounts.sessions import Sessions
+from dicom_node.accounts.users import Users
+from dicom_node.delivery.outbox import Outbox
+from dicom_node.ledger import Ledger
+from dicom_node.web.node_health import NodeHealth
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebParts:
+    """The node as the web sees it. A field with a default is a part that a node can do without."""
+
+    engine: Engine
+    state_dir: Path
+    ledger: Ledger
+    outbox: Outbox
+    users: Users
+    sessions: Sessions
+    pauses: SignInPauses
+    health: NodeHealth
+    wake: Callable[[], None]
+    wake_token: str
+    dashboard: bool = True
+    """False: health and wake-up only, no pages."""
+    over_tls: bool = False
+    """True: browsers come over HTTPS, so the session's cookie may never go over HTTP."""
+    node_name: str = "Hydrops Node"
+    viewer_url: str = ""
+    """Where OHIF is served, such as "http://127.0.0.1:8081"; empty when there is no viewer."""
+    clock: Callable[[], float] = time.time

@@ -1,0 +1,120 @@
+"""Signing in and out, and the switch between light and dark."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Form, HTTPException, Request, status
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from dicom_node.web.access import PUBLIC, Role, cookie_name, parts_of, require
+from dicom_node.web.parts import WebParts
+from dicom_node.web.rendering import THEME_COOKIE, THEMES, page
+
+FORM_COOKIE: Final = "hydrops_sign_in"
+"""Before there is a session, the form's secret stands in a cookie of its own (double submit)."""
+
+A_YEAR_S: Final = 31_536_000
+
+WRONG: Final = "Name or password is not right."
+
+
+def router(_parts: WebParts) -> APIRouter:
+    """GET and POST /sign-in, POST /sign-out, POST /theme."""
+    found = APIRouter()
+    found.add_api_route("/sign-in", show_form, methods=["GET"], dependencies=[PUBLIC])
+    found.add_api_route("/sign-in", sign_in, methods=["POST"], dependencies=[PUBLIC])
+    found.add_api_route("/sign-out", sign_out, methods=["POST"], dependencies=[require(Role.VIEWER)])
+    found.add_api_route("/theme", choose_theme, methods=["POST"], dependencies=[require(Role.VIEWER)])
+    return found
+
+
+def show_form(request: Request, next: str = "/studies") -> Response:
+    """The sign-in form, or, without any user, how to make the first one."""
+    return _form(request, next, sentence="", code=status.HTTP_200_OK)
+
+
+def sign_in(
+    request: Request,
+    name: Annotated[str, Form(max_length=64)],
+    password: Annotated[str, Form(max_length=1024)],
+    form_token: Annotated[str, Form()] = "",
+    next: Annotated[str, Form()] = "/studies",
+) -> Response:
+    """Open a session and go on to the page that was asked for; the same sentence for every wrong pair."""
+    parts = parts_of(request)
+    expected = request.cookies.get(FORM_COOKIE, "")
+    if not expected or not hmac.compare_digest(form_token.encode(), expected.encode()):
+        return _form(request, next, sentence="The form was too old; please try again.", code=status.HTTP_403_FORBIDDEN)
+    address, now = _address(request), parts.clock()
+    wait_s = parts.pauses.remaining_s(name, address, at=now)
+    if wait_s > 0:
+        sentence = f"Too many wrong tries; please wait {int(wait_s) + 1} s."
+        return _form(request, next, sentence=sentence, code=status.HTTP_429_TOO_MANY_REQUESTS)
+    user = parts.users.verified(name, password)
+    if user is None:
+        parts.pauses.failed(name, address, at=now)
+        return _form(request, next, sentence=WRONG, code=status.HTTP_401_UNAUTHORIZED)
+    parts.pauses.succeeded(name, address, at=now)
+    answer = RedirectResponse(_inside(next), status_code=status.HTTP_303_SEE_OTHER)
+    answer.set_cookie(
+        cookie_name(parts),
+        parts.sessions.open(user.name, at=now),
+        max_age=int(parts.sessions.limits.lifetime_s),
+        httponly=True,
+        secure=parts.over_tls,
+        samesite="strict",
+    )
+    answer.delete_cookie(FORM_COOKIE)
+    return answer
+
+
+def sign_out(request: Request) -> Response:
+    """End the session on both sides."""
+    parts = parts_of(request)
+    parts.sessions.close(request.cookies.get(cookie_name(parts), ""))
+    answer = RedirectResponse("/sign-in", status_code=status.HTTP_303_SEE_OTHER)
+    answer.delete_cookie(cookie_name(parts), secure=parts.over_tls, httponly=True, samesite="strict")
+    return answer
+
+
+def choose_theme(
+    request: Request,
+    theme: Annotated[str, Form()],
+    back: Annotated[str, Form()] = "/studies",
+) -> Response:
+    """Remember light, dark or the system's choice in this browser."""
+    if theme not in THEMES:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST, "Choose auto, light or dark.")
+    answer = RedirectResponse(_inside(back), status_code=status.HTTP_303_SEE_OTHER)
+    secure = parts_of(request).over_tls
+    answer.set_cookie(THEME_COOKIE, theme, max_age=A_YEAR_S, httponly=True, secure=secure, samesite="strict")
+    return answer
+
+
+def _form(request: Request, target: str, *, sentence: str, code: int) -> HTMLResponse:
+    parts = parts_of(request)
+    form_token = secrets.token_urlsafe(32)
+    answer = page(
+        request,
+        "sign_in.html",
+        status_code=code,
+        target=_inside(target),
+        sentence=sentence,
+        form_token=form_token,
+        nobody_yet=parts.users.count() == 0,
+    )
+    answer.set_cookie(FORM_COOKIE, form_token, httponly=True, secure=parts.over_tls, samesite="strict")
+    return answer
+
+
+def _inside(target: str) -> str:
+    """`target` if it is a path of ours: "//host", "/\\host" and whole addresses would lead elsewhere."""
+    good = target.startswith("/") and target[1:2] not in ("/", "\\") and target.isprintable()
+    return target if good else "/studies"
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"

@@ -1,0 +1,125 @@
+"""A dashboard on a real server and a real SQLite database, and people who are signed in."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import uvicorn
+from argon2 import PasswordHasher
+
+from dicom_node.accounts.pauses import SignInPauses
+from dicom_node.accounts.roles import Role
+from dicom_node.accounts.sessions import SessionLimits, Sessions
+from dicom_node.accounts.users import Users
+from dicom_node.database import open_database
+from dicom_node.delivery.outbox import Outbox
+from dicom_node.ledger import Ledger
+from dicom_node.web.app import create_app
+from dicom_node.web.node_health import HealthSnapshot
+from dicom_node.web.parts import WebParts
+
+PASSWORD: Final = "correct horse battery"
+PEOPLE: Final[Mapping[str, Role]] = {"vera": Role.VIEWER, "rita": Role.READER, "ada": Role.ADMIN}
+
+QUICK_HASHES: Final = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+"""Argon2id all the same, but not a tenth of a second for each of many sign-ins."""
+
+WELL: Final = HealthSnapshot(
+    listener_up=True,
+    database_ok=True,
+    disk_free_bytes=10_000_000_000,
+    min_free_bytes=5_000_000_000,
+    worker_heartbeat_age_s=1.0,
+)
+
+
+class WellNode:
+    """A node without problems."""
+
+    def snapshot(self) -> HealthSnapshot:
+        return WELL
+
+
+def make_parts(folder: Path, *, people: Mapping[str, Role] = PEOPLE, **changes: Any) -> WebParts:
+    """The parts of a dashboard on a fresh SQLite database in `folder`; `changes` replaces any of them."""
+    engine = open_database(f"sqlite:///{folder / 'node.db'}")
+    users = Users(engine, hasher=QUICK_HASHES)
+    for name, role in people.items():
+        users.add(name, role, PASSWORD, at=0.0)
+    found: dict[str, Any] = {
+        "engine": engine,
+        "state_dir": folder,
+        "ledger": Ledger(engine),
+        "outbox": Outbox(folder / "outbox", engine),
+        "users": users,
+        "sessions": Sessions(engine, SessionLimits()),
+        "pauses": SignInPauses(engine),
+        "health": WellNode(),
+        "wake": lambda: None,
+        "wake_token": "",
+    }
+    return WebParts(**found | changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dashboard:
+    """A dashboard that runs: its address, and what it was built from."""
+
+    url: str
+    parts: WebParts
+
+    def client(self, name: str | None = None, password: str = PASSWORD) -> httpx.Client:
+        """A client as a browser would be; signed in as `name` unless that is None."""
+        client = httpx.Client(base_url=self.url, headers={"Accept": "text/html"}, timeout=10)
+        if name is not None:
+            answer = sign_in(client, name, password)
+            assert answer.status_code == 303, answer.text
+        return client
+
+
+@contextmanager
+def serving(parts: WebParts) -> Iterator[Dashboard]:
+    """The dashboard over HTTP on a free port of the loopback."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(parts), log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.01)
+    try:
+        yield Dashboard(url=f"http://127.0.0.1:{listening.getsockname()[1]}", parts=parts)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+        parts.engine.dispose()
+
+
+def sign_in(client: httpx.Client, name: str, password: str = PASSWORD, **fields: str) -> httpx.Response:
+    """Fill in the sign-in form and send it; does not follow where it leads."""
+    form = client.get("/sign-in")
+    token = hidden(form.text, "form_token")
+    return client.post("/sign-in", data={"name": name, "password": password, "form_token": token, **fields})
+
+
+def hidden(html: str, name: str) -> str:
+    """The value of a hidden field."""
+    found = re.search(rf'name="{name}" value="([^"]*)"', html)
+    assert found, f"no hidden field {name!r}"
+    return found[1]
+
+
+def post(client: httpx.Client, path: str, page: str = "/studies", **fields: str) -> httpx.Response:
+    """Send a form with the CSRF token that `page` carries."""
+    token = hidden(client.get(page).text, "csrf_token")
+    return client.post(path, data={"csrf_token": token, **fields})
