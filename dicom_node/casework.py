@@ -34,8 +34,9 @@ from dicom_node.encoding.segmentation import build_segmentation
 from dicom_node.encoding.verification import verify_segmentation
 from dicom_node.errors import OutputMismatch, Reason, Refusal, RejectedStudy, UnusableInput
 from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
-from dicom_node.volumes import load_volume, ordered_frames
+from dicom_node.volumes import check_geometry, load_volume, ordered_frames
 from inference.findings import ModelIdentity, StudyFindings
+from inference.geometry import VolumeGeometry
 from inference.segmentation import FluidSegmenter
 
 META_GROUP_END: Final = 144
@@ -99,13 +100,15 @@ class Case:
 class CaseResult:
     """What a case came to: the objects to send (SEG and SR, or one "not computed" SR) and findings.json.
 
-    `findings` is None and `refusals` is not empty when the study was refused.
+    `findings` is None and `refusals` is not empty when the study was refused. `mrc_grid` is where the whole MRC lies,
+    of which every ear is a crop; None for a refused study.
     """
 
     key: InputKey
     objects: tuple[OutboxObject, ...]
     document: Mapping[str, Any]
     findings: StudyFindings | None
+    mrc_grid: VolumeGeometry | None = None
     refusals: tuple[Refusal, ...] = ()
 
 
@@ -235,7 +238,9 @@ def work_case(
         refusal = Refusal(reason=Reason.OUTPUT_MISMATCH, detail=str(mismatch))
         return refuse_case(case, (refusal,), model=segmenter.identity, options=options, step=step, at=encoded_at)
     document = findings_document(case.assembly, findings, key=key, timings_s=step.seconds)
-    return CaseResult(key=key, objects=objects, document=document, findings=findings)
+    assert case.assembly.chosen is not None, "only a case with an input set has findings"
+    mrc_grid = check_geometry(case.assembly.chosen.mrc)
+    return CaseResult(key=key, objects=objects, document=document, findings=findings, mrc_grid=mrc_grid)
 
 
 def measure_case(case: Case, *, segmenter: FluidSegmenter, options: CaseOptions, step: StepTimer) -> StudyFindings:

@@ -36,6 +36,8 @@ from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
 from dicom_node.pipeline import StepTimer
 from dicom_node.study_cards import StudyCard, StudyCards, card_of, ear_results
+from dicom_node.views.pack import build_view_pack
+from dicom_node.views.shelf import ViewShelf
 from inference.segmentation import FluidSegmenter
 
 log = logging.getLogger(__name__)
@@ -111,6 +113,7 @@ class StudyDesk:
         ledger: Ledger,
         cards: StudyCards,
         outbox: Outbox,
+        views: ViewShelf,
         segmenter: FluidSegmenter,
         case_options: CaseOptions,
         options: DeskOptions,
@@ -122,6 +125,7 @@ class StudyDesk:
         self._ledger = ledger
         self._cards = cards
         self._outbox = outbox
+        self._views = views
         self._segmenter = segmenter
         self._case_options = case_options
         self._options = options
@@ -306,6 +310,7 @@ class StudyDesk:
             except OSError as error:
                 raise TransientError(f"outbox on disk: {error.strerror}") from error
             self._on_published()
+        self._keep_views(work, result)
         if result.findings is not None:
             card = self._cards.get(study)
             assert card is not None, "a study is examined, and so has its card, before it is computed"
@@ -320,6 +325,19 @@ class StudyDesk:
             findings=result.document,
         )
         log.info("event=study_finished study=%s reason=%s", study, "" if first is None else first.reason.value)
+
+    def _keep_views(self, work: Work, result: CaseResult) -> None:
+        """Draw and keep what people look at; after the results are on their way, before the study counts as computed.
+
+        A worker that is killed in between computes again and puts the same objects, so no computed study lacks views.
+        """
+        if result.findings is None or result.mrc_grid is None:
+            return
+        pack = build_view_pack(result.findings, result.mrc_grid)
+        try:
+            self._views.put(work.work_id, pack.files)
+        except OSError as error:
+            raise TransientError(f"views on disk: {error.strerror}") from error
 
     def _superseded(self, work: Work) -> bool:
         """True, and noted, if the inputs of the study are other ones by now, or somebody else finished the work."""

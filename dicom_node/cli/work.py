@@ -51,6 +51,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
     from dicom_node.ledger import Ledger
     from dicom_node.study_cards import StudyCards
     from dicom_node.study_desk import DeskOptions, StudyDesk
+    from dicom_node.views.shelf import ViewShelf
     from dicom_node.workflow import StudyWorker
 
     engine = open_database(loaded.database_url)
@@ -58,12 +59,15 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
     pump = _pump(loaded, outbox)
     Heartbeat(loaded.state_dir, loaded.settings.node.worker_id, dead_deliveries=pump.dead, stop=stop).start()
     outbox.sweep(time.time())
+    views = ViewShelf(loaded.state_dir / "views")
+    views.sweep(time.time())
     receivers = destinations(loaded)
     desk = StudyDesk(
         spool=open_spool(loaded, engine),
         ledger=Ledger(engine),
         cards=StudyCards(engine),
         outbox=outbox,
+        views=views,
         segmenter=make_segmenter(loaded),
         case_options=case_options(loaded, from_file=True),
         options=DeskOptions(

@@ -48,7 +48,7 @@ def ras_affine(geometry: VolumeGeometry) -> Affine:
     return affine
 
 
-def nifti_bytes(volume: Volume, *, description: str = "") -> bytes:
+def nifti_bytes(volume: Volume, *, description: str = "", slope: float = 1.0) -> bytes:
     """`volume` as a complete .nii.gz file; equal volumes give equal bytes.
 
     Parameters
@@ -57,6 +57,8 @@ def nifti_bytes(volume: Volume, *, description: str = "") -> bytes:
         Bool is written as uint8; every other type as it is.
     description
         At most 79 ASCII characters, shown by viewers. Nothing about the patient belongs here.
+    slope
+        What readers multiply the voxels of `volume` by: measured values fit into whole numbers that way.
     """
     array = np.asarray(volume.array)
     if array.dtype == np.bool_:
@@ -64,6 +66,7 @@ def nifti_bytes(volume: Volume, *, description: str = "") -> bytes:
     affine = ras_affine(volume.geometry)
     image = nibabel.Nifti1Image(array.transpose(2, 1, 0), affine)
     image.header.set_xyzt_units(xyz="mm")
+    image.header.set_slope_inter(slope, 0.0)
     image.header["descrip"] = description.encode("ascii")[:79]
     image.set_sform(affine, code=SCANNER_COORDINATES)
     image.set_qform(affine, code=SCANNER_COORDINATES)

@@ -17,6 +17,7 @@ from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
 from dicom_node.study_cards import StudyCards
 from dicom_node.study_desk import DeskOptions, StudyDesk, Work
+from dicom_node.views.shelf import ViewShelf
 from inference.segmentation import ThresholdSegmenter
 
 QUIET_S, PARTNER_WAIT_S = 5.0, 100.0
@@ -55,12 +56,14 @@ class DeskParts:
         self.ledger = Ledger(self.engine)
         self.cards = StudyCards(self.engine)
         self.outbox = Outbox(folder / "outbox", self.engine)
+        self.views = ViewShelf(folder / "views")
         self._on_step = on_step
         self.desk = StudyDesk(
             spool=self.spool,
             ledger=self.ledger,
             cards=self.cards,
             outbox=self.outbox,
+            views=self.views,
             segmenter=ThresholdSegmenter(),
             case_options=CaseOptions(rules=read_rules(""), digest="0" * 64, threads=1),
             options=DeskOptions(
