@@ -159,6 +159,34 @@ class SliceRatio:
     ratio: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class LevelRatio:
+    """The 2D area ratio of one part of the labyrinth on the slice that shows most of it; not a grade.
+
+    `part` is "vestibule" or "cochlea". If the level cannot be told, `reason` says why and everything else is None.
+    `slice_index` counts the slices of the MRC grid from 0.
+
+    Raises
+    ------
+    ValueError
+        If there are both a ratio and a reason for having none, or neither.
+    """
+
+    part: str
+    slice_index: int | None = None
+    total_fluid_mm2: float | None = None
+    endolymph_mm2: float | None = None
+    ratio: float | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        numbers = (self.slice_index, self.total_fluid_mm2, self.endolymph_mm2, self.ratio)
+        if not (all(one is None for one in numbers) if self.reason else all(one is not None for one in numbers)):
+            raise ValueError(
+                f"{self.part} level: need either every number or a reason, found {numbers}, {self.reason!r}"
+            )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EarFindings:
     """One ear: measured (`ratio` and `fluid` present) or not evaluated (both None, with a STOP flag saying why).
@@ -171,6 +199,7 @@ class EarFindings:
     ratio: EHRatio | None
     fluid: EarFluid | None
     slices: tuple[SliceRatio, ...] = ()
+    levels: tuple[LevelRatio, ...] = ()
     quality: tuple[QualityFlag, ...] = ()
     images: EarImages | None = None
     hydrops_before_alignment: Volume | None = None

@@ -23,6 +23,7 @@ from inference.findings import (
     SliceRatio,
 )
 from inference.geometry import Volume
+from inference.levels import level_ratios
 from inference.quality import check_ear
 
 MIN_SLICE_MM2: Final = 0.5
@@ -88,6 +89,7 @@ def measure_ear(
         ratio=ratio,
         fluid=fluid,
         slices=slice_ratios(fluid, first_slice=first_slice),
+        levels=level_ratios(fluid, first_slice=first_slice),
         quality=quality,
     )
 
