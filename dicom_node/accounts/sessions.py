@@ -94,6 +94,11 @@ class Sessions:
         with writing(self._engine) as connection:
             connection.execute(delete(_sessions).where(_sessions.c.token_hash == _hash(token)))
 
+    def close_all(self, user_name: str) -> None:
+        """End every session of one user."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(_sessions).where(_sessions.c.user_name == user_name))
+
     def _note_activity(self, token_hash: str, at: float) -> None:
         with writing(self._engine) as connection:
             connection.execute(update(_sessions).where(_sessions.c.token_hash == token_hash).values(active_at=at))

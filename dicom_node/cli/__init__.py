@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "listen": "receive only (C-STORE SCP and Orthanc feed); pair it with `work`",
     "work": "compute and deliver only; pair it with `listen`",
     "status": "show every study and what became of it, or one study with its whole history",
+    "user": "add, list, change or remove who may use the dashboard",
     "audit": "check the trail of who did what, or show it",
     "process": "compute one study from a folder of DICOM files, without any network",
     "phantom": "write a synthetic hydrops study with known truth as DICOM",
@@ -25,6 +26,7 @@ COMMANDS: Final = {
     "echo": "ask an AE whether it is there and lets us in (C-ECHO)",
     "import-weights": "turn IE-Vnet's published weights into a model folder",
     "install-viewer": "fetch the OHIF viewer that the node serves, pinned and checked",
+    "doctor": "examine this installation and everything it talks to; each problem with the next step",
     "check-config": "check config/node.toml and say what is wrong, key by key",
 }
 

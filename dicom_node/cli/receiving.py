@@ -164,7 +164,6 @@ class Receiving:
             wake=self._feed.wake if self._feed is not None else lambda: None,
             wake_token=self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""),
             dashboard=web.dashboard,
-            over_tls=bool(web.tls_certificate) or web.tls_elsewhere,
             node_name=self._loaded.settings.results.device_name,
         )
         self._web = WebServer(self._loaded, parts)

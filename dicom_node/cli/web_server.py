@@ -28,7 +28,8 @@ class WebServer:
             log_level="warning",
             access_log=False,
             server_header=False,
-            proxy_headers=web.tls_elsewhere,
+            proxy_headers=bool(web.proxies),
+            forwarded_allow_ips=list(web.proxies),
             ssl_certfile=certificate,
             ssl_keyfile=key,
         )

@@ -179,6 +179,8 @@ def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> Non
     require(guarded, "web.host", "127.0.0.1, or HYDROPS_WAKE_TOKEN set so that not everybody can wake us", s.web.host)
     together = bool(s.web.tls_certificate) == bool(s.web.tls_key)
     require(together, "web.tls_key", "both web.tls_certificate and web.tls_key, or neither", s.web.tls_key)
+    for proxy in s.web.proxies:
+        require(_is_network(proxy), "web.proxies", "addresses or networks like 10.1.2.3", proxy)
     for key in ("session_idle_s", "session_lifetime_s"):
         seconds = getattr(s.web, key)
         require(60 <= seconds <= 604800, f"web.{key}", "60 to 604800 s", seconds)

@@ -134,6 +134,7 @@ class WebSettings:
     tls_certificate: str = ""
     tls_key: str = ""
     tls_elsewhere: bool = False
+    proxies: tuple[str, ...] = ()
     session_idle_s: float = 1800.0
     session_lifetime_s: float = 43200.0
 

@@ -91,9 +91,14 @@ def parts_of(request: Request) -> WebParts:
     return cast(WebParts, request.app.state.parts)
 
 
-def cookie_name(parts: WebParts) -> str:
+def is_over_tls(request: Request) -> bool:
+    """True if the browser came over HTTPS, to us or to a proxy that we believe; then cookies are Secure."""
+    return request.url.scheme == "https"
+
+
+def cookie_name(request: Request) -> str:
     """The session's cookie. With TLS its prefix makes browsers insist on Secure, path "/" and this very host."""
-    return "__Host-hydrops_session" if parts.over_tls else "hydrops_session"
+    return "__Host-hydrops_session" if is_over_tls(request) else "hydrops_session"
 
 
 def sign_in_address(request: Request) -> str:
@@ -151,7 +156,7 @@ def marks_of(route: APIRoute) -> tuple[Any, ...]:
 
 def _find_visitor(request: Request, activity: bool) -> Visitor | None:
     parts = parts_of(request)
-    token = request.cookies.get(cookie_name(parts), "")
+    token = request.cookies.get(cookie_name(request), "")
     return parts.sessions.visitor(token, at=parts.clock(), active=activity) if token else None
 
 

@@ -33,8 +33,6 @@ class WebParts:
     wake_token: str
     dashboard: bool = True
     """False: health and wake-up only, no pages."""
-    over_tls: bool = False
-    """True: browsers come over HTTPS, so the session's cookie may never go over HTTP."""
     node_name: str = "Hydrops Node"
     viewer_url: str = ""
     """Where OHIF is served, such as "http://127.0.0.1:8081"; empty when there is no viewer."""

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, HTTPException, Request, status
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from dicom_node.web.access import PUBLIC, Role, cookie_name, parts_of, require
+from dicom_node.web.access import PUBLIC, Role, cookie_name, is_over_tls, parts_of, require
 from dicom_node.web.parts import WebParts
 from dicom_node.web.rendering import THEME_COOKIE, THEMES, page
 
@@ -60,11 +60,11 @@ def sign_in(
     parts.pauses.succeeded(name, address, at=now)
     answer = RedirectResponse(_inside(next), status_code=status.HTTP_303_SEE_OTHER)
     answer.set_cookie(
-        cookie_name(parts),
+        cookie_name(request),
         parts.sessions.open(user.name, at=now),
         max_age=int(parts.sessions.limits.lifetime_s),
         httponly=True,
-        secure=parts.over_tls,
+        secure=is_over_tls(request),
         samesite="strict",
     )
     answer.delete_cookie(FORM_COOKIE)
@@ -74,9 +74,9 @@ def sign_in(
 def sign_out(request: Request) -> Response:
     """End the session on both sides."""
     parts = parts_of(request)
-    parts.sessions.close(request.cookies.get(cookie_name(parts), ""))
+    parts.sessions.close(request.cookies.get(cookie_name(request), ""))
     answer = RedirectResponse("/sign-in", status_code=status.HTTP_303_SEE_OTHER)
-    answer.delete_cookie(cookie_name(parts), secure=parts.over_tls, httponly=True, samesite="strict")
+    answer.delete_cookie(cookie_name(request), secure=is_over_tls(request), httponly=True, samesite="strict")
     return answer
 
 
@@ -89,7 +89,7 @@ def choose_theme(
     if theme not in THEMES:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, "Choose auto, light or dark.")
     answer = RedirectResponse(_inside(back), status_code=status.HTTP_303_SEE_OTHER)
-    secure = parts_of(request).over_tls
+    secure = is_over_tls(request)
     answer.set_cookie(THEME_COOKIE, theme, max_age=A_YEAR_S, httponly=True, secure=secure, samesite="strict")
     return answer
 
@@ -106,7 +106,7 @@ def _form(request: Request, target: str, *, sentence: str, code: int) -> HTMLRes
         form_token=form_token,
         nobody_yet=parts.users.count() == 0,
     )
-    answer.set_cookie(FORM_COOKIE, form_token, httponly=True, secure=parts.over_tls, samesite="strict")
+    answer.set_cookie(FORM_COOKIE, form_token, httponly=True, secure=is_over_tls(request), samesite="strict")
     return answer
 
 

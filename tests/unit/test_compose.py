@@ -90,7 +90,8 @@ def test_what_is_mounted_exists_and_our_files_are_read_only(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_ports_are_published_on_this_machine_only(name: str) -> None:
     for port in SERVICES[name].get("ports", []):
-        assert port.startswith("${HYDROPS_BIND:-127.0.0.1}:")
+        # The dashboard speaks plain HTTP inside, so its port never follows HYDROPS_BIND to a network.
+        assert port.startswith(("${HYDROPS_BIND:-127.0.0.1}:", "127.0.0.1:8080:"))
 
 
 def test_the_database_is_reached_by_the_node_alone() -> None:
@@ -120,7 +121,8 @@ def test_the_parts_call_each_other_by_their_names_and_ports() -> None:
     assert settings.orthanc.username in orthanc["RegisteredUsers"]
     assert environment("orthanc")["HYDROPS_WAKE_URL"] == f"http://node:{settings.web.port}/wake/orthanc"
     assert f"http://127.0.0.1:{settings.web.port}/health" in SERVICES["node"]["healthcheck"]["test"][-1]
-    assert SERVICES["node"]["ports"] == [f"${{HYDROPS_BIND:-127.0.0.1}}:{settings.listener.port}:11112"]
+    published = [f"${{HYDROPS_BIND:-127.0.0.1}}:{settings.listener.port}:11112", f"127.0.0.1:8080:{settings.web.port}"]
+    assert SERVICES["node"]["ports"] == published
     assert f"proxy_pass http://orthanc:{orthanc['HttpPort']};" in (ROOT / "config/ohif/nginx.conf").read_text()
 
 
