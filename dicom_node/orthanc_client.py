@@ -96,6 +96,17 @@ class OrthancSeries:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OrthancSystem:
+    """What an Orthanc says of itself; `overwrites` is None where it does not say (before 1.12)."""
+
+    name: str
+    version: str
+    dicom_aet: str
+    dicom_port: int
+    overwrites: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """Status code and body of an HTTP answer that is neither a redirect nor longer than allowed."""
 
@@ -248,6 +259,51 @@ class OrthancClient:
         rows = self._posted("/tools/lookup", sop_instance_uid.encode())
         with _understanding("/tools/lookup"):
             return tuple(_orthanc_id(row["ID"]) for row in rows if row["Type"] == "Instance")
+
+    def store(self, part10: bytes) -> str:
+        """Upload one DICOM file; its Orthanc id."""
+        raw = self._posted("/instances", part10)
+        with _understanding("/instances"):
+            return _orthanc_id(raw["ID"])
+
+    def simplified_tags(self, instance_id: str) -> dict[str, Any]:
+        """Keyword -> value of one instance, in Unicode, as Orthanc itself understands the character set."""
+        raw = self._json(f"/instances/{_orthanc_id(instance_id)}/simplified-tags")
+        with _understanding("/simplified-tags"):
+            return dict(raw)
+
+    def delete_instance(self, instance_id: str) -> None:
+        """Remove one instance; nothing happens if it is gone already."""
+        self.request("DELETE", f"/instances/{_orthanc_id(instance_id)}")
+
+    # -- the server itself --------------------------------------------------------------------------------------
+
+    def system(self) -> OrthancSystem:
+        """Who answers."""
+        raw = self._json("/system")
+        with _understanding("/system"):
+            return OrthancSystem(
+                name=str(raw["Name"]),
+                version=str(raw["Version"]),
+                dicom_aet=str(raw["DicomAet"]),
+                dicom_port=int(raw["DicomPort"]),
+                overwrites=raw.get("OverwriteInstances"),
+            )
+
+    def plugins(self) -> tuple[str, ...]:
+        """Names of the loaded plug-ins."""
+        raw = self._json("/plugins")
+        with _understanding("/plugins"):
+            return tuple(str(one) for one in raw)
+
+    def now(self) -> float:
+        """Orthanc's clock, POSIX seconds, whole."""
+        answer = self._require_ok(self.request("GET", "/tools/now"), "/tools/now")
+        with _understanding("/tools/now"):
+            at = _posix(answer.body.decode("ascii").strip())
+            if at is None:
+                raise ValueError("no time")
+            return at
 
     # -- HTTP ---------------------------------------------------------------------------------------------------
 

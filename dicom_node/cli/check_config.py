@@ -32,12 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Collect every problem and print it."""
     import os
 
-    from dicom_node.settings import find_problems, read_settings
-
     path: Path = arguments.config
-    problems = find_problems(path, os.environ)
-    if not problems:
-        problems = list(_beyond_the_file(read_settings(path, os.environ), os.environ))
+    problems = all_problems(path, os.environ)
     for problem in problems:
         print(problem)
     if problems:
@@ -45,6 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     print(f"{path}: OK")
     return 0
+
+
+def all_problems(path: Path, environment: Mapping[str, str]) -> list[str]:
+    """What is wrong with the file, or, when it is right, with what it names; empty when the node would start."""
+    from dicom_node.settings import find_problems, read_settings
+
+    problems = find_problems(path, environment)
+    return problems or list(_beyond_the_file(read_settings(path, environment), environment))
 
 
 def _beyond_the_file(loaded: LoadedSettings, environment: Mapping[str, str]) -> Iterator[str]:

@@ -43,3 +43,17 @@ def only_one(folder: Path, role: str) -> Iterator[None]:
         stream.write(f"{os.getpid()}\n")
         stream.flush()
         yield
+
+
+def running_as(folder: Path, role: str) -> int | None:
+    """The process that holds the lock of `role`, or None when nobody does."""
+    path = folder / f"{role}.lock"
+    try:
+        with path.open() as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(stream.read() or 0)
+    except FileNotFoundError:
+        pass
+    return None
