@@ -88,22 +88,12 @@ def _series_line(decision: Mapping[str, Any]) -> str:
 
 
 def _ear_lines(findings: Mapping[str, Any] | None) -> list[str]:
-    if not findings or findings.get("status") != "computed":
-        return ["  no numbers"]
-    from dicom_node.encoding.numbers import percent_text, volume_text
+    from dicom_node.encoding.measurements import read_measurements
 
-    lines = []
-    for side, ear in findings["ears"].items():
-        ratio = ear["eh_ratio"]
-        if ratio is None or ratio["value"] is None:
-            lines.append(f"  {side}: not evaluated")
-        else:
-            lines.append(
-                f"  {side}: total fluid {volume_text(ear['total_fluid_mm3'])}, endolymph "
-                f"{volume_text(ear['endolymph_mm3'])}, EH ratio {percent_text(ratio['value'])} "
-                f"(95 % interval {percent_text(ratio['low'])} to {percent_text(ratio['high'])})"
-            )
-    return lines
+    measured = read_measurements(findings or {})
+    if measured is None:
+        return ["  no numbers"]
+    return [f"  {line}" for ear in measured.ears for line in ear.sentences]
 
 
 def _delivery_line(one: Delivery) -> str:

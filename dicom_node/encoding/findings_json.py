@@ -14,11 +14,18 @@ from typing import Any, Final, Protocol
 from dicom_node import __version__
 from dicom_node.encoding.codes import RESEARCH_USE_TEXT
 from dicom_node.encoding.identity import InputKey
+from dicom_node.encoding.measurements import (
+    PreviousValue,
+    StudyMeasurements,
+    level_documents,
+    previous_document,
+    study_measurements,
+)
 from dicom_node.errors import Refusal
 from inference.anatomy import EarSide
 from inference.findings import Alignment, EarFindings, ModelIdentity, QualityFlag, StudyFindings
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 """Grows in the second place when a key is added, in the first when a reader would have to change."""
 
 Json = dict[str, Any]
@@ -100,6 +107,8 @@ def findings_document(
     timings_s: Mapping[str, float],
     refusals: Sequence[Refusal] = (),
     model: ModelIdentity | None = None,
+    measurements: StudyMeasurements | None = None,
+    previous: Mapping[EarSide, PreviousValue] | None = None,
 ) -> Json:
     """The document of one study, checked against the published schema.
 
@@ -109,6 +118,8 @@ def findings_document(
         None if the study was refused; then `refusals` says why.
     model
         The model that would have been used, for a refused study.
+    measurements, previous
+        The findings as they are printed, and the earlier values in them; made here if they are not given.
 
     Raises
     ------
@@ -120,6 +131,8 @@ def findings_document(
     if (findings is None) is not bool(refusals):
         raise ValueError("a document states either findings or the reasons for having none")
     used_model = model if findings is None else findings.model
+    if findings is not None and measurements is None:
+        measurements = study_measurements(findings, previous=previous)
     document: Json = {
         "schema_version": SCHEMA_VERSION,
         "node_version": __version__,
@@ -128,7 +141,7 @@ def findings_document(
         "input_digest": key.digest,
         "status": "refused" if findings is None else "computed",
         "reasons": [_reason(refusal) for refusal in refusals],
-        "ears": {side.value: _ear(None if findings is None else findings.ears.get(side)) for side in EarSide},
+        "ears": {side.value: _ear(side, findings, measurements, previous or {}) for side in EarSide},
         "quality": [] if findings is None else [_flag(flag) for flag in findings.quality],
         "remarks": [] if assembly.chosen is None else [_reason(remark) for remark in assembly.chosen.warnings],
         "series": _series(assembly),
@@ -162,8 +175,29 @@ def _reason(refusal: Refusal) -> Json:
     }
 
 
-def _ear(ear: EarFindings | None) -> Json:
-    ratio = None if ear is None else ear.ratio
+def _ear(
+    side: EarSide,
+    findings: StudyFindings | None,
+    measurements: StudyMeasurements | None,
+    previous: Mapping[EarSide, PreviousValue],
+) -> Json:
+    ear = None if findings is None else findings.ears.get(side)
+    if ear is None or measurements is None:
+        return _numbers(EarFindings(side=side, ratio=None, fluid=None)) | {
+            "levels": [],
+            "previous": None,
+            "texts": [],
+        }
+    shown = measurements.ear(side)
+    return _numbers(ear) | {
+        "levels": level_documents(ear, shown),
+        "previous": previous_document(previous.get(side)) if ear.evaluated else None,
+        "texts": list(shown.sentences),
+    }
+
+
+def _numbers(ear: EarFindings) -> Json:
+    ratio = ear.ratio
     return {
         "evaluated": ratio is not None,
         "total_fluid_mm3": None if ratio is None else float(ratio.total_fluid_mm3),
@@ -180,9 +214,9 @@ def _ear(ear: EarFindings | None) -> Json:
                 "endolymph_mm2": float(one.endolymph_mm2),
                 "ratio": float(one.ratio),
             }
-            for one in (() if ear is None else ear.slices)
+            for one in ear.slices
         ],
-        "quality": [_flag(flag) for flag in (() if ear is None else ear.quality)],
+        "quality": [_flag(flag) for flag in ear.quality],
     }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import EnhancedMRImageStorage
 
+from dicom_node.assembly.attributes import AttributeReader
 from dicom_node.encoding.patient_module import required_uid
 from dicom_node.errors import Reason, Refusal, RejectedStudy
 from inference.geometry import FloatArray, GeometryError, VolumeGeometry
@@ -31,11 +32,13 @@ ORIENTATION_TOLERANCE: Final = 1e-3
 class SourcePlane:
     """One image plane of the segmented series; `frame_number` (from 1) only if it is a frame of an Enhanced image.
 
+    `instance_number` is (0020,0013), what viewers call the image's number; None if there is no legal one.
     `position`, `orientation`, `pixel_spacing` and `slice_thickness` are the source's own DS values, digits kept.
     """
 
     sop_class_uid: str
     sop_instance_uid: str
+    instance_number: int | None
     frame_number: int | None
     position: Sequence[Any]
     orientation: Sequence[Any]
@@ -77,6 +80,18 @@ def read_source_grid(sources: Sequence[pydicom.Dataset]) -> SourceGrid:
     for k, plane in enumerate(planes):
         _check_plane(plane, k, geometry)
     return SourceGrid(geometry=geometry, planes=tuple(planes))
+
+
+def slice_names(grid: SourceGrid) -> tuple[str, ...]:
+    """What a reader finds each slice under in a viewer, k growing: "MRC image 34", or "MRC frame 34"."""
+    return tuple(
+        f"MRC frame {plane.frame_number}"
+        if plane.frame_number is not None
+        else f"MRC image {plane.instance_number}"
+        if plane.instance_number is not None
+        else f"MRC slice {k + 1} of {len(grid.planes)}"
+        for k, plane in enumerate(grid.planes)
+    )
 
 
 def _span(
@@ -160,6 +175,7 @@ def _plane(
     return SourcePlane(
         sop_class_uid=required_uid(source, "SOPClassUID"),
         sop_instance_uid=uid,
+        instance_number=AttributeReader([source]).integer("InstanceNumber"),
         frame_number=frame_number,
         position=_numbers(position, "ImagePositionPatient", 3, uid),
         orientation=_numbers(orientation, "ImageOrientationPatient", 6, uid),
