@@ -51,6 +51,11 @@ SEGMENT_COLOR: Final = {
 
 # --- Numbers --------------------------------------------------------------------------------------------------------
 VOLUME: Final = Code("118565006", "SCT", "Volume")  # CID 7469
+FLUID_VOLUME: Final = {
+    FluidSpace.TOTAL_FLUID_SPACE: _private("TFSVOL", "Total fluid space volume"),
+    FluidSpace.ENDOLYMPH: _private("ELVOL", "Endolymph volume"),
+}
+"""For a list of numbers that viewers print with their names only: "Volume" twice would not say whose."""
 MM3: Final = Code("mm3", "UCUM", "cubic millimeter")
 PERCENT: Final = Code("%", "UCUM", "Percent")
 PARTIAL_VOLUME_METHOD: Final = _private("PVSUM", "Sum of voxel volumes weighted by fluid fraction")
@@ -61,11 +66,18 @@ EH_RATIO_HIGH: Final = _private("EHVRHIGH", "EH volume ratio, upper limit of 95 
 VOLUME_RATIO_METHOD: Final = _private("EHVRM", "Endolymph volume divided by total fluid space volume")
 
 # --- Statements -----------------------------------------------------------------------------------------------------
+QUALITATIVE_EVALUATIONS: Final = Code("C0034375", "UMLS", "Qualitative Evaluations")  # TID 1500, row 12
+DIAGNOSTIC_IMAGING_REPORT: Final = Code("18748-4", "LN", "Diagnostic Imaging Report")  # CID 7000
+FINDINGS: Final = Code("121070", "DCM", "Findings")  # CID 7001
 PROCEDURE_REPORTED: Final = Code("25056-3", "LN", "MRI unspecified body region")  # CID 100 has no inner-ear MRI
 RESULT_STATUS: Final = _private("STATUS", "Status of hydrops computation")
 COMPUTED: Final = _private("COMPUTED", "Computed")
 NOT_COMPUTED: Final = _private("NOTCOMPUTED", "Not computed")
-EAR_STATUS: Final = _private("EARSTATUS", "Status of ear")
+EAR_STATUS: Final = {
+    EarSide.RIGHT: _private("EARSTATUSR", "Status of right ear"),
+    EarSide.LEFT: _private("EARSTATUSL", "Status of left ear"),
+}
+"""The side stands in the name, because an ear that was not evaluated has no group with a finding site."""
 EAR_EVALUATED: Final = _private("EVALUATED", "Evaluated")
 EAR_NOT_EVALUATED: Final = Code("373121007", "SCT", "Not Evaluated")
 NOT_COMPUTED_REASON: Final = _private("REASON", "Reason for no result")

@@ -1,4 +1,7 @@
-"""Findings, or the reasons for having none, to a TID 1500 report in a Comprehensive 3D SR (PS3.3 A.35.13).
+"""Findings to a TID 1500 report, or the reasons for having none to a TID 2000 one: Comprehensive 3D SR (PS3.3 A.35.13).
+
+A report of no result has no measurements. OHIF shows an Imaging Measurement Report without them as an empty pane, but
+any other title as text; so it is a Diagnostic Imaging Report.
 
 Every report is COMPLETE, UNVERIFIED and PRELIMINARY: nobody has looked at it yet.
 """
@@ -23,8 +26,10 @@ from dicom_node.encoding.report_content import (
     MeasurementGroup,
     SegmentReference,
     contour_group,
-    ear_group,
-    examination_group,
+    ear_evaluations,
+    ear_sentences,
+    evaluations_container,
+    findings_container,
     quality_evaluations,
     reason_evaluations,
     status_evaluation,
@@ -82,19 +87,35 @@ def build_measurement_report(
     grid = read_source_grid(source)
     inherited = inherit_modules(source[0])
     masks = {(one.side, one.space): one for one in segment_masks(findings, grid.geometry)}
-    groups: list[MeasurementGroup] = [
-        examination_group(
-            key,
-            [status_evaluation(computed=True), *quality_evaluations(findings.quality)],
-            [*(flag.message for flag in findings.quality), *_sentences(remarks), *inherited.remarks],
+    ears = [findings.ears[side] for side in (EarSide.RIGHT, EarSide.LEFT) if side in findings.ears]
+    groups: list[MeasurementGroup] = []
+    for ear in (ear for ear in ears if ear.ratio is not None):
+        own = {space: mask for (of, space), mask in masks.items() if of is ear.side}
+        groups += _ear_groups(ear, own, grid, segmentation, source, findings.model, key)
+    without = [ear for ear in ears if ear.ratio is None]
+    content = sr.MeasurementReport(
+        observation_context=_observed_by_device(options),
+        procedure_reported=codes.PROCEDURE_REPORTED,
+        imaging_measurements=groups,
+        language_of_content_item_and_descendants=_english(),
+    )
+    content[0].ContentSequence.append(
+        evaluations_container(
+            [
+                status_evaluation(computed=True),
+                *quality_evaluations(findings.quality),
+                *(evaluation for ear in without for evaluation in ear_evaluations(ear)),
+            ],
+            [
+                *(flag.message for flag in findings.quality),
+                *(sentence for ear in without for sentence in ear_sentences(ear)),
+                *_sentences(remarks),
+                *inherited.remarks,
+            ],
         )
-    ]
-    for side in (EarSide.RIGHT, EarSide.LEFT):
-        if side in findings.ears:
-            own = {space: mask for (of, space), mask in masks.items() if of is side}
-            groups += _ear_groups(findings.ears[side], own, grid, segmentation, source, findings.model, key)
+    )
     return _document(
-        groups,
+        content,
         _Evidence(inherited=inherited, instances=[*source, *contrast, segmentation]),
         series_uid=result_uid(ResultKind.REPORT_SERIES, key),
         instance_uid=result_uid(ResultKind.REPORT, key),
@@ -145,18 +166,21 @@ def build_not_computed_report(
     except RejectedStudy as rejection:
         raise UnusableInput(f"no report can be written: {rejection.refusal.detail}") from rejection
     reasons = [refusal.reason for refusal in refusals]
-    group = examination_group(
-        key,
-        [status_evaluation(computed=False), *reason_evaluations(reasons), *quality_evaluations(quality)],
-        [
-            "Hydrops ratio: not computed.",
-            *_sentences(refusals),
-            *(flag.message for flag in quality),
-            *inherited.remarks,
-        ],
+    root = sr.ContainerContentItem(name=codes.DIAGNOSTIC_IMAGING_REPORT, template_id="2000")
+    root.ContentSequence = sr.ContentSequence([*_english(), *_observed_by_device(options)], is_root=False)
+    root.ContentSequence.append(
+        findings_container(
+            [status_evaluation(computed=False), *reason_evaluations(reasons), *quality_evaluations(quality)],
+            [
+                "Hydrops ratio: not computed.",
+                *_sentences(refusals),
+                *(flag.message for flag in quality),
+                *inherited.remarks,
+            ],
+        )
     )
     return _document(
-        [group],
+        sr.ContentSequence([root], is_root=True),
         named,
         series_uid=result_uid(ResultKind.NOT_COMPUTED_SERIES, key, *reasons),
         instance_uid=result_uid(ResultKind.NOT_COMPUTED_REPORT, key, *reasons),
@@ -167,6 +191,10 @@ def build_not_computed_report(
         encoded_at=encoded_at,
         predecessor=predecessor,
     )
+
+
+def _english() -> sr.LanguageOfContentItemAndDescendants:
+    return sr.LanguageOfContentItemAndDescendants(sr.CodedConcept.from_code(codes.ENGLISH))
 
 
 def _sentences(refusals: Sequence[Refusal]) -> list[str]:
@@ -182,19 +210,16 @@ def _ear_groups(
     model: ModelIdentity,
     key: InputKey,
 ) -> list[MeasurementGroup]:
-    """The groups of one ear; an ear that was not evaluated has only the statement of that."""
-    if ear.ratio is None:
-        return [ear_group(ear, model, key)]
+    """The groups of one evaluated ear: of each segmented fluid the contour and the volume, under one tracking UID."""
     series_uid = required_uid(source[0], "SeriesInstanceUID")
-    volumes: list[MeasurementGroup] = []
-    for space in masks:
+    groups: list[MeasurementGroup] = []
+    for space, mask in masks.items():
+        k, plane_mask = largest_slice(mask, grid)
+        groups.append(contour_group(ear, space, grid.planes[k], plane_mask, model, key))
         number = _segment_number(segmentation, tracking_uid(key, ear.side, space))
         reference = SegmentReference(segmentation=segmentation, number=number, source_series_uid=series_uid)
-        volumes.append(volume_group(ear, space, reference, model, key))
-    k, plane_mask = largest_slice(masks[FluidSpace.TOTAL_FLUID_SPACE], grid)
-    contour = contour_group(ear, grid.planes[k], plane_mask, ear.ratio, model, key)
-    unsegmented = [space for space in FluidSpace if space not in masks]
-    return [ear_group(ear, model, key, unsegmented), *volumes, contour]
+        groups.append(volume_group(ear, space, reference, model, key))
+    return groups
 
 
 def largest_slice(segment: SegmentMask, grid: SourceGrid) -> tuple[int, NDArray[np.bool_]]:
@@ -240,7 +265,7 @@ class _Evidence:
 
 
 def _document(
-    groups: Sequence[MeasurementGroup],
+    content: sr.ContentSequence,
     evidence: _Evidence,
     *,
     series_uid: str,
@@ -252,14 +277,6 @@ def _document(
     encoded_at: datetime,
     predecessor: DocumentReference | None,
 ) -> sr.Comprehensive3DSR:
-    content = sr.MeasurementReport(
-        observation_context=_observed_by_device(options),
-        procedure_reported=codes.PROCEDURE_REPORTED,
-        imaging_measurements=list(groups),
-        language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(
-            sr.CodedConcept.from_code(codes.ENGLISH)
-        ),
-    )
     report = sr.Comprehensive3DSR(
         evidence=evidence.items(),
         content=content,

@@ -1,4 +1,4 @@
-"""The measurement groups of our reports (PS3.16 TID 1410, 1411, 1501): one function, one group.
+"""The measurement groups of our reports (PS3.16 TID 1410, 1411) and their statements: one function, one group.
 
 Every number carries its method as a child: older viewers stumble over numbers without children. Everything a person
 must read stands in a Comment too, because viewers drop concept names, and no viewer drops text.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pydicom
@@ -17,18 +18,18 @@ from pydicom.sr.coding import Code
 
 from dicom_node.encoding import codes
 from dicom_node.encoding.contour import outline
-from dicom_node.encoding.identity import InputKey, ResultKind, result_uid, tracking_id, tracking_uid
+from dicom_node.encoding.identity import InputKey, tracking_id, tracking_uid
 from dicom_node.encoding.numbers import percent, percent_text, volume_mm3, volume_text
 from dicom_node.encoding.provenance import algorithm_version
 from dicom_node.encoding.source_planes import SourcePlane
 from dicom_node.errors import Reason
 from inference.anatomy import EarSide, FluidSpace
-from inference.findings import EarFindings, EHRatio, ModelIdentity, QualityCode, QualityFlag, Severity
+from inference.findings import EarFindings, ModelIdentity, QualityCode, QualityFlag, Severity
+
+WHOLE_EAR: Final = "The numbers are those of the whole ear, not of the outlined slice."
 
 MeasurementGroup = (
-    sr.PlanarROIMeasurementsAndQualitativeEvaluations
-    | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
-    | sr.MeasurementsAndQualitativeEvaluations
+    sr.PlanarROIMeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 )
 
 
@@ -62,70 +63,86 @@ def volume_group(
 
 
 def contour_group(
-    ear: EarFindings, plane: SourcePlane, mask: NDArray[np.bool_], ratio: EHRatio, model: ModelIdentity, key: InputKey
+    ear: EarFindings,
+    space: FluidSpace,
+    plane: SourcePlane,
+    mask: NDArray[np.bool_],
+    model: ModelIdentity,
+    key: InputKey,
 ) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
-    """TID 1410: the outline of the total fluid space where it is largest, carrying the whole ear's numbers.
+    """TID 1410: the outline of one fluid where it is largest; that of the total fluid carries the whole ear's numbers.
 
-    For viewers that show nothing of a group without coordinates. `mask` is (J, I) on `plane`.
+    It shares its tracking UID with the volume of the same fluid. OHIF shows nothing of a report with a group that has
+    no coordinates, and takes groups of one tracking UID for one; so every group needs its contour. `mask` is (J, I)
+    on `plane`.
     """
+    of_the_ear = space is FluidSpace.TOTAL_FLUID_SPACE
     frames = None if plane.frame_number is None else [plane.frame_number]
-    name = f"{tracking_id(ear.side)}, largest slice (numbers are of the whole ear)"
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            uid=tracking_uid(key, ear.side, FluidSpace.TOTAL_FLUID_SPACE, "contour"), identifier=name
-        ),
+    group = sr.PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(key, ear.side, space),
         referenced_region=sr.ImageRegion(
             graphic_type=sr.GraphicTypeValues.POLYLINE,
             graphic_data=outline(mask),
             source_image=sr.SourceImageForRegion(plane.sop_class_uid, plane.sop_instance_uid, frames),
         ),
         finding_category=codes.BODY_SUBSTANCE,
-        finding_type=codes.FLUID[FluidSpace.TOTAL_FLUID_SPACE],
+        finding_type=codes.FLUID[space],
         finding_sites=[_inner_ear(ear.side)],
         algorithm_id=_algorithm(model, key),
-        measurements=[_ratio_measurement(codes.EH_RATIO, ratio.value)],
+        measurements=_numbers(ear) if of_the_ear else None,
+        qualitative_evaluations=ear_evaluations(ear) if of_the_ear else None,
     )
+    if of_the_ear:
+        for sentence in (*ear_sentences(ear), WHOLE_EAR):
+            group[0].ContentSequence.append(comment(sentence))
+    return group
 
 
-def ear_group(
-    ear: EarFindings, model: ModelIdentity, key: InputKey, unsegmented: Sequence[FluidSpace] = ()
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    """TID 1501: one ear's ratio in per cent with its interval and image quality; or that it was not evaluated, and why.
-
-    `unsegmented` are fluids of an evaluated ear without a voxel of their own; their volumes stand here.
-    """
-    evaluations = [_evaluation(codes.EAR_STATUS, codes.EAR_EVALUATED if ear.ratio else codes.EAR_NOT_EVALUATED)]
-    evaluations.append(_evaluation(codes.IMAGE_QUALITY, image_quality(ear)))
-    evaluations += quality_evaluations(ear.quality)
-    measurements = []
-    if ear.ratio is not None:
-        measurements = [
-            _ratio_measurement(codes.EH_RATIO, ear.ratio.value),
-            _ratio_measurement(codes.EH_RATIO_LOW, ear.ratio.low),
-            _ratio_measurement(codes.EH_RATIO_HIGH, ear.ratio.high),
-            *(volume_measurement(ear, space) for space in unsegmented),
-        ]
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(key, ear.side),
-        finding_sites=[_inner_ear(ear.side)],
-        algorithm_id=_algorithm(model, key),
-        measurements=measurements,
-        qualitative_evaluations=evaluations,
+def evaluations_container(
+    evaluations: Sequence[sr.QualitativeEvaluation], comments: Sequence[str]
+) -> sr.ContainerContentItem:
+    """TID 1500 row 12, "Qualitative Evaluations": what holds for the examination, ending with the research-use text."""
+    container = sr.ContainerContentItem(
+        name=codes.QUALITATIVE_EVALUATIONS, relationship_type=sr.RelationshipTypeValues.CONTAINS
     )
-    return _with_comments(group, [ear_sentence(ear), *(flag.message for flag in ear.quality)])
+    container.ContentSequence = statements(evaluations, comments)
+    return container
 
 
-def examination_group(
-    key: InputKey, evaluations: Sequence[sr.QualitativeEvaluation], comments: Sequence[str]
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    """TID 1501: what holds for the whole examination: status, reasons, quality, and the research-use text."""
-    identifier = sr.TrackingIdentifier(
-        uid=result_uid(ResultKind.TRACKING, key, "examination"), identifier="Hydrops examination"
-    )
-    group = sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=identifier, qualitative_evaluations=list(evaluations)
-    )
-    return _with_comments(group, [*comments, codes.RESEARCH_USE_TEXT])
+def findings_container(
+    evaluations: Sequence[sr.QualitativeEvaluation], comments: Sequence[str]
+) -> sr.ContainerContentItem:
+    """TID 2000, section "Findings": the same statements in a report without measurements."""
+    container = sr.ContainerContentItem(name=codes.FINDINGS, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    container.ContentSequence = statements(evaluations, comments)
+    return container
+
+
+def statements(evaluations: Sequence[sr.QualitativeEvaluation], comments: Sequence[str]) -> sr.ContentSequence:
+    """Coded statements, then distinct sentences, then the research-use text."""
+    items = [item for evaluation in evaluations for item in evaluation]
+    sentences = dict.fromkeys([*comments, codes.RESEARCH_USE_TEXT])
+    return sr.ContentSequence([*items, *(comment(sentence) for sentence in sentences)])
+
+
+def comment(sentence: str) -> sr.TextContentItem:
+    """Free text of the report."""
+    return sr.TextContentItem(name=codes.COMMENT, value=sentence, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+
+
+def ear_evaluations(ear: EarFindings) -> list[sr.QualitativeEvaluation]:
+    """Whether one ear was evaluated, how good its images are for that, and every remark, coded."""
+    status = codes.EAR_EVALUATED if ear.ratio else codes.EAR_NOT_EVALUATED
+    return [
+        _evaluation(codes.EAR_STATUS[ear.side], status),
+        _evaluation(codes.IMAGE_QUALITY, image_quality(ear)),
+        *quality_evaluations(ear.quality),
+    ]
+
+
+def ear_sentences(ear: EarFindings) -> list[str]:
+    """One ear in one line, and its remarks."""
+    return list(dict.fromkeys([ear_sentence(ear), *(flag.message for flag in ear.quality)]))
 
 
 def status_evaluation(*, computed: bool) -> sr.QualitativeEvaluation:
@@ -165,7 +182,7 @@ def ear_sentence(ear: EarFindings) -> str:
     )
 
 
-def volume_measurement(ear: EarFindings, space: FluidSpace) -> sr.Measurement:
+def volume_measurement(ear: EarFindings, space: FluidSpace, name: Code = codes.VOLUME) -> sr.Measurement:
     """TID 300: one volume in mm3 of an evaluated ear."""
     if ear.ratio is None:
         raise ValueError(f"{ear.side} ear was not evaluated and has no volume")
@@ -174,8 +191,20 @@ def volume_measurement(ear: EarFindings, space: FluidSpace) -> sr.Measurement:
         FluidSpace.ENDOLYMPH: ear.ratio.endolymph_mm3,
     }
     return sr.Measurement(
-        name=codes.VOLUME, value=volume_mm3(volumes[space]), unit=codes.MM3, method=codes.PARTIAL_VOLUME_METHOD
+        name=name, value=volume_mm3(volumes[space]), unit=codes.MM3, method=codes.PARTIAL_VOLUME_METHOD
     )
+
+
+def _numbers(ear: EarFindings) -> list[sr.Measurement]:
+    """Ratio, interval and volumes: the five lines that OHIF prints beside a contour."""
+    if ear.ratio is None:
+        raise ValueError(f"{ear.side} ear was not evaluated and has no numbers")
+    return [
+        _ratio_measurement(codes.EH_RATIO, ear.ratio.value),
+        _ratio_measurement(codes.EH_RATIO_LOW, ear.ratio.low),
+        _ratio_measurement(codes.EH_RATIO_HIGH, ear.ratio.high),
+        *(volume_measurement(ear, space, name) for space, name in codes.FLUID_VOLUME.items()),
+    ]
 
 
 def _ratio_measurement(name: Code, ratio: float) -> sr.Measurement:
@@ -186,7 +215,7 @@ def _evaluation(name: Code, value: Code) -> sr.QualitativeEvaluation:
     return sr.QualitativeEvaluation(name=sr.CodedConcept.from_code(name), value=sr.CodedConcept.from_code(value))
 
 
-def _tracking(key: InputKey, side: EarSide, space: FluidSpace | None = None) -> sr.TrackingIdentifier:
+def _tracking(key: InputKey, side: EarSide, space: FluidSpace) -> sr.TrackingIdentifier:
     return sr.TrackingIdentifier(uid=tracking_uid(key, side, space), identifier=tracking_id(side, space))
 
 
@@ -201,13 +230,3 @@ def _algorithm(model: ModelIdentity, key: InputKey) -> sr.AlgorithmIdentificatio
         family=codes.algorithm_family(model),
         parameters=[f"sha256={model.sha256}", f"input_digest={key.digest}"],
     )
-
-
-def _with_comments(
-    group: sr.MeasurementsAndQualitativeEvaluations, comments: Sequence[str]
-) -> sr.MeasurementsAndQualitativeEvaluations:
-    for comment in dict.fromkeys(comments):
-        group[0].ContentSequence.append(
-            sr.TextContentItem(name=codes.COMMENT, value=comment, relationship_type=sr.RelationshipTypeValues.CONTAINS)
-        )
-    return group

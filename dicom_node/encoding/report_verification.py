@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,16 +45,19 @@ def verify_report(
     ------
     OutputMismatch
         If patient, study, flags or evidence differ; if a number is missing, extra, of another ear, in another unit or
-        not the finding's value to one decimal; or if a referenced segment or a contour is not that of its ear.
+        not the finding's value to one decimal; if a referenced segment or a contour is not that of its ear; if a
+        group has no contour; or if an ear without numbers is not said to be "not evaluated".
     """
     written, seg = read_part10(data), read_part10(segmentation)
-    _check_document(written, source, [*source, *contrast, seg])
+    _check_document(written, source, [*source, *contrast, seg], template="1500")
     groups = list(_groups(written))
     found = [number for group in groups for number in group.numbers]
     for side in (EarSide.RIGHT, EarSide.LEFT):
         expected = _expected_numbers(findings.ears[side]) if side in findings.ears else {}
         _check_numbers(side, expected, [number for number in found if number.side is side])
     _check_all_have_a_side(found)
+    _check_silent_ears(written, findings)
+    _check_every_group_is_drawn(groups)
     grid = read_source_grid(source)
     for group in groups:
         _check_segment_reference(group, seg)
@@ -72,11 +75,11 @@ def verify_not_computed_report(
         If any of that is not so.
     """
     written = read_part10(data)
-    _check_document(written, [source], [source, *evidence])
-    groups = list(_groups(written))
-    if any(group.numbers for group in groups):
+    _check_document(written, [source], [source, *evidence], template="2000")
+    items = list(_items(written))
+    if any(item.ValueType == "NUM" for item in items):
         raise OutputMismatch("not-computed report: expected no number, found one")
-    stated = {value for group in groups for name, value in group.codes if name == codes.NOT_COMPUTED_REASON.value}
+    stated = {value for name, value in _stated(items) if name == codes.NOT_COMPUTED_REASON.value}
     check_equal("coded reasons", sorted({refusal.reason.value for refusal in refusals}), sorted(stated))
 
 
@@ -96,19 +99,23 @@ class _Group:
     """One measurement group as the file has it."""
 
     side: EarSide | None
+    space: FluidSpace | None
     tracking_uid: str
     numbers: tuple[_Number, ...]
-    codes: tuple[tuple[str, str], ...]
     items: Sequence[pydicom.Dataset]
 
 
 def _check_document(
-    written: pydicom.Dataset, source: Sequence[pydicom.Dataset], evidence: Sequence[pydicom.Dataset]
+    written: pydicom.Dataset,
+    source: Sequence[pydicom.Dataset],
+    evidence: Sequence[pydicom.Dataset],
+    *,
+    template: str,
 ) -> None:
     check_identity(written, source)
     for keyword, expected in FLAGS.items():
         check_equal(keyword, expected, written.get(keyword))
-    check_equal("template", "1500", written.ContentTemplateSequence[0].TemplateIdentifier)
+    check_equal("template", template, written.ContentTemplateSequence[0].TemplateIdentifier)
     listed = set(values_of(written.CurrentRequestedProcedureEvidenceSequence, "ReferencedSOPInstanceUID"))
     expected_uids = {str(one.SOPInstanceUID) for one in evidence}
     if listed != expected_uids:
@@ -128,16 +135,27 @@ def _groups(written: pydicom.Dataset) -> Iterator[_Group]:
             yield _group(list(group.ContentSequence))
 
 
+def _items(parent: pydicom.Dataset) -> Iterator[pydicom.Dataset]:
+    """Every content item below `parent`, depth first."""
+    for item in parent.get("ContentSequence", []):
+        yield item
+        yield from _items(item)
+
+
+def _stated(items: Iterable[pydicom.Dataset]) -> Iterator[tuple[str, str]]:
+    """Name and value of every coded statement."""
+    return ((_name(item), _code_value(item)) for item in items if item.ValueType == "CODE")
+
+
 def _group(items: Sequence[pydicom.Dataset]) -> _Group:
-    stated = [(_name(item), _code_value(item)) for item in items if item.ValueType == "CODE"]
     side = _group_side(items)
-    finding = next((value for name, value in stated if name == "121071"), None)
+    finding = next((value for name, value in _stated(items) if name == "121071"), None)
     space = next((space for space, code in codes.FLUID.items() if code.value == finding), None)
     return _Group(
         side=side,
+        space=space,
         tracking_uid=next(str(item.UID) for item in items if _name(item) == "112040"),
         numbers=tuple(_number(item, side, space) for item in items if item.ValueType == "NUM"),
-        codes=tuple(stated),
         items=items,
     )
 
@@ -177,7 +195,10 @@ def _expected_numbers(ear: EarFindings) -> dict[str, list[tuple[float, str]]]:
     """By concept name: (exact value as printed units have it, unit); more than one where fluids share the name."""
     if ear.ratio is None:
         return {}
+    fluids = codes.FLUID_VOLUME
     return {
+        fluids[FluidSpace.TOTAL_FLUID_SPACE].value: [(ear.ratio.total_fluid_mm3, "mm3")],
+        fluids[FluidSpace.ENDOLYMPH].value: [(ear.ratio.endolymph_mm3, "mm3")],
         codes.EH_RATIO.value: [(100 * ear.ratio.value, "%")],
         codes.EH_RATIO_LOW.value: [(100 * ear.ratio.low, "%")],
         codes.EH_RATIO_HIGH.value: [(100 * ear.ratio.high, "%")],
@@ -189,8 +210,8 @@ def _check_numbers(side: EarSide, expected: Mapping[str, list[tuple[float, str]]
     check_equal(f"{side} ear: names of numbers", sorted(expected), sorted({number.name for number in found}))
     for number in found:
         wanted = expected[number.name]
-        if number.name == codes.VOLUME.value and number.space is not None:
-            wanted = [wanted[list(codes.FLUID).index(number.space)]]
+        if number.name == codes.VOLUME.value:
+            wanted = [] if number.space is None else [wanted[list(codes.FLUID).index(number.space)]]
         if not any(abs(value - number.value) <= ROUNDING_HALF and unit == number.unit for value, unit in wanted):
             raise OutputMismatch(f"{side} ear, {number.name}: expected {wanted}, found {number.value} {number.unit}")
 
@@ -198,6 +219,23 @@ def _check_numbers(side: EarSide, expected: Mapping[str, list[tuple[float, str]]
 def _check_all_have_a_side(found: Sequence[_Number]) -> None:
     if any(number.side is None for number in found):
         raise OutputMismatch("expected every number to name its ear, found one without laterality")
+
+
+def _check_silent_ears(written: pydicom.Dataset, findings: StudyFindings) -> None:
+    """An ear without numbers is said to be "not evaluated", and no other ear is."""
+    stated = set(_stated(_items(written)))
+    for side, ear in findings.ears.items():
+        expected = codes.EAR_EVALUATED if ear.ratio else codes.EAR_NOT_EVALUATED
+        found = [value for name, value in stated if name == codes.EAR_STATUS[side].value]
+        check_equal(f"status of the {side} ear", [expected.value], found)
+
+
+def _check_every_group_is_drawn(groups: Sequence[_Group]) -> None:
+    """OHIF shows nothing of a report with a group for whose tracking UID there is no contour."""
+    drawn = {group.tracking_uid for group in groups if any(item.ValueType == "SCOORD" for item in group.items)}
+    bare = [group.tracking_uid for group in groups if group.tracking_uid not in drawn]
+    if bare:
+        raise OutputMismatch(f"expected a contour for every group, found none for tracking UID {bare[0]}")
 
 
 def _check_segment_reference(group: _Group, seg: pydicom.Dataset) -> None:
@@ -218,13 +256,17 @@ def _check_contour(group: _Group, findings: StudyFindings, grid: SourceGrid) -> 
     """A contour runs around fluid of its own ear, on the image that it names."""
     for item in (item for item in group.items if item.ValueType == "SCOORD"):
         fluid = None if group.side is None else findings.ears[group.side].fluid
-        if fluid is None:
-            raise OutputMismatch(f"contour: expected only for an evaluated ear, found for {group.side}")
+        if fluid is None or group.space is None:
+            raise OutputMismatch(f"contour: expected only for a fluid of an evaluated ear, found for {group.side}")
+        mask = {
+            FluidSpace.TOTAL_FLUID_SPACE: fluid.total_fluid_mask,
+            FluidSpace.ENDOLYMPH: fluid.endolymph_mask,
+        }[group.space]
         k = _slice_of(item.ContentSequence[0].ReferencedSOPSequence[0], grid)
         rows_columns = np.array(item.GraphicData, dtype=float).reshape(-1, 2)[:, ::-1] - 0.5  # of pixel centers
         corners_mm = grid.geometry.to_lps(np.column_stack([np.full(len(rows_columns), k), rows_columns]))
-        index = fluid.total_fluid_mask.geometry.to_index(corners_mm)
-        voxels = np.argwhere(fluid.total_fluid_mask.array)
+        index = mask.geometry.to_index(corners_mm)
+        voxels = np.argwhere(mask.array)
         voxels = voxels[voxels[:, 0] == round(float(index[0, 0]))]
         if not len(voxels) or not _within(index[:, 1:], voxels[:, 1:]):
             raise OutputMismatch(f"contour of the {group.side} ear: expected around its fluid, found elsewhere")

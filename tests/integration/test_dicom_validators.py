@@ -156,11 +156,10 @@ def test_highdicom_finds_segments_and_groups_again(case):
     seg, report = segread(folder / "seg.dcm"), srread(folder / "sr.dcm")
     assert seg.number_of_segments == 2 * ears
     assert len(report.content.get_volumetric_roi_measurement_groups()) == 2 * ears
-    assert len(report.content.get_planar_roi_measurement_groups()) == ears
-    groups = report.content.get_volumetric_roi_measurement_groups(
-        tracking_uid=seg.get_segment_description(1).tracking_uid
-    )
-    assert groups[0].referenced_segment is not None
+    assert len(report.content.get_planar_roi_measurement_groups()) == 2 * ears
+    tracked = seg.get_segment_description(1).tracking_uid
+    assert report.content.get_volumetric_roi_measurement_groups(tracking_uid=tracked)[0].referenced_segment is not None
+    assert report.content.get_planar_roi_measurement_groups(tracking_uid=tracked)[0].roi is not None
 
 
 @pytest.mark.parametrize("source", [lambda: classic_series(GRID)[0], lambda: enhanced_image(GRID)])

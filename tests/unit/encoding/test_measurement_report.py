@@ -31,6 +31,10 @@ def not_computed(source: pydicom.Dataset, *refusals: Refusal, **options: object)
     return read_part10(part10_bytes(report))
 
 
+def title(item: pydicom.Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeMeaning)
+
+
 def evidence(report: pydicom.Dataset) -> set[str]:
     return {
         item.ReferencedSOPInstanceUID
@@ -52,7 +56,9 @@ def test_each_ear_has_ratio_interval_and_both_volumes():
     results = make_results()
     ratio = results.findings.ears[EarSide.RIGHT].ratio
     names = [name for name, _, _ in numbers(results.report)]
-    assert len(names) == 2 * 6
+    assert len(names) == 2 * 7
+    assert ("Total fluid space volume", f"{ratio.total_fluid_mm3:.1f}", "mm3") in numbers(results.report)
+    assert ("Endolymph volume", f"{ratio.endolymph_mm3:.1f}", "mm3") in numbers(results.report)
     assert ("Volume", f"{ratio.total_fluid_mm3:.1f}", "mm3") in numbers(results.report)
     assert ("EH volume ratio, lower limit of 95 % interval", "24.4", "%") in numbers(results.report)
     assert ("EH volume ratio, upper limit of 95 % interval", "29.8", "%") in numbers(results.report)
@@ -73,7 +79,7 @@ def test_an_ear_without_a_number_says_why_and_shows_no_zero():
     assert "This ear is outside the field of view." in comments(report)
     stated = {item.ConceptCodeSequence[0].CodeMeaning for item in content_items(report, "CODE")}
     assert {"Not Evaluated", "Ear not found", "Non-diagnostic quality"} <= stated
-    assert len(numbers(report)) == 6
+    assert len(numbers(report)) == 7
     assert all(float(value) > 0 for _, value, _ in numbers(report))
 
 
@@ -90,12 +96,12 @@ def test_volumes_point_to_the_segments_that_carry_their_tracking_uid():
 
 
 @pytest.mark.parametrize("source", [classic_series(GRID), [enhanced_image(GRID)]], ids=["classic", "enhanced"])
-def test_a_contour_runs_around_the_largest_slice_of_each_ear(source):
+def test_a_contour_runs_around_the_largest_slice_of_each_fluid(source):
     results = make_results(source=source)
     contours = content_items(results.report, "SCOORD")
-    assert len(contours) == 2
-    for contour, side in zip(contours, (EarSide.RIGHT, EarSide.LEFT), strict=True):
-        mask = results.findings.ears[side].fluid.total_fluid_mask
+    fluids = [results.findings.ears[side].fluid for side in (EarSide.RIGHT, EarSide.LEFT)]
+    masks = [mask for fluid in fluids for mask in (fluid.total_fluid_mask, fluid.endolymph_mask)]
+    for contour, mask in zip(contours, masks, strict=True):
         areas = mask.array.sum(axis=(1, 2))
         k = round(float(GRID.to_index(mask.geometry.to_lps((int(areas.argmax()), 0, 0)))[0]))
         reference = contour.ContentSequence[0].ReferencedSOPSequence[0]
@@ -177,13 +183,29 @@ def test_remarks_about_the_choice_of_series_are_said():
     assert any("HYDROPS was aligned by its pixels" in comment for comment in comments(report))
 
 
+def test_every_group_has_a_contour_under_its_tracking_uid_or_ohif_shows_none():
+    groups = [one for one in content_items(make_results().report, "CONTAINER") if "Measurement Group" in title(one)]
+    tracked = [next(item.UID for item in group.ContentSequence if item.ValueType == "UIDREF") for group in groups]
+    drawn = [any(item.ValueType == "SCOORD" for item in group.ContentSequence) for group in groups]
+    assert drawn == 4 * [True, False]
+    assert tracked[::2] == tracked[1::2]
+    assert len(set(tracked)) == 4
+
+
+def test_a_report_of_no_result_is_no_measurement_report_because_ohif_shows_those_empty():
+    report = not_computed(classic_series(GRID)[0])
+    assert title(report) == "Diagnostic Imaging Report"
+    assert report.ContentTemplateSequence[0].TemplateIdentifier == "2000"
+
+
 def test_a_volume_without_a_segment_stands_with_its_ear():
     findings = findings_of(GRID, ears=(EarSide.LEFT,))
     ear = findings.ears[EarSide.LEFT]
     nothing = Volume(array=np.zeros(ear.fluid.roi.geometry.shape, dtype=bool), geometry=ear.fluid.roi.geometry)
     ears = {EarSide.LEFT: replace(ear, fluid=replace(ear.fluid, endolymph_mask=nothing))}
     report = make_results(replace(findings, ears=ears)).report
-    assert ("Volume", f"{ear.ratio.endolymph_mm3:.1f}", "mm3") in numbers(report)
+    assert ("Endolymph volume", f"{ear.ratio.endolymph_mm3:.1f}", "mm3") in numbers(report)
+    assert len(content_items(report, "SCOORD")) == 1
 
 
 def test_a_revision_names_the_report_it_replaces():

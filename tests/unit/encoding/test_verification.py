@@ -269,9 +269,23 @@ def call_it_verified(report: pydicom.Dataset) -> None:
     report.VerificationFlag = "VERIFIED"
 
 
+def erase_a_contour(report: pydicom.Dataset) -> None:
+    containers = content_items(report, "CONTAINER")
+    group = next(one for one in containers if one.ConceptNameCodeSequence[0].CodeMeaning == "Measurement Group")
+    group.ContentSequence = [item for item in group.ContentSequence if item.ValueType != "SCOORD"]
+
+
+def hide_that_an_ear_was_not_evaluated(report: pydicom.Dataset) -> None:
+    for item in content_items(report, "CODE"):
+        if item.ConceptNameCodeSequence[0].CodeValue == "EARSTATUSR":
+            item.ConceptNameCodeSequence[0].CodeValue = "SOMETHING"
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
+        (erase_a_contour, "expected a contour for every group"),
+        (hide_that_an_ear_was_not_evaluated, "status of the right ear"),
         (write_ratio_as_fraction, "EHVR: expected .* found 0.271"),
         (drop_the_per_cent, "ratio}"),
         (disagree_with_itself, "decimal and floating-point"),
