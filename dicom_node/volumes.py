@@ -199,6 +199,8 @@ def _check_transfer_syntax(path: Path) -> None:
 def _read_layout(dataset: Dataset) -> _PixelLayout:
     reader = AttributeReader([dataset])
     bits_stored = reader.integer("BitsStored") or 0
+    high_bit = reader.integer("HighBit")
+    representation = reader.integer("PixelRepresentation")
     layout = _PixelLayout(
         frames=reader.integer("NumberOfFrames") or 1,
         rows=reader.integer("Rows") or 0,
@@ -206,12 +208,15 @@ def _read_layout(dataset: Dataset) -> _PixelLayout:
         samples=reader.integer("SamplesPerPixel") or 1,
         bits_allocated=reader.integer("BitsAllocated") or 0,
         bits_stored=bits_stored,
-        high_bit=reader.integer("HighBit") if "HighBit" in dataset else bits_stored - 1,  # type: ignore[arg-type]
-        signed=reader.integer("PixelRepresentation") == 1,
+        high_bit=bits_stored - 1 if high_bit is None else high_bit,
+        signed=representation == 1,
         photometric_interpretation=reader.text("PhotometricInterpretation"),
     )
     if reader.problem is not None:
         raise _Unreadable(Reason(reader.problem[0]), reader.problem[1])
+    if representation not in (0, 1):  # a signed image read as unsigned would turn endolymph into the brightest fluid
+        found = "nothing" if representation is None else representation
+        raise _Unreadable(Reason.PIXEL_FORMAT, f"expected Pixel Representation 0 or 1, found {found}")
     return layout
 
 
@@ -235,9 +240,7 @@ def _check_size(layout: _PixelLayout, dataset: Dataset, planes: Sequence[_Plane]
         raise _Unreadable(Reason.MATRIX_MIXED, f"expected {frame.rows} x {frame.columns}, found {found}")
     if any(frame.frame_number > layout.frames for _, frame in planes):
         raise _Unreadable(Reason.PIXEL_LENGTH, f"only {layout.frames} frames are announced")
-    data = dataset.get("PixelData")
-    if not data:
-        raise _Unreadable(Reason.PIXEL_MISSING, "no Pixel Data (7FE0,0010)")
+    data = _pixel_bytes(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax not in UNCOMPRESSED:
         _check_streams(data, layout, announces_size=syntax in SIZED_STREAMS)
@@ -245,6 +248,22 @@ def _check_size(layout: _PixelLayout, dataset: Dataset, planes: Sequence[_Plane]
     expected = layout.frames * layout.rows * layout.columns * layout.bits_allocated // 8
     if len(data) != expected + expected % 2:
         raise _Unreadable(Reason.PIXEL_LENGTH, f"expected {expected} bytes of pixels, found {len(data)}")
+
+
+def _pixel_bytes(dataset: Dataset) -> bytes:
+    """Pixel Data (7FE0,0010) as bytes; its element may claim any value representation."""
+    try:
+        data = dataset.get("PixelData")
+    except CONVERSION_ERRORS as error:
+        raise _Unreadable(
+            Reason.PIXEL_FORMAT, f"{type(error).__name__} while reading Pixel Data (7FE0,0010)"
+        ) from error
+    if not data:
+        raise _Unreadable(Reason.PIXEL_MISSING, "no Pixel Data (7FE0,0010)")
+    if not isinstance(data, bytes):
+        found = dataset["PixelData"].VR
+        raise _Unreadable(Reason.PIXEL_FORMAT, f"expected Pixel Data (7FE0,0010) as OB or OW, found {found}")
+    return data
 
 
 def _check_streams(data: bytes, layout: _PixelLayout, *, announces_size: bool) -> None:

@@ -31,6 +31,7 @@ _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.
 _STANDARD_SYNTAX = re.compile(r"1\.2\.840\.10008\.1\.2(\.\d+)*")
 
 _PIXEL_DATA = 0x7FE00010
+_PIXELS = frozenset({_PIXEL_DATA, 0x7FE00009, 0x7FE00008})  # integers, doubles, floats: headers are read up to here
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _ITEM_START = b"\xfe\xff\x00\xe0"
 _UNDEFINED = 0xFFFFFFFF
@@ -54,7 +55,7 @@ def read_values(
     ------
     UnstorableInstance
         Truncated, garbage, contradictory lengths or an unreadable transfer syntax; too deep or too many elements;
-        a wanted element twice or longer than 128 bytes.
+        a wanted element twice, longer than 128 bytes, or behind the pixel data.
     """
     return _Walker(dataset, _encoding(transfer_syntax_uid), wanted, limits).walk()
 
@@ -131,6 +132,7 @@ class _Walker:
     stack: list[_Frame] = field(default_factory=list)
     found: dict[int, bytes] = field(default_factory=dict)
     group_end: tuple[int, int] | None = None
+    behind_pixels: bool = False
 
     def walk(self) -> Mapping[int, bytes]:
         if not self.data:
@@ -217,6 +219,7 @@ class _Walker:
         outermost = len(self.stack) == 1
         if outermost:
             self._close_group(tag)
+            self.behind_pixels |= tag in _PIXELS
         end = self._end_of(length, frame, tag)
         if length == _UNDEFINED:
             self._enter_undefined(frame, tag, vr)
@@ -274,6 +277,9 @@ class _Walker:
 
     def _keep(self, tag: int, end: int) -> None:
         if tag in self.wanted:
+            if self.behind_pixels:
+                detail = f"{_name(tag)} stands behind the pixel data; tags must ascend (PS3.5 7.1)"
+                raise UnstorableInstance(WireReason.WIRE_UNREADABLE, detail)
             if tag in self.found or end - self.position > _MAX_VALUE_BYTES:
                 raise UnstorableInstance(WireReason.UID_ILLEGAL, f"{_name(tag)} occurs twice or is too long")
             self.found[tag] = self.data[self.position : end]

@@ -35,7 +35,9 @@ from scanned_series import (
     Scan,
     data_sets,
     enhanced_data_set,
+    header_of,
     object_value,
+    with_raw,
     write_files,
 )
 
@@ -274,6 +276,25 @@ def _remove_pixels(dataset: Dataset) -> None:
     del dataset.PixelData
 
 
+def _pixels_as(vr: str, value: bytes) -> Callable[[Dataset], None]:
+    def change(dataset: Dataset) -> None:
+        with_raw(dataset, "PixelData", vr, value)
+
+    return change
+
+
+@pytest.mark.parametrize("high_bit", [None, "absent"])
+def test_an_unstated_high_bit_is_that_of_the_stored_bits(tmp_path, high_bit):
+    datasets = data_sets(MRC)
+    for dataset in datasets:
+        dataset.HighBit = None
+        if high_bit == "absent":
+            del dataset.HighBit
+    expected = load_volume(header_of(MRC), write_files(data_sets(MRC), tmp_path / "stated"))
+    found = load_volume(read_series_header(datasets), write_files(datasets, tmp_path / "unstated"))
+    np.testing.assert_array_equal(found.array, expected.array)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -287,6 +308,10 @@ def _remove_pixels(dataset: Dataset) -> None:
         (_set(SamplesPerPixel=3), Reason.PIXEL_FORMAT),
         (_set(PhotometricInterpretation="PALETTE COLOR"), Reason.PIXEL_FORMAT),
         (_set(HighBit=3), Reason.PIXEL_FORMAT),
+        (_set(PixelRepresentation=None), Reason.PIXEL_FORMAT),
+        (_pixels_as("FD", b"\x00\x01" * 28), Reason.PIXEL_FORMAT),
+        (_pixels_as("DS", b"1.5 " * 15), Reason.PIXEL_FORMAT),
+        (_set(PixelRepresentation=2), Reason.PIXEL_FORMAT),
     ],
 )
 def test_pixels_that_are_not_what_the_header_says_are_refused(tmp_path, change, reason):

@@ -220,6 +220,16 @@ def test_a_uid_that_stands_there_twice_is_refused(make_mr, encode):
     assert refusal(encoded + second) is WireReason.UID_ILLEGAL
 
 
+@pytest.mark.parametrize("pixels", [0x0010, 0x0009, 0x0008])
+def test_a_uid_behind_the_pixel_data_is_refused_because_no_header_is_read_that_far(make_mr, encode, pixels):
+    image = make_mr(PixelData=None)
+    moved = struct.pack("<HH2sH", 0x0020, 0x000E, b"UI", 4) + b"1.9\0"
+    del image.SeriesInstanceUID
+    picture = struct.pack("<HH2sHI", 0x7FE0, pixels, b"OW", 0, 2) + b"\0\0"
+    assert refusal(encode(image) + picture + moved) is WireReason.WIRE_UNREADABLE
+    assert refusal(encode(image) + picture) is WireReason.UID_MISSING
+
+
 def test_b10_the_command_must_name_the_object_it_brings(make_mr, encode):
     image = make_mr()
     identity = check_dataset(encode(image), EXPLICIT_LE)
