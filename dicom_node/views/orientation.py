@@ -86,10 +86,10 @@ def edge_letters(geometry: VolumeGeometry, shown: Display) -> tuple[str, str, st
     """Letters of the left, right, top and bottom edge, e.g. ("R", "L", "AH", "PF") on a tilted slab."""
     rightward = geometry.directions[:, shown.right] * (-1.0 if shown.flip_right else 1.0)
     downward = geometry.directions[:, shown.down] * (-1.0 if shown.flip_down else 1.0)
-    return _letters(-rightward), _letters(rightward), _letters(-downward), _letters(downward)
+    return letters_toward(-rightward), letters_toward(rightward), letters_toward(-downward), letters_toward(downward)
 
 
-def _letters(direction: NDArray[np.float64]) -> str:
+def letters_toward(direction: NDArray[np.float64]) -> str:
     """The sides of the patient that a direction points to, the strongest first."""
     order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
     return "".join(LETTERS[axis][int(direction[axis] > 0)] for axis in order if abs(direction[axis]) > LETTER_THRESHOLD)

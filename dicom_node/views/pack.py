@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from dicom_node.encoding.codes import RESEARCH_USE_TEXT
-from dicom_node.encoding.numbers import percent_text, volume_text
+from dicom_node.encoding.measurements import study_measurements
 from dicom_node.encoding.segmentation import segment_masks
 from dicom_node.views.images import fraction_file, image_file, label_file
 from dicom_node.views.orientation import Plane, display, edge_letters
@@ -68,11 +68,12 @@ def build_view_pack(findings: StudyFindings, mrc_grid: VolumeGeometry) -> ViewPa
         If a measured ear kept no images.
     """
     files: dict[str, bytes] = {WHOLE_GRID: label_file(label_map(findings, mrc_grid))}
+    measured = study_measurements(findings)
     ears: Json = {}
     for side in (EarSide.RIGHT, EarSide.LEFT):
         ear = findings.ears.get(side)
         if ear is not None and ear.evaluated:
-            own, described = _ear(ear)
+            own, described = _ear(ear, measured.ear(side).sentence)
             files |= own
             ears[side.value] = described
     manifest = {
@@ -95,8 +96,8 @@ def label_map(findings: StudyFindings, grid: VolumeGeometry) -> Volume:
     return Volume(array=labels, geometry=grid)
 
 
-def _ear(ear: EarFindings) -> tuple[dict[str, bytes], Json]:
-    """One measured ear's files, and what the manifest says about them."""
+def _ear(ear: EarFindings, numbers: str) -> tuple[dict[str, bytes], Json]:
+    """One measured ear's files, and what the manifest says about them; `numbers` in words, for whoever cannot see."""
     if ear.images is None or ear.fluid is None or ear.hydrops_before_alignment is None:
         raise ValueError(f"the {ear.side} ear has a ratio, but kept no images to look at")
     side = ear.side
@@ -116,7 +117,7 @@ def _ear(ear: EarFindings) -> tuple[dict[str, bytes], Json]:
     gray = signed_window(ear.images.hydrops)
     described = {
         "geometry": _geometry(ear.images.mrc.geometry),
-        "numbers": _sentence(ear),
+        "numbers": numbers,
         "images": {
             "mrc": _image(f"{side}_mrc.nii.gz", magnitude_window(ear.images.mrc)),
             "hydrops": _image(f"{side}_hydrops.nii.gz", gray),
@@ -168,17 +169,6 @@ def _geometry(geometry: VolumeGeometry) -> Json:
 
 def _image(name: str, window: Window) -> Json:
     return {"file": name, "window": [round(window.low, 3), round(window.high, 3)]}
-
-
-def _sentence(ear: EarFindings) -> str:
-    """The ear's numbers in words, for whoever cannot see the picture."""
-    ratio = ear.ratio
-    assert ratio is not None
-    return (
-        f"{ear.side.value.capitalize()} ear: endolymph {volume_text(ratio.endolymph_mm3)} of "
-        f"{volume_text(ratio.total_fluid_mm3)} total fluid, EH ratio {percent_text(ratio.value)} "
-        f"(95 % interval {percent_text(ratio.low)} to {percent_text(ratio.high)})"
-    )
 
 
 def _listed(name: str, data: bytes) -> Json:

@@ -120,7 +120,7 @@ def test_the_manifest_vouches_for_every_file_and_says_the_numbers_in_words(pack)
         assert hashlib.sha256(pack.files[name]).hexdigest() == listed["sha256"]
         assert len(pack.files[name]) == listed["bytes"]
     assert manifest["ears"]["right"]["numbers"] == (
-        "Right ear: endolymph 59.5 mm3 of 271.0 mm3 total fluid, EH ratio 22.0 % (95 % interval 17.0 % to 27.0 %)"
+        "Right ear: EH ratio 22.0 % (95 % interval 17.0 % to 27.0 %), total fluid space 271.0 mm3, endolymph 59.5 mm3."
     )
     assert manifest["research_use_only"] == RESEARCH_USE_TEXT
 
