@@ -21,7 +21,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicom_node.assembly.classification import SeriesRules
 from dicom_node.assembly.completeness import Arrival, judge
-from dicom_node.assembly.headers import SeriesHeader, group_series, read_series_header
+from dicom_node.assembly.headers import SeriesHeader, SeriesRole, group_series, read_series_header
 from dicom_node.assembly.pairing import StudyAssembly, assemble
 from dicom_node.delivery.outbox import OutboxObject
 from dicom_node.encoding.findings_json import findings_document
@@ -36,7 +36,7 @@ from dicom_node.errors import OutputMismatch, Reason, Refusal, RejectedStudy, Un
 from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
 from dicom_node.volumes import check_geometry, load_volume, ordered_frames
 from inference.findings import ModelIdentity, StudyFindings
-from inference.geometry import VolumeGeometry
+from inference.geometry import Volume, VolumeGeometry
 from inference.segmentation import FluidSegmenter
 
 META_GROUP_END: Final = 144
@@ -253,13 +253,25 @@ def measure_case(case: Case, *, segmenter: FluidSegmenter, options: CaseOptions,
     """
     if case.assembly.chosen is None:
         raise RejectedStudy(case.assembly.refusal or Refusal(reason=Reason.PARTNER_MISSING, detail="no input set"))
-    paths = {uid: file.path for uid, file in case.files.items()}
     with step("load images"):
-        volumes = {
-            role: load_volume(header, paths, threads=options.threads)
-            for role, header in case.assembly.chosen.series.items()
-        }
+        volumes = load_volumes(case, options)
     return measure_study(volumes, segmenter=segmenter, options=options.pipeline, step=step)
+
+
+def load_volumes(case: Case, options: CaseOptions) -> dict[SeriesRole, Volume]:
+    """The chosen series' physical values, each on its own grid.
+
+    Raises
+    ------
+    RejectedStudy
+        As `volumes.load_volume`.
+    """
+    assert case.assembly.chosen is not None, "only a case with an input set has volumes"
+    paths = {uid: file.path for uid, file in case.files.items()}
+    return {
+        role: load_volume(header, paths, threads=options.threads)
+        for role, header in case.assembly.chosen.series.items()
+    }
 
 
 def encode_findings(
