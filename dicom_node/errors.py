@@ -79,12 +79,18 @@ class Reason(StrEnum):
     OUTPUT_MISMATCH = "OUTPUT_MISMATCH"
     # A person's or the node's own decision
     CANCELED = "CANCELED"
+    BEGUN_ON_REQUEST = "BEGUN_ON_REQUEST"
     INTERNAL = "INTERNAL"
 
     @property
     def sentence(self) -> str:
         """One sentence a radiologist can read without knowing the code."""
         return _SENTENCES[self]
+
+    @property
+    def next_step(self) -> str:
+        """What the reader, or whoever runs scanner and node, can do about it."""
+        return _NEXT_STEPS[self]
 
 
 _SENTENCES: dict[Reason, str] = {
@@ -139,7 +145,62 @@ _SENTENCES: dict[Reason, str] = {
     Reason.LOW_DEPTH: "The images have too few gray levels.",
     Reason.OUTPUT_MISMATCH: "The result failed its own check before sending and was withheld.",
     Reason.CANCELED: "The calculation was canceled by a person.",
+    Reason.BEGUN_ON_REQUEST: "A person had the calculation begin before all images were known to be there.",
     Reason.INTERNAL: "The node failed; the study is kept and can be repeated.",
+}
+
+_NEXT_STEPS: dict[Reason, str] = {
+    Reason.TAG_INVALID: "Send the originals from the scanner; look which system rewrote them.",
+    Reason.GEOM_MISSING: "Send the original images, not a screen capture or a reformatted copy.",
+    Reason.GEOM_NONFINITE: "Send the originals; the header is damaged.",
+    Reason.FOR_MISSING: "Send the originals; anonymizers sometimes remove it.",
+    Reason.FOR_MIXED: "Export the series again as one acquisition.",
+    Reason.FOR_DIFFERS: "Scan both series in one session, without repositioning.",
+    Reason.ORIENT_MIXED: "Send the series as scanned, not merged with a reformat.",
+    Reason.ORIENT_INVALID: "Send the originals; the header was rewritten.",
+    Reason.SLICE_GAP: "Send the series again; the missing slices re-open the study.",
+    Reason.SLICE_DUP: "Send one reconstruction per series.",
+    Reason.SPACING: "Send the originals, not a thinned-out copy.",
+    Reason.SHEAR: "Scan without gantry tilt or shear; do not send reformats.",
+    Reason.MATRIX_MIXED: "Send one reconstruction per series.",
+    Reason.PIXEL_LENGTH: "Compare with the original; it was cut off or damaged.",
+    Reason.PIXEL_FORMAT: "Send MR magnitude or real images, not color captures.",
+    Reason.PIXEL_MISSING: "Send the images with their pixels.",
+    Reason.DECODE: "Let the sender use another lossless form or none.",
+    Reason.LOSSY: "Send the lossless originals.",
+    Reason.TS_UNSUPPORTED: "Let the sender use uncompressed or lossless JPEG, JPEG-LS, JPEG 2000 or RLE.",
+    Reason.ENHANCED_UNSUPPORTED: "Send the series as classic MR images.",
+    Reason.SIZE_LIMIT: "If the series is right, raise the limit in the configuration.",
+    Reason.PATIENT_MISMATCH: "Correct the patient's data; the report names the attributes.",
+    Reason.PATIENT_UNKNOWN: "Fill in the Patient ID.",
+    Reason.CONFLICT: "Find out which of the two is right; a changed image needs a UID of its own.",
+    Reason.SOURCE_CORRUPT: "Check disk and network between Orthanc and the node.",
+    Reason.PARTNER_MISSING: "Send the missing series of the same study.",
+    Reason.INCOMPLETE: "Send the series again; the missing images re-open the study.",
+    Reason.AMBIGUOUS: "Send only one of the series, in a study copy of its own if need be.",
+    Reason.ROLE_UNSURE: "Look at the series; if it is right, add a rule to config/series_rules.toml.",
+    Reason.NO_HYDROPS_STUDY: "Nothing to do; the study is not meant for this node. No report is sent.",
+    Reason.CONTRAST_CLIPPED: "Send PPI and PEI, or a subtraction that keeps negative values.",
+    Reason.REG_POOR: "Look for motion; repeat the series.",
+    Reason.NO_EAR_MEASURED: "See the remarks on each ear.",
+    Reason.CONTENT: "Check that the slab covers both inner ears.",
+    Reason.NO_CONTRAST: "Check dose and delay; the ears are not evaluated.",
+    Reason.WEAK_CONTRAST: "Check dose and delay; look at the overlay.",
+    Reason.CONTRAST_SIGN: "Send PPI and PEI, or check how the subtraction was made.",
+    Reason.MOTION: "Repeat the series.",
+    Reason.EAR_NOT_FOUND: "Check that the slab covers the ear.",
+    Reason.EAR_CUT_OFF: "Place the slab so that the whole labyrinth is inside.",
+    Reason.SIDE_UNSURE: "Check the images' orientation at the scanner.",
+    Reason.VOLUME_IMPLAUSIBLE: "Look at the overlay; fluid outside the ear or a malformation.",
+    Reason.ENDOLYMPH_OUTSIDE_FLUID: "Look at the overlay; probably motion between the series.",
+    Reason.LOW_SIGNAL: "More averages, or a closer coil.",
+    Reason.OUT_OF_DOMAIN: "Compare the protocol with what the method expects.",
+    Reason.DISAGREEMENT: "Look at the overlay; where it follows the labyrinth, the number may still be right.",
+    Reason.LOW_DEPTH: "Send images with their full bit depth.",
+    Reason.OUTPUT_MISMATCH: "Nothing left the node. Report it with the log; it is a fault of ours or of a decoder.",
+    Reason.CANCELED: "Nothing to do.",
+    Reason.BEGUN_ON_REQUEST: "Images that come later re-open the study and give a new result.",
+    Reason.INTERNAL: "See the log; report it. See docs/troubleshooting.md.",
 }
 
 

@@ -1,90 +1,49 @@
 """What became of every study: one row per study, one line per event, in the state database.
 
-The legal moves are a table (`TRANSITIONS`); every other move raises. The worker writes, `status` and the dashboard
-read. Nothing here decides: decisions come from `assembly` and `pipeline`.
+The legal moves are the table of `study_moves`; every other move raises. The worker writes, `status` and the dashboard
+read. Nothing here decides: decisions come from `assembly` and `pipeline`. Methods with a `within` can be part of a
+larger transaction (`transaction`), so that a decision and what it sets going are there together or not at all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Float, Integer, String, Table, Text, insert, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from dicom_node.database import metadata, writing
+from dicom_node.study_moves import REOPENING, TRANSITIONS, IllegalMoveError, StudyEvent, StudyState, next_state
 
-
-class StudyState(StrEnum):
-    """Where a study stands."""
-
-    WAITING = "waiting"
-    QUEUED = "queued"
-    COMPUTING = "computing"
-    COMPUTED = "computed"
-    REFUSED = "refused"
-    NOT_OURS = "not_ours"
-    FAILED = "failed"
-
-
-class StudyEvent(StrEnum):
-    """What can happen to a study."""
-
-    ARRIVED = "arrived"
-    COMPLETED = "completed"
-    STARTED = "started"
-    COMPUTED = "computed"
-    REFUSED = "refused"
-    NOT_OURS = "not_ours"
-    SUPERSEDED = "superseded"
-    FAILED = "failed"
-
-
-_ANY_TIME: Final = {StudyEvent.ARRIVED: StudyState.WAITING}
-"""An image that comes late re-opens the study, whatever became of it."""
-
-TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
-    **{(state, event): after for state in StudyState for event, after in _ANY_TIME.items()},
-    # waiting: complete -> queue; or it will never be complete
-    (StudyState.WAITING, StudyEvent.COMPLETED): StudyState.QUEUED,
-    (StudyState.WAITING, StudyEvent.NOT_OURS): StudyState.NOT_OURS,
-    # ... or exactly these inputs were worked on before, and that outcome is recalled
-    (StudyState.WAITING, StudyEvent.COMPUTED): StudyState.COMPUTED,
-    (StudyState.WAITING, StudyEvent.REFUSED): StudyState.REFUSED,
-    # a worker that was killed starts again from either side of the mark
-    (StudyState.QUEUED, StudyEvent.STARTED): StudyState.COMPUTING,
-    (StudyState.COMPUTING, StudyEvent.STARTED): StudyState.COMPUTING,
-    (StudyState.COMPUTING, StudyEvent.COMPUTED): StudyState.COMPUTED,
-    (StudyState.COMPUTING, StudyEvent.REFUSED): StudyState.REFUSED,
-    (StudyState.COMPUTING, StudyEvent.FAILED): StudyState.FAILED,
-    # ... or the node's own fault shows before anything is computed
-    (StudyState.WAITING, StudyEvent.FAILED): StudyState.FAILED,
-    (StudyState.QUEUED, StudyEvent.FAILED): StudyState.FAILED,
-    # new images came while the old set was queued or computed: its outcome is dropped, the study waits again
-    (StudyState.WAITING, StudyEvent.SUPERSEDED): StudyState.WAITING,
-    (StudyState.QUEUED, StudyEvent.SUPERSEDED): StudyState.WAITING,
-    (StudyState.COMPUTING, StudyEvent.SUPERSEDED): StudyState.WAITING,
-}
-
-
-class IllegalMoveError(Exception):
-    """An event that cannot happen in the state the study is in."""
-
-
-def next_state(state: StudyState, event: StudyEvent) -> StudyState:
-    """The state after `event`.
-
-    Raises
-    ------
-    IllegalMoveError
-        If the pair is not in `TRANSITIONS`.
-    """
-    try:
-        return TRANSITIONS[state, event]
-    except KeyError:
-        raise IllegalMoveError(f"a study that is {state} cannot become {event}") from None
+__all__ = [
+    "TRANSITIONS",
+    "FinishedWork",
+    "IllegalMoveError",
+    "Ledger",
+    "StudyEvent",
+    "StudyEventRecord",
+    "StudyRecord",
+    "StudyState",
+    "ledger_studies",
+    "next_state",
+]
 
 
 ledger_studies = Table(
@@ -104,6 +63,8 @@ ledger_studies = Table(
     Column("first_seen_at", Float, nullable=False),
     Column("updated_at", Float, nullable=False, index=True),
 )
+
+Index("ledger_studies_by_state", ledger_studies.c.state)  # counting needs only this, not the rows with their findings
 
 _results = Table(
     "ledger_results",
@@ -173,10 +134,19 @@ class StudyEventRecord:
 
 
 class Ledger:
-    """The ledger on one state database; every method is one transaction."""
+    """The ledger on one state database; every method is one transaction, or part of the one given as `within`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    @contextmanager
+    def transaction(self, within: Connection | None = None) -> Iterator[Connection]:
+        """A writing transaction: `within` if there is one, else one of its own, committed at the end."""
+        if within is not None:
+            yield within
+            return
+        with writing(self._engine) as connection:
+            yield connection
 
     def get(self, study_instance_uid: str) -> StudyRecord | None:
         """The record of one study, or None if it was never examined."""
@@ -196,6 +166,13 @@ class Ledger:
         query = select(ledger_studies).where(ledger_studies.c.state.in_([state.value for state in states]))
         with self._engine.connect() as connection:
             return [_record(row) for row in connection.execute(query.order_by(ledger_studies.c.updated_at)).mappings()]
+
+    def counts(self) -> Mapping[StudyState, int]:
+        """How many studies are in each state; reads the index only, so it stays quick with 100,000 studies."""
+        counted = select(ledger_studies.c.state, func.count()).group_by(ledger_studies.c.state)
+        with self._engine.connect() as connection:
+            found = {row[0]: int(row[1]) for row in connection.execute(counted)}
+        return {state: found.get(state.value, 0) for state in StudyState}
 
     def finished(self, work_id: str) -> FinishedWork | None:
         """The outcome of this piece of work if it was done before."""
@@ -221,9 +198,20 @@ class Ledger:
                 for row in connection.execute(query).mappings()
             ]
 
-    def arrived(self, study_instance_uid: str, *, revision: int, at: float) -> None:
+    def runs(self, study_instance_uid: str, *, within: Connection | None = None) -> int:
+        """How often a person opened or stopped this study: part of the id of its next run."""
+        query = select(func.count()).where(
+            _events.c.study_instance_uid == study_instance_uid,
+            _events.c.event.in_([event.value for event in REOPENING]),
+        )
+        if within is not None:
+            return int(within.execute(query).scalar_one())
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def arrived(self, study_instance_uid: str, *, revision: int, at: float, within: Connection | None = None) -> None:
         """Images of this study came; it waits (again) to be examined at this revision."""
-        with writing(self._engine) as connection:
+        with self.transaction(within) as connection:
             known = connection.execute(
                 select(ledger_studies.c.state).where(ledger_studies.c.study_instance_uid == study_instance_uid)
             ).scalar_one_or_none()
@@ -250,9 +238,9 @@ class Ledger:
                 )
             _log(connection, study_instance_uid, at, StudyEvent.ARRIVED, f"revision {revision}")
 
-    def seen(self, study_instance_uid: str, *, revision: int) -> None:
+    def seen(self, study_instance_uid: str, *, revision: int, within: Connection | None = None) -> None:
         """The spool's revision changed but the work did not (a count was stated, an unused series came)."""
-        with writing(self._engine) as connection:
+        with self.transaction(within) as connection:
             connection.execute(
                 update(ledger_studies)
                 .where(ledger_studies.c.study_instance_uid == study_instance_uid)
@@ -268,9 +256,10 @@ class Ledger:
         look_again_at: float | None,
         decisions: Sequence[Mapping[str, Any]],
         at: float,
+        within: Connection | None = None,
     ) -> None:
         """Note what a waiting study waits for; no change of state."""
-        with writing(self._engine) as connection:
+        with self.transaction(within) as connection:
             connection.execute(
                 update(ledger_studies)
                 .where(
@@ -286,35 +275,60 @@ class Ledger:
                 )
             )
 
-    def step(self, study_instance_uid: str, step: str, *, at: float) -> None:
-        """Note which named step is running."""
+    def step(self, study_instance_uid: str, step: str, *, work: Mapping[str, Any], at: float) -> bool:
+        """Note which named step of `work` is running; False if the study is not computing that work any more."""
+        this_work = (
+            ledger_studies.c.study_instance_uid == study_instance_uid,
+            ledger_studies.c.state == StudyState.COMPUTING,
+            ledger_studies.c.work == json.dumps(work),
+        )
         with writing(self._engine) as connection:
-            connection.execute(
-                update(ledger_studies)
-                .where(ledger_studies.c.study_instance_uid == study_instance_uid)
-                .values(step=step, updated_at=at)
-            )
+            noted = connection.execute(update(ledger_studies).where(*this_work).values(step=step, updated_at=at))
+        return noted.rowcount > 0
 
-    def move(self, study_instance_uid: str, event: StudyEvent, *, at: float, **notes: Any) -> StudyState:
-        """Apply one event and keep `notes`: any of reason, detail, work_id, work, decisions, findings.
-
-        COMPUTED and REFUSED also keep the outcome under its work id, for `finished`.
+    def note(
+        self, study_instance_uid: str, event: StudyEvent, sentence: str, *, at: float, within: Connection | None = None
+    ) -> None:
+        """Write an event that leaves the study as it is into its history.
 
         Raises
         ------
         IllegalMoveError
-            If the study is not in a state in which this can happen.
+            If the event would change the study's state, or cannot happen in it.
+        """
+        with self.transaction(within) as connection:
+            state = _state(connection, study_instance_uid)
+            if next_state(state, event) is not state:
+                raise IllegalMoveError(f"{event} of a study that is {state} is more than a note")
+            _log(connection, study_instance_uid, at, event, sentence)
+
+    def move(
+        self,
+        study_instance_uid: str,
+        event: StudyEvent,
+        *,
+        at: float,
+        within: Connection | None = None,
+        of_work: Mapping[str, Any] | None = None,
+        **notes: Any,
+    ) -> StudyState:
+        """Apply one event and keep `notes`: any of reason, detail, work_id, work, revision, decisions, findings.
+
+        COMPUTED and REFUSED also keep the outcome under its work id, for `finished`. With `of_work` the event is one
+        of that piece of work and happens only while the study is at it.
+
+        Raises
+        ------
+        IllegalMoveError
+            If the study is not in a state in which this can happen, or is at other work.
         """
         values: dict[str, Any] = {"reason": "", "detail": "", "step": "", "look_again_at": None, "updated_at": at}
         values.update(notes)
         for name in ("work", "decisions", "findings"):
             if name in values:
                 values[name] = json.dumps(values[name])
-        with writing(self._engine) as connection:
-            state = connection.execute(
-                select(ledger_studies.c.state).where(ledger_studies.c.study_instance_uid == study_instance_uid)
-            ).scalar_one()
-            after = next_state(StudyState(state), event)
+        with self.transaction(within) as connection:
+            after = next_state(_state(connection, study_instance_uid, of_work), event)
             connection.execute(
                 update(ledger_studies)
                 .where(ledger_studies.c.study_instance_uid == study_instance_uid)
@@ -324,6 +338,17 @@ class Ledger:
                 _keep_result(connection, study_instance_uid, event, values, at)
             _log(connection, study_instance_uid, at, event, values["detail"] or values["reason"])
         return after
+
+
+def _state(connection: Connection, study_instance_uid: str, of_work: Mapping[str, Any] | None = None) -> StudyState:
+    """The state of a known study, read for a change of it."""
+    query = select(ledger_studies.c.state, ledger_studies.c.work).where(
+        ledger_studies.c.study_instance_uid == study_instance_uid
+    )
+    row = connection.execute(query.with_for_update()).one()
+    if of_work is not None and json.loads(row.work) != of_work:
+        raise IllegalMoveError("the study is at other work by now")
+    return StudyState(row.state)
 
 
 def _keep_result(

@@ -58,9 +58,15 @@ SIGNED_ROLES: Final = frozenset({SeriesRole.HYDROPS, SeriesRole.HYDROPS_MI2, Ser
 class StepTimer:
     """Names the running step to whoever listens and keeps the seconds each step took."""
 
-    def __init__(self, clock: Callable[[], float], on_step: Callable[[str], None] = lambda _name: None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        on_step: Callable[[str], None] = lambda _name: None,
+        on_done: Callable[[str, float], None] = lambda _name, _seconds: None,
+    ) -> None:
         self._clock = clock
         self._on_step = on_step
+        self._on_done = on_done
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -70,6 +76,7 @@ class StepTimer:
         begin = self._clock()
         yield
         self.seconds[name] = round(self._clock() - begin, 3)
+        self._on_done(name, self.seconds[name])
 
 
 @dataclass(frozen=True, kw_only=True)

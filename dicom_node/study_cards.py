@@ -11,6 +11,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import pydicom
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Connection,
     Engine,
     Float,
     Integer,
@@ -102,6 +104,7 @@ class ListedStudy:
     """One line of a list of studies: what the ledger says of it now, and its card if it has one."""
 
     study_instance_uid: str
+    work_id: str
     state: StudyState
     step: str
     reason: str
@@ -262,9 +265,8 @@ class StudyCards:
         self, text: str = "", *, state: StudyState | None = None, limit: int = 50, offset: int = 0
     ) -> list[ListedStudy]:
         """Studies whose card or UID contains every word of `text`, whatever its case; what changed last comes first."""
-        listed = (
-            ledger_studies.c[name] for name in ("state", "step", "reason", "detail", "first_seen_at", "updated_at")
-        )
+        names = ("work_id", "state", "step", "reason", "detail", "first_seen_at", "updated_at")
+        listed = (ledger_studies.c[name] for name in names)
         query = _matching(select(ledger_studies.c.study_instance_uid.label("uid"), *listed, _cards), text, state)
         query = query.order_by(ledger_studies.c.updated_at.desc(), ledger_studies.c.study_instance_uid)
         with self._engine.connect() as connection:
@@ -276,9 +278,16 @@ class StudyCards:
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def put_results(self, results: Sequence[EarResult]) -> None:
+    def counts(self, text: str = "") -> dict[StudyState, int]:
+        """How many studies `search` would list in each state."""
+        query = _matching(select(ledger_studies.c.state, func.count()), text, None).group_by(ledger_studies.c.state)
+        with self._engine.connect() as connection:
+            found = {row[0]: int(row[1]) for row in connection.execute(query)}
+        return {state: found.get(state.value, 0) for state in StudyState}
+
+    def put_results(self, results: Sequence[EarResult], *, within: Connection | None = None) -> None:
         """Keep each ear's numbers of one piece of work; the first outcome of a piece of work stays."""
-        with writing(self._engine) as connection:
+        with nullcontext(within) if within is not None else writing(self._engine) as connection:
             for position, result in enumerate(results):
                 known = select(_ear_results.c.work_id).where(
                     _ear_results.c.work_id == result.work_id, _ear_results.c.side == result.side
@@ -342,6 +351,7 @@ def _card(row: Any) -> StudyCard:
 def _listed(row: Any) -> ListedStudy:
     return ListedStudy(
         study_instance_uid=row["uid"],
+        work_id=row["work_id"],
         state=StudyState(row["state"]),
         step=row["step"],
         reason=row["reason"],

@@ -17,7 +17,8 @@ from dbos._serialization import DBOSPortableJSONSerializer
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import TransientError
-from dicom_node.study_desk import StudyDesk, Work
+from dicom_node.examination import Work
+from dicom_node.study_desk import StudyDesk
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,6 @@ class StudyWorker:
     def _queue(self, ready: Iterable[Work]) -> None:
         """Queue each piece of work under its own id: queued twice, it runs once."""
         for work in ready:
-            with SetWorkflowID(f"{work.study_instance_uid}:{work.work_id}:{work.revision}"):
+            with SetWorkflowID(work.run_id):
                 DBOS.enqueue_workflow(QUEUE, self._workflow.process_study, work.as_json())
             log.info("event=study_queued study=%s work=%s", work.study_instance_uid, work.work_id[:12])

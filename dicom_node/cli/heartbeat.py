@@ -1,15 +1,19 @@
-"""The worker's sign of life: a small file in the state folder that `GET /health` of the receiving process reads."""
+"""The worker's sign of life: a small file in the state folder that the receiving process reads."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from inference.findings import ModelIdentity
 
 HEARTBEAT_S: Final = 2.0
 _SUFFIX: Final = ".alive"
@@ -27,8 +31,22 @@ class WorkerSigns:
     dead_deliveries: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerReport:
+    """What one worker said of itself last; `steps` is that of `StepDurations.as_json`, `model` its identity."""
+
+    worker_id: str
+    age_s: float
+    memory_bytes: int
+    model: Mapping[str, str]
+    steps: Mapping[str, Any]
+
+
 class Heartbeat(threading.Thread):
-    """Says every two seconds, whatever step is running, that worker `worker_id` lives; ends with the process."""
+    """Says every two seconds, whatever step is running, that worker `worker_id` lives; ends with the process.
+
+    `about` gives what stands in `WorkerReport` beyond that: `model` and `steps`.
+    """
 
     def __init__(
         self,
@@ -37,23 +55,60 @@ class Heartbeat(threading.Thread):
         *,
         dead_deliveries: Callable[[], Sequence[str]],
         stop: threading.Event,
+        about: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         super().__init__(name="Heartbeat", daemon=True)
         self._path = folder / f"{worker_id}{_SUFFIX}"
         self._dead_deliveries = dead_deliveries
         self._stop_asked = stop
+        self._about = about
 
     def run(self) -> None:
         """Write until told to stop. A disk that is full loses a sign, not the worker."""
         temporary = self._path.with_suffix(".part")
         while not self._stop_asked.is_set():
             try:
-                temporary.write_text(json.dumps({"dead_deliveries": list(self._dead_deliveries())}), encoding="utf-8")
+                temporary.write_text(json.dumps(self._signs()), encoding="utf-8")
                 temporary.replace(self._path)
             except OSError:
                 with suppress(OSError):
                     self._path.touch()  # needs no space
             self._stop_asked.wait(HEARTBEAT_S)
+
+    def _signs(self) -> dict[str, Any]:
+        dead = list(self._dead_deliveries())
+        return {"dead_deliveries": dead, "memory_bytes": resident_bytes(), **self._about()}
+
+
+def worker_reports(folder: Path) -> list[WorkerReport]:
+    """Every worker's last report, by its id; a worker that could not write one (full disk) counts as empty."""
+    reports = []
+    for path in sorted(folder.glob(f"*{_SUFFIX}")):
+        text = path.read_text(encoding="utf-8")
+        said = json.loads(text) if text else {}
+        reports.append(
+            WorkerReport(
+                worker_id=path.stem,
+                age_s=time.time() - path.stat().st_mtime,
+                memory_bytes=said.get("memory_bytes", 0),
+                model=said.get("model", {}),
+                steps=said.get("steps", {}),
+            )
+        )
+    return reports
+
+
+def model_words(model: ModelIdentity) -> dict[str, str]:
+    """Which model, as the report carries it."""
+    return {"name": model.name, "version": model.version, "sha256": model.sha256}
+
+
+def resident_bytes() -> int:
+    """Memory that this process occupies now; 0 where the kernel does not tell (not Linux)."""
+    statistics = Path("/proc/self/statm")
+    if not statistics.exists():
+        return 0
+    return int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def worker_signs(folder: Path) -> WorkerSigns:

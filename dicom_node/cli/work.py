@@ -43,21 +43,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
-    from dicom_node.cli.heartbeat import Heartbeat
+    from dicom_node.cli.heartbeat import Heartbeat, model_words
     from dicom_node.cli.receiving import open_spool
-    from dicom_node.cli.wiring import case_options, destinations, make_segmenter
+    from dicom_node.cli.step_durations import StepDurations
+    from dicom_node.cli.wiring import audit_trail, case_options, destinations, make_segmenter
     from dicom_node.database import open_database
     from dicom_node.delivery.outbox import Outbox
     from dicom_node.ledger import Ledger
     from dicom_node.study_cards import StudyCards
     from dicom_node.study_desk import DeskOptions, StudyDesk
+    from dicom_node.study_requests import StudyRequests
     from dicom_node.views.shelf import ViewShelf
     from dicom_node.workflow import StudyWorker
 
     engine = open_database(loaded.database_url)
     outbox = Outbox(loaded.state_dir / "outbox", engine)
     pump = _pump(loaded, outbox)
-    Heartbeat(loaded.state_dir, loaded.settings.node.worker_id, dead_deliveries=pump.dead, stop=stop).start()
+    segmenter, durations = make_segmenter(loaded), StepDurations()
+    Heartbeat(
+        loaded.state_dir,
+        loaded.settings.node.worker_id,
+        dead_deliveries=pump.dead,
+        stop=stop,
+        about=lambda: {"model": model_words(segmenter.identity), "steps": durations.as_json()},
+    ).start()
     outbox.sweep(time.time())
     views = ViewShelf(loaded.state_dir / "views")
     views.sweep(time.time())
@@ -68,7 +77,9 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
         cards=StudyCards(engine),
         outbox=outbox,
         views=views,
-        segmenter=make_segmenter(loaded),
+        requests=StudyRequests(engine),
+        audit=audit_trail(loaded),
+        segmenter=segmenter,
         case_options=case_options(loaded, from_file=True),
         options=DeskOptions(
             quiet_s=loaded.settings.assembly.quiet_s,
@@ -79,6 +90,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
         clock=time.time,
         monotonic=time.monotonic,
         on_published=pump.wake,
+        on_step_done=durations.add,
     )
     worker = StudyWorker(desk, workflow_url=loaded.workflow_url, worker_id=loaded.settings.node.worker_id)
     pump.start()

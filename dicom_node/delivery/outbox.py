@@ -8,6 +8,7 @@ gives other bytes (dates of creation), so the first bytes under a SOP Instance U
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -46,11 +47,15 @@ _REPORT_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
 
 
 class DeliveryState(StrEnum):
-    """WAITING: to be sent, now or later. DELIVERED: the receiver said so. STOPPED: dead letter, a person decides."""
+    """WAITING: to be sent, now or later. DELIVERED: the receiver said so. STOPPED: dead letter, a person decides.
+
+    NOT_SENT: the destination does not take this kind of object, or is not to get it; nothing is wrong.
+    """
 
     WAITING = "waiting"
     DELIVERED = "delivered"
     STOPPED = "stopped"
+    NOT_SENT = "not_sent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,23 @@ class OutboxObject:
     sop_instance_uid: str
     series_instance_uid: str
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptObjects:
+    """Objects whose files are durable, in the order of sending. `digests` names those that were not here before."""
+
+    objects: tuple[OutboxObject, ...]
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """One result that is in the outbox, without its bytes (`Outbox.read` gives them)."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +105,16 @@ class Delivery:
     last_attempt_at: float | None
     last_status: int | None
     last_detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestinationBacklog:
+    """How many deliveries of one destination are in one state; `oldest_queued_at` (POSIX seconds) of those waiting."""
+
+    destination: str
+    state: DeliveryState
+    count: int
+    oldest_queued_at: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +217,20 @@ class Outbox:
         at
             POSIX seconds; the clock of giving up starts here.
         """
+        kept = self.keep(objects)
+        try:
+            self.queue(key, study_instance_uid, kept, destinations, at=at)
+        except IntegrityError:  # another process put the same at this moment; now its rows are there to be seen
+            self.queue(key, study_instance_uid, kept, destinations, at=at)
+
+    def keep(self, objects: Sequence[OutboxObject]) -> KeptObjects:
+        """Make the files of a study's results durable; without `queue` nobody knows of them and `sweep` removes them.
+
+        Raises
+        ------
+        OSError
+            If the disk does not take them.
+        """
         ordered = sorted(objects, key=lambda one: one.sop_class_uid.startswith(_REPORT_CLASSES))
         uids = [one.sop_instance_uid for one in ordered]
         with self._engine.connect() as connection:
@@ -193,23 +239,21 @@ class Outbox:
         digests = {
             one.sop_instance_uid: self._files.keep(one.data) for one in ordered if one.sop_instance_uid not in first
         }
-        try:
-            self._insert(key, study_instance_uid, ordered, digests, destinations, at)
-        except IntegrityError:  # another process put the same at this moment; now its rows are there to be seen
-            self._insert(key, study_instance_uid, ordered, digests, destinations, at)
+        return KeptObjects(objects=tuple(ordered), digests=digests)
 
-    def _insert(
+    def queue(
         self,
         key: str,
         study_instance_uid: str,
-        objects: Sequence[OutboxObject],
-        digests: Mapping[str, str],
+        kept: KeptObjects,
         destinations: Sequence[str],
+        *,
         at: float,
+        within: Connection | None = None,
     ) -> None:
-        """The rows that are not there yet, in one transaction."""
-        uids = [one.sop_instance_uid for one in objects]
-        with writing(self._engine) as connection:
+        """Write the rows that are not there yet: in one transaction, or as part of the one given as `within`."""
+        uids = [one.sop_instance_uid for one in kept.objects]
+        with nullcontext(within) if within is not None else writing(self._engine) as connection:
             known = _digests(connection, uids)
             rows = [
                 {
@@ -220,14 +264,44 @@ class Outbox:
                     "sop_class_uid": one.sop_class_uid,
                     "kind": one.kind,
                     "send_order": order,
-                    "sha256": digests[one.sop_instance_uid],
+                    "sha256": kept.digests[one.sop_instance_uid],
                 }
-                for order, one in enumerate(objects)
+                for order, one in enumerate(kept.objects)
                 if one.sop_instance_uid not in known
             ]
             if rows:
                 connection.execute(insert(_objects), rows)
             _queue(connection, uids, destinations, at)
+
+    def objects(self, key: str) -> list[StoredObject]:
+        """The objects of one input key, in the order of sending."""
+        query = select(*(_objects.c[name] for name in ("kind", "sop_class_uid", "sop_instance_uid")))
+        query = query.where(_objects.c.key == key).order_by(_objects.c.send_order, _objects.c.sop_instance_uid)
+        with self._engine.connect() as connection:
+            return [StoredObject(**row) for row in connection.execute(query).mappings()]
+
+    def holds(self, key: str) -> bool:
+        """Whether there are objects of this input key."""
+        with self._engine.connect() as connection:
+            return connection.execute(select(_objects.c.kind).where(_objects.c.key == key)).first() is not None
+
+    def send_again(self, key: str, destinations: Sequence[str], *, at: float, within: Connection | None = None) -> int:
+        """Queue the objects of one input key again, as the bytes they are, also for destinations new to them.
+
+        Returns
+        -------
+        int
+            How many deliveries are now waiting because of it; 0 when there are no objects of this key.
+        """
+        with nullcontext(within) if within is not None else writing(self._engine) as connection:
+            found = connection.scalars(
+                select(_objects.c.sop_instance_uid).where(_objects.c.key == key).order_by(_objects.c.send_order)
+            )
+            uids = list(found)
+            known = and_(_deliveries.c.sop_instance_uid.in_(uids), _deliveries.c.destination.in_(list(destinations)))
+            connection.execute(update(_deliveries).where(known).values(**_fresh(at)))
+            _queue(connection, uids, destinations, at)
+        return len(uids) * len(set(destinations))
 
     def due(self, destination: str, now: float) -> list[Delivery]:
         """Deliveries to attempt now, those that waited longest first.
@@ -303,6 +377,28 @@ class Outbox:
             found = {row[0]: int(row[1]) for row in connection.execute(counted)}
         return {state: found.get(state, 0) for state in DeliveryState}
 
+    def backlog(self) -> list[DestinationBacklog]:
+        """Every destination's deliveries by state, and since when its oldest waits; by destination and state."""
+        # Two queries: the first reads the index only, the second only the rows that wait.
+        group = (_deliveries.c.destination, _deliveries.c.state)
+        counted = select(*group, func.count()).group_by(*group).order_by(*group)
+        waiting = (
+            select(*group, func.min(_deliveries.c.queued_at))
+            .where(_deliveries.c.state == DeliveryState.WAITING)
+            .group_by(*group)
+        )
+        with self._engine.connect() as connection:
+            oldest = {(row[0], row[1]): row[2] for row in connection.execute(waiting)}
+            return [
+                DestinationBacklog(
+                    destination=row[0],
+                    state=DeliveryState(row[1]),
+                    count=int(row[2]),
+                    oldest_queued_at=oldest.get((row[0], row[1])),
+                )
+                for row in connection.execute(counted)
+            ]
+
     def resend(
         self, study_instance_uid: str, *, at: float, destination: str | None = None, delivered_too: bool = False
     ) -> int:
@@ -332,9 +428,8 @@ class Outbox:
         ]
         if destination is not None:
             wanted.append(_deliveries.c.destination == destination)
-        fresh = {"state": DeliveryState.WAITING, "attempts": 0, "queued_at": at, "next_attempt_at": at}
         with writing(self._engine) as connection:
-            return connection.execute(update(_deliveries).where(*wanted).values(**fresh)).rowcount
+            return connection.execute(update(_deliveries).where(*wanted).values(**_fresh(at))).rowcount
 
     def hurry(self, destination: str, now: float) -> None:
         """Let everything that waits for `destination` be due now: it was away and has come back."""
@@ -357,10 +452,16 @@ class Outbox:
         return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
 
 
+def _fresh(at: float) -> dict[str, Any]:
+    """A delivery with all its tries and time before it."""
+    return {"state": DeliveryState.WAITING, "attempts": 0, "queued_at": at, "next_attempt_at": at}
+
+
 _AFTER = {
     OutcomeKind.DELIVERED: DeliveryState.DELIVERED,
     OutcomeKind.STOPPED: DeliveryState.STOPPED,
     OutcomeKind.RETRY_LATER: DeliveryState.WAITING,
+    OutcomeKind.NOT_TAKEN: DeliveryState.NOT_SENT,
 }
 
 

@@ -9,9 +9,13 @@ from dicom_node.dicom_tls import SenderTls
 
 
 class OutcomeKind(StrEnum):
-    """DELIVERED: it is there. RETRY_LATER: it may work later. STOPPED: trying again would not help."""
+    """DELIVERED: it is there. RETRY_LATER: it may work later. STOPPED: trying again would not help.
+
+    NOT_TAKEN: the destination does not accept this kind of object; that is how it is made, not a failure.
+    """
 
     DELIVERED = "delivered"
+    NOT_TAKEN = "not_taken"
     RETRY_LATER = "retry_later"
     STOPPED = "stopped"
 

@@ -10,13 +10,17 @@ from pydicom.dataset import Dataset
 from scanned_series import MRC, PEI, PPI, Scan, data_sets
 
 from dicom_node.assembly.site_rules import read_rules
+from dicom_node.audit import AuditTrail
 from dicom_node.casework import CaseOptions
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
+from dicom_node.examination import Work
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
+from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
-from dicom_node.study_desk import DeskOptions, StudyDesk, Work
+from dicom_node.study_desk import DeskOptions, StudyDesk
+from dicom_node.study_requests import StudyRequests
 from dicom_node.views.shelf import ViewShelf
 from inference.segmentation import ThresholdSegmenter
 
@@ -57,6 +61,16 @@ class DeskParts:
         self.cards = StudyCards(self.engine)
         self.outbox = Outbox(folder / "outbox", self.engine)
         self.views = ViewShelf(folder / "views")
+        self.requests = StudyRequests(self.engine)
+        self.audit = AuditTrail(folder / "audit", clock=clock or (lambda: self.now))
+        self.actions = StudyActions(
+            ledger=self.ledger,
+            requests=self.requests,
+            outbox=self.outbox,
+            audit=self.audit,
+            destinations=destinations,
+            clock=clock or (lambda: self.now),
+        )
         self._on_step = on_step
         self.desk = StudyDesk(
             spool=self.spool,
@@ -64,6 +78,8 @@ class DeskParts:
             cards=self.cards,
             outbox=self.outbox,
             views=self.views,
+            requests=self.requests,
+            audit=self.audit,
             segmenter=ThresholdSegmenter(),
             case_options=CaseOptions(rules=read_rules(""), digest="0" * 64, threads=1),
             options=DeskOptions(

@@ -43,7 +43,7 @@ def test_a_study_runs_from_arrival_to_numbers_and_its_history_tells_so(ledger: L
     ledger.arrived("1.2", revision=1, at=10.0)
     ledger.move("1.2", StudyEvent.COMPLETED, at=11.0, work_id="abc", work={"study": "1.2"}, detail="counts agree")
     ledger.move("1.2", StudyEvent.STARTED, at=12.0)
-    ledger.step("1.2", "segment", at=12.5)
+    assert ledger.step("1.2", "segment", work={"study": "1.2"}, at=12.5)
     running = ledger.get("1.2")
     assert running is not None
     assert (running.state, running.step, running.work_id) == (StudyState.COMPUTING, "segment", "abc")

@@ -11,8 +11,8 @@ from desk_parts import LOCALIZER, PARTNER_WAIT_S, DeskParts, hydrops_study, seri
 from scanned_series import MRC, PEI, PPI
 
 from dicom_node.errors import Reason, Refusal
+from dicom_node.examination import Work
 from dicom_node.ledger import StudyEvent, StudyState
-from dicom_node.study_desk import Work
 
 STUDY = "2.25.100"
 OTHER_STUDY = "2.25.200"

@@ -194,6 +194,7 @@ def test_counts_tell_how_much_waits_arrived_and_stopped(outbox: Outbox) -> None:
         DeliveryState.WAITING: 2,
         DeliveryState.DELIVERED: 1,
         DeliveryState.STOPPED: 1,
+        DeliveryState.NOT_SENT: 0,
     }
 
 

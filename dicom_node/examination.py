@@ -1,0 +1,293 @@
+"""What can be said about a study now: its roles, whether it is complete, and the piece of work that follows.
+
+`Examiner` looks and changes nothing; `write_decision` is how the ledger says it. Both entrances to the desk use them:
+the look-round over the spool, and what people ask for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import pydicom
+from sqlalchemy import Connection
+
+from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
+from dicom_node.assembly.pairing import StudyAssembly
+from dicom_node.casework import Case, CaseOptions, InstanceFile, case_key, open_case, read_instance
+from dicom_node.errors import Reason, Refusal
+from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
+from dicom_node.ledger import FinishedWork, Ledger
+from dicom_node.study_cards import StudyCard, card_of
+from dicom_node.study_moves import StudyEvent
+from inference.findings import ModelIdentity
+
+log = logging.getLogger(__name__)
+
+HEADER_CACHE_SIZE: Final = 8192
+"""Some 20 studies' headers, about 400 MB at the very most; typical headers are a tenth of that."""
+
+BY_REQUEST: Final = "a person's request"
+"""The evidence of a study that was taken as complete because somebody asked for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """One piece of work, JSON-able: compute this study at this revision, or (with `refusal`) report the refusal.
+
+    `work_id` names inputs, model and settings: the same work has the same id on any day. `run` counts how often a
+    person had opened or stopped the study before: the same work may run once for each. `remark` is what the node
+    was still waiting for when somebody had it begin; the report says so.
+    """
+
+    work_id: str
+    study_instance_uid: str
+    revision: int
+    refusal: tuple[str, str] | None = None
+    run: int = 0
+    remark: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """What the workflow engine knows it by: given twice, it runs once."""
+        run = f":{self.run}" if self.run else ""
+        return f"{self.study_instance_uid}:{self.work_id}:{self.revision}{run}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for the ledger and the workflow engine; what is not set is left out."""
+        data: dict[str, Any] = {
+            "work_id": self.work_id,
+            "study_instance_uid": self.study_instance_uid,
+            "revision": self.revision,
+            "refusal": None if self.refusal is None else list(self.refusal),
+        }
+        return data | ({"run": self.run} if self.run else {}) | ({"remark": self.remark} if self.remark else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Work:
+        """The work that `as_json` wrote."""
+        refusal = data["refusal"]
+        return cls(
+            work_id=data["work_id"],
+            study_instance_uid=data["study_instance_uid"],
+            revision=data["revision"],
+            refusal=None if refusal is None else (refusal[0], refusal[1]),
+            run=data.get("run", 0),
+            remark=data.get("remark", ""),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What can be said about a study at one moment; `work` is None while it waits."""
+
+    study_instance_uid: str
+    verdict: Completeness
+    decisions: tuple[Mapping[str, Any], ...]
+    work: Work | None
+    card: StudyCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What an examination came to: work to queue, an earlier outcome that was recalled, or neither."""
+
+    work: Work | None = None
+    recalled: FinishedWork | None = None
+
+
+class Examiner:
+    """Looks at studies in the spool. Times in seconds; safe with two threads."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        model: ModelIdentity,
+        case_options: CaseOptions,
+        quiet_s: float,
+        partner_wait_s: float,
+    ) -> None:
+        self._spool = spool
+        self._model = model
+        self._case_options = case_options
+        self._quiet_s = quiet_s
+        self._partner_wait_s = partner_wait_s
+        self._headers: OrderedDict[str, InstanceFile] = OrderedDict()
+        self._headers_lock = threading.Lock()
+
+    def examine(self, activity: StudyActivity, now: float, *, forced: bool = False) -> Examination:
+        """What can be said about a study now; no side effects.
+
+        With `forced`, a set that is there but still waits for more is taken as complete. A study that lacks a set is
+        judged as ever: nothing can be computed of it.
+        """
+        case = self.open(activity.study_instance_uid)
+        verdict = judge(
+            case.assembly,
+            list(case.headers.values()),
+            self._spool.arrivals(activity.study_instance_uid),
+            now=now,
+            quiet_s=self._quiet_s,
+            partner_wait_s=self._partner_wait_s,
+        )
+        remark = ""
+        if forced and verdict.state is CompletenessState.WAITING and case.assembly.chosen is not None:
+            remark = f"The node was still waiting: {verdict.reason}."
+            reason = f"taken as complete on request; before that: {verdict.reason}"
+            verdict = Completeness(state=CompletenessState.COMPLETE, evidence=BY_REQUEST, reason=reason)
+        work = None
+        if verdict.state is not CompletenessState.WAITING:
+            work = replace(self._work(case, activity, verdict), remark=remark)
+        log.info(
+            "event=study_examined study=%s state=%s evidence=%s",
+            activity.study_instance_uid,
+            verdict.state,
+            verdict.evidence,
+        )
+        return Examination(
+            study_instance_uid=activity.study_instance_uid,
+            verdict=verdict,
+            decisions=tuple(decision_rows(case.assembly)),
+            work=work,
+            card=case_card(case),
+        )
+
+    def open(self, study_instance_uid: str) -> Case:
+        """The case of a study as it lies in the spool."""
+        instances = self._spool.instances(study_instance_uid)
+        files = [self._file(instance) for instance in instances]
+        return open_case(
+            study_instance_uid,
+            [file for file in files if file is not None],
+            self._case_options,
+            known_refusals=[*_conflicts(instances), *self._spool.refusals(study_instance_uid)],
+        )
+
+    def _work(self, case: Case, activity: StudyActivity, verdict: Completeness) -> Work:
+        digest = case_key(case, self._model, self._case_options).digest
+        refusal = verdict.refusal
+        return Work(
+            work_id=digest if refusal is None else f"{digest}-{refusal.reason.value}",
+            study_instance_uid=activity.study_instance_uid,
+            revision=activity.revision,
+            refusal=None if refusal is None else (refusal.reason.value, refusal.detail),
+        )
+
+    def _file(self, instance: SpooledInstance) -> InstanceFile | None:
+        """One instance's header, read once (spool files never change); called from two threads."""
+        name = instance.path.name
+        with self._headers_lock:
+            known = self._headers.get(name)
+        if known is not None:
+            return known
+        file = read_instance(instance.path, instance.sha256)
+        if file is None:
+            log.error("event=header_unreadable sop=%s", instance.sop_instance_uid)
+            return None
+        with self._headers_lock:
+            self._headers[name] = file
+            if len(self._headers) > HEADER_CACHE_SIZE:
+                self._headers.popitem(last=False)
+        return file
+
+
+def write_decision(
+    ledger: Ledger, examination: Examination, *, at: float, within: Connection | None = None
+) -> Decision:
+    """Say in the ledger what an examination of a waiting study came to: it waits, is not ours, was done, or is queued."""
+    study, verdict, work = examination.study_instance_uid, examination.verdict, examination.work
+    decisions = examination.decisions
+    if work is None:
+        reason = verdict.refusal.reason.value if verdict.refusal else "WAITING"
+        ledger.waiting(
+            study,
+            reason=reason,
+            detail=verdict.reason,
+            look_again_at=verdict.look_again_at,
+            decisions=decisions,
+            at=at,
+            within=within,
+        )
+        return Decision()
+    if verdict.refusal is not None and verdict.refusal.reason is Reason.NO_HYDROPS_STUDY:
+        ledger.move(
+            study,
+            StudyEvent.NOT_OURS,
+            at=at,
+            within=within,
+            reason=verdict.refusal.reason.value,
+            detail=verdict.refusal.detail,
+            decisions=decisions,
+            work_id=work.work_id,
+        )
+        return Decision()
+    known = ledger.finished(work.work_id)
+    if known is not None:
+        ledger.move(
+            study,
+            known.event,
+            at=at,
+            within=within,
+            work_id=known.work_id,
+            reason=known.reason,
+            detail=known.detail,
+            findings=known.findings,
+            decisions=decisions,
+        )
+        return Decision(recalled=known)
+    with ledger.transaction(within) as connection:
+        work = replace(work, run=ledger.runs(study, within=connection))
+        ledger.move(
+            study,
+            StudyEvent.COMPLETED,
+            at=at,
+            within=connection,
+            work_id=work.work_id,
+            work=work.as_json(),
+            detail=verdict.reason,
+            decisions=decisions,
+        )
+    return Decision(work=work)
+
+
+def _conflicts(instances: Sequence[SpooledInstance]) -> list[Refusal]:
+    """Images whose SOP Instance UID the spool holds with another content as well, be it in another study."""
+    return [
+        Refusal(
+            reason=Reason.CONFLICT,
+            detail=f"SOP Instance UID {one.sop_instance_uid} was received with more than one content; "
+            f"here SHA-256 {one.sha256[:12]}...",
+        )
+        for one in instances
+        if one.conflict
+    ]
+
+
+def case_card(case: Case) -> StudyCard:
+    """The card of a case, read from the cisternogram where there is one and from any other image where there is not."""
+    chosen = case.assembly.chosen
+    first = chosen.mrc.sop_instance_uids[0] if chosen else next(iter(case.files), None)
+    header = pydicom.Dataset() if first is None else case.files[first].header
+    return card_of(case.study_instance_uid, header)
+
+
+def decision_rows(assembly: StudyAssembly) -> list[dict[str, Any]]:
+    """Role, rule and reason of every series, and whether it was used; for ledger, `status` and findings.json."""
+    used = {header.series_instance_uid for header in assembly.chosen.series.values()} if assembly.chosen else set()
+    left_out = {one.series_instance_uid: one.reason for one in assembly.left_out}
+    return [
+        {
+            "series_instance_uid": decision.series_instance_uid,
+            "role": decision.role.value,
+            "rule": decision.rule,
+            "reason": decision.reason,
+            "used": decision.series_instance_uid in used,
+            "left_out_because": left_out.get(decision.series_instance_uid, ""),
+        }
+        for decision in assembly.decisions
+    ]
