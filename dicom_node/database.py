@@ -45,7 +45,15 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
 
     with writing(engine) as connection:  # with the write lock, or it fails where another process writes meanwhile
         metadata.create_all(connection)
+        _add_new_indexes(connection)
     return engine
+
+
+def _add_new_indexes(connection: Connection) -> None:
+    """Indexes that a newer version declares on tables that are there already; `create_all` passes those over."""
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
 
 
 @contextmanager

@@ -1,22 +1,27 @@
-"""What the receiving process knows of the whole node, for `GET /health`."""
+"""What the receiving process knows of the whole node, for `GET /health` and `GET /metrics`."""
 
 from __future__ import annotations
+
+import time
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.cli.heartbeat import worker_signs
+from dicom_node import __version__
+from dicom_node.cli.heartbeat import worker_reports, worker_signs
+from dicom_node.cli.step_durations import BOUNDS_S
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.listener import Listener
-from dicom_node.intake.orthanc_feed import OrthancFeed
+from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
 from dicom_node.intake.spool import Spool
-from dicom_node.ledger import Ledger, StudyState
+from dicom_node.ledger import Ledger
 from dicom_node.settings import LoadedSettings
 from dicom_node.web.node_health import HealthSnapshot
+from dicom_node.web.node_numbers import BacklogNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
 
 
 class NodeState:
-    """What this node knows of itself, for `GET /health`."""
+    """What this node knows of itself. A database that does not answer is told, not raised."""
 
     def __init__(
         self,
@@ -38,7 +43,7 @@ class NodeState:
         self._outbox = outbox
 
     def snapshot(self) -> HealthSnapshot:
-        """The state now; a database that does not answer is told, not raised."""
+        """The state now, to be judged."""
         queues: dict[str, int] = {}
         try:
             with self._engine.connect() as connection:
@@ -62,5 +67,62 @@ class NodeState:
         )
 
     def _queues(self) -> dict[str, int]:
-        counts = {f"studies_{state.value}": len(self._ledger.in_state(state)) for state in StudyState}
+        counts = {f"studies_{state.value}": count for state, count in self._ledger.counts().items()}
         return counts | {f"deliveries_{state.value}": count for state, count in self._outbox.counts().items()}
+
+    def numbers(self) -> NodeNumbers:
+        """The numbers now, to be plotted."""
+        try:
+            studies = {state.value: count for state, count in self._ledger.counts().items()}
+            backlog = self._backlog()
+            database_ok = True
+        except SQLAlchemyError:
+            studies, backlog, database_ok = {}, [], False
+        listener = self._listener
+        return NodeNumbers(
+            version=__version__,
+            database_ok=database_ok,
+            disk_free_bytes=self._spool.free_bytes(),
+            disk_required_bytes=self._loaded.settings.listener.min_free_bytes,
+            images=None if listener is None else listener.tally.images(),
+            rejections=None if listener is None else listener.tally.rejections(),
+            associations_open=listener.live_associations if listener is not None and listener.is_running else None,
+            feed=self._feed_numbers(),
+            studies=studies,
+            backlog=backlog,
+            workers=[
+                WorkerNumbers(
+                    worker_id=one.worker_id,
+                    age_s=one.age_s,
+                    memory_bytes=one.memory_bytes,
+                    model=one.model,
+                    steps=one.steps,
+                )
+                for one in worker_reports(self._loaded.state_dir)
+            ],
+            step_bounds_s=BOUNDS_S,
+        )
+
+    def _backlog(self) -> list[BacklogNumbers]:
+        now = time.time()
+        return [
+            BacklogNumbers(
+                destination=one.destination,
+                state=one.state.value,
+                count=one.count,
+                oldest_s=None if one.oldest_queued_at is None else now - one.oldest_queued_at,
+            )
+            for one in self._outbox.backlog()
+        ]
+
+    def _feed_numbers(self) -> FeedNumbers | None:
+        if self._feed is None:
+            return None
+        status = self._feed.status()
+        return FeedNumbers(
+            reading=status.condition is FeedCondition.READING,
+            taken=status.fetched,
+            left_out=status.left_out,
+            changes_behind=status.behind,
+            age_s=None if status.read_at is None else time.time() - status.read_at,
+        )

@@ -163,6 +163,8 @@ class Receiving:
             health=health,
             wake=self._feed.wake if self._feed is not None else lambda: None,
             wake_token=self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""),
+            numbers=health,
+            metrics_token=self._loaded.secrets.get("HYDROPS_METRICS_TOKEN", ""),
             dashboard=web.dashboard,
             node_name=self._loaded.settings.results.device_name,
         )

@@ -102,9 +102,10 @@ def store(data: bytes, destination: Destination) -> DeliveryOutcome:
             return association if isinstance(association, DeliveryOutcome) else _send(association, file, destination)
 
 
-def echo(destination: Destination) -> DeliveryOutcome:
-    """C-ECHO: DELIVERED when the receiver answers success."""
-    with _association(destination, [(Verification, "1.2.840.10008.1.2")]) as association:
+def echo(destination: Destination, *, from_address: str = "") -> DeliveryOutcome:
+    """C-ECHO: DELIVERED when the receiver answers success; `from_address` is one of this machine's, empty: any."""
+    context = (Verification, "1.2.840.10008.1.2")
+    with _association(destination, [context], from_address=from_address) as association:
         if isinstance(association, DeliveryOutcome):
             return association
         status = association.send_c_echo().get("Status")
@@ -210,7 +211,7 @@ def _send(association: Association, file: Part10File, destination: Destination) 
 
 @contextmanager
 def _association(
-    destination: Destination, contexts: Sequence[tuple[str, str]]
+    destination: Destination, contexts: Sequence[tuple[str, str]], *, from_address: str = ""
 ) -> Iterator[Association | DeliveryOutcome]:
     """An open association, released at the end, or the outcome that tells why there is none."""
     ae = AE(ae_title=destination.calling_ae)
@@ -232,6 +233,7 @@ def _association(
             ae_title=destination.called_ae,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
             tls_args=_tls_arguments(destination),
+            bind_address=(from_address, 0),
         )
     except ConfigError as error:
         yield _later(str(error))

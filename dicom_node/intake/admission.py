@@ -61,6 +61,11 @@ class Rejection:
     reason: int
     words: str
 
+    @property
+    def code(self) -> str:
+        """Result, source and reason as the log writes them: "1/1/3"."""
+        return f"{self.result}/{self.source}/{self.reason}"
+
     def encoded(self) -> bytes:
         """The PDU (PS3.8 9.3.4)."""
         return bytes((0x03, 0, 0, 0, 0, 4, 0, self.result, self.source, self.reason))

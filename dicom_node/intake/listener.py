@@ -27,6 +27,7 @@ from dicom_node.intake.association import OversizedDataset
 from dicom_node.intake.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.intake.server import IntakeServer, ServerBounds
 from dicom_node.intake.spool import Spool
+from dicom_node.intake.tally import IntakeTally
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireReason, check_command, check_dataset
 from dicom_node.intake.wire_status import STATUS_OUT_OF_RESOURCES, STATUS_SUCCESS
 
@@ -114,6 +115,7 @@ class Listener:
         self._options = options
         self._spool = spool
         self._clock = clock
+        self.tally = IntakeTally()
         self._server: IntakeServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -155,6 +157,7 @@ class Listener:
                 network_timeout_s=options.network_timeout_s,
             ),
             tls=options.tls,
+            tally=self.tally,
         )
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="Listener", daemon=True)
@@ -184,6 +187,7 @@ class Listener:
         stream = cast(BytesIO, request.DataSet)
         source = str(event.assoc.requestor.ae_title)
         outcome = self._keep(event, request, stream, source)
+        self.tally.add_image(outcome.code)
         log.log(
             logging.INFO if outcome.status == STATUS_SUCCESS else logging.WARNING,
             'event=instance_received status=0x%04X outcome=%s source=%r series=%s sop=%s bytes=%d ms=%d detail="%s"',

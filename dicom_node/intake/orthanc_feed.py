@@ -63,12 +63,18 @@ class FeedCondition(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class FeedStatus:
-    """For health pages: `detail` is the sentence of the last failure, empty when all is well."""
+    """For health pages: `detail` is the sentence of the last failure, empty when all is well.
+
+    `behind` is how many changes of Orthanc's log were still to be read when it was last looked at; `read_at` (POSIX
+    seconds) when it was last read to its end, None before the first time.
+    """
 
     condition: FeedCondition
     detail: str
     fetched: int
     left_out: int
+    behind: int = 0
+    read_at: float | None = None
 
 
 def log_refusal(study_instance_uid: str, refusal: Refusal) -> None:
@@ -139,11 +145,18 @@ class OrthancFeed:
         self._foreign: set[str] = set()
         self._failures: Counter[str] = Counter()
         self._settled: dict[str, tuple[float | None, int]] = {}
+        self._behind = 0
+        self._read_at: float | None = None
 
     def status(self) -> FeedStatus:
         """How it goes."""
         return FeedStatus(
-            condition=self._condition, detail=self._detail, fetched=self._fetched, left_out=len(self._left_out)
+            condition=self._condition,
+            detail=self._detail,
+            fetched=self._fetched,
+            left_out=len(self._left_out),
+            behind=self._behind,
+            read_at=self._read_at,
         )
 
     def wake(self) -> None:
@@ -194,6 +207,7 @@ class OrthancFeed:
                 cursor = self._begin_anew()
                 continue
             fresh = [change for change in page.changes if change.seq > cursor.seq]
+            self._behind = max(self._behind, len(fresh))
             taken += self._take_changes([c for c in fresh if c.at is None or c.at >= cursor.ignore_before])
             if self._owed:
                 raise TransientError(
@@ -204,6 +218,7 @@ class OrthancFeed:
                 self._cursors.save(self._client.url, cursor)
             if page.done or not fresh or self._stop.is_set():
                 self._ahead_before, self._ahead = self._ahead, set()
+                self._behind, self._read_at = 0, self._clock()
                 return taken
 
     def reconcile_once(self) -> int:

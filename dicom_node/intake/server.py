@@ -34,6 +34,7 @@ from dicom_node.intake.admission import (
     refuse,
 )
 from dicom_node.intake.association import BoundedSocket, IntakeAssociation
+from dicom_node.intake.tally import IntakeTally
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +70,12 @@ class IntakeServer(ThreadedAssociationServer):
         admission: Admission,
         bounds: ServerBounds,
         tls: ListenerTls | None,
+        tally: IntakeTally,
     ) -> None:
         self.admission = admission
         self.bounds = bounds
         self.tls = tls
+        self.tally = tally
         self.on_store = on_store
         self._changed = threading.Condition()
         self._waiting: dict[int, socket.socket] = {}
@@ -188,6 +191,7 @@ class FrontDesk(BaseRequestHandler):
         if rejection is None and not server.take_place():
             rejection = LIMIT_REACHED
         if rejection is not None:
+            server.tally.add_rejection(rejection.code)
             self._log_rejection(request, rejection)
             self._send_away(rejection.encoded())
             return

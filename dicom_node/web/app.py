@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from dicom_node.web import health, sign_in, studies
+from dicom_node.web import health, metrics, sign_in, studies
 from dicom_node.web.access import check_every_route
 from dicom_node.web.errors import answer_errors
 from dicom_node.web.headers import GuardHeaders
@@ -23,6 +23,7 @@ def create_app(parts: WebParts) -> FastAPI:
     app = FastAPI(title="Hydrops Node", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.parts = parts
     app.include_router(health.router(parts))
+    app.include_router(metrics.router(parts))
     if parts.dashboard:
         app.mount("/static", StaticFiles(packages=[("dicom_node.web", "static")]), name="static")
         app.include_router(sign_in.router(parts))

@@ -15,6 +15,7 @@ from dicom_node.accounts.users import Users
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.ledger import Ledger
 from dicom_node.web.node_health import NodeHealth
+from dicom_node.web.node_numbers import NumberSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class WebParts:
     health: NodeHealth
     wake: Callable[[], None]
     wake_token: str
+    numbers: NumberSource | None = None
+    """What `GET /metrics` counts."""
+    metrics_token: str = ""
+    """Lets somebody from another machine read the metrics; empty: this machine only."""
     dashboard: bool = True
     """False: health and wake-up only, no pages."""
     node_name: str = "Hydrops Node"
