@@ -199,7 +199,7 @@ class Examiner:
 def write_decision(
     ledger: Ledger, examination: Examination, *, at: float, within: Connection | None = None
 ) -> Decision:
-    """Say in the ledger what an examination of a waiting study came to: it waits, is not ours, was done, or is queued."""
+    """Say in the ledger what an examination of a waiting study came to: wait, not ours, recalled, or queued."""
     study, verdict, work = examination.study_instance_uid, examination.verdict, examination.work
     decisions = examination.decisions
     if work is None:

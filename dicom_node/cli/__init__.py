@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "work": "compute and deliver only; pair it with `listen`",
     "status": "show every study and what became of it, or one study with its whole history",
     "user": "add, list, change or remove who may use the dashboard",
+    "study": "have a study retried, replayed, forced, canceled, or its results sent again",
     "audit": "check the trail of who did what, or show it",
     "process": "compute one study from a folder of DICOM files, without any network",
     "phantom": "write a synthetic hydrops study with known truth as DICOM",
@@ -27,6 +28,7 @@ COMMANDS: Final = {
     "import-weights": "turn IE-Vnet's published weights into a model folder",
     "install-viewer": "fetch the OHIF viewer that the node serves, pinned and checked",
     "doctor": "examine this installation and everything it talks to; each problem with the next step",
+    "conformance": "write the DICOM conformance statement and the IHE AIR sheet from this program",
     "check-config": "check config/node.toml and say what is wrong, key by key",
 }
 

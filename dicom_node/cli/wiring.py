@@ -13,11 +13,17 @@ from dicom_node import __version__
 from dicom_node.assembly.site_rules import SeriesRules, read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.cli.tls_files import sender_tls
+from dicom_node.delivery.outbox import Outbox
 from dicom_node.delivery.outcome import Destination
 from dicom_node.errors import ConfigError
+from dicom_node.ledger import Ledger
 from dicom_node.settings import LoadedSettings, Settings, read_settings
+from dicom_node.study_actions import StudyActions
+from dicom_node.study_requests import StudyRequests
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from dicom_node.casework import CaseOptions
     from inference.segmentation import FluidSegmenter
 
@@ -142,3 +148,14 @@ def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
 def audit_trail(loaded: LoadedSettings) -> AuditTrail:
     """The trail of who did what, which every process of this node writes."""
     return AuditTrail(loaded.state_dir / "audit", source=loaded.settings.node.ae_title)
+
+
+def study_actions(loaded: LoadedSettings, engine: Engine) -> StudyActions:
+    """What takes people's requests about studies, for the dashboard and the command line."""
+    return StudyActions(
+        ledger=Ledger(engine),
+        requests=StudyRequests(engine),
+        outbox=Outbox(loaded.state_dir / "outbox", engine),
+        audit=audit_trail(loaded),
+        destinations=[one.name for one in loaded.settings.destinations],
+    )
