@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from dicom_node.cohort.work import SourceOutcome, SourceState
-from dicom_node.encoding.numbers import percent_text, volume_text
-
-Json = Mapping[str, Any]
+from dicom_node.encoding.measurements import read_measurements
 
 FILES_PER_LINE = 5000
 """While folders are looked through; some thousand files a second."""
@@ -73,9 +70,10 @@ class Reporter:
     def ears_and_reasons(self, outcome: SourceOutcome) -> list[str]:
         """The result of one study in plain words: each ear's numbers and remarks, or the reasons why there are none."""
         findings = outcome.findings or {}
-        if outcome.state is not SourceState.COMPUTED:
+        measured = read_measurements(findings)
+        if measured is None:
             return [f"not computed: {reason['message']}" for reason in findings.get("reasons", [])]
-        return [line for side in ("right", "left") for line in _ear_lines(side, findings["ears"][side])]
+        return [*(sentence for ear in measured.ears for sentence in ear.sentences), *measured.quality]
 
     def summary(self, outcomes: Sequence[SourceOutcome]) -> list[str]:
         """How many became what, and every reason with its number."""
@@ -94,26 +92,12 @@ class Reporter:
 def one_line(outcome: SourceOutcome) -> str:
     """One study in one line."""
     findings = outcome.findings or {}
-    said = outcome.problem
-    if outcome.state is SourceState.COMPUTED:
-        said = "EH ratio " + ", ".join(f"{side} {_ratio_text(findings['ears'][side])}" for side in ("right", "left"))
-    elif findings:
-        said = ", ".join(reason["code"] for reason in findings["reasons"])
+    measured = read_measurements(findings)
+    if measured is not None:
+        said = "EH ratio " + ", ".join(
+            f"{ear.side} {'not evaluated' if ear.ratio is None else ear.ratio.text}" for ear in measured.ears
+        )
+    else:
+        said = outcome.problem or ", ".join(reason["code"] for reason in findings["reasons"])
     when = "done before" if outcome.done_before else f"{outcome.seconds:.0f} s"
     return f"{outcome.name}: {outcome.state}, {when}: {said}"
-
-
-def _ratio_text(ear: Json) -> str:
-    return percent_text(ear["eh_ratio"]["value"]) if ear["evaluated"] else "not evaluated"
-
-
-def _ear_lines(side: str, ear: Json) -> list[str]:
-    if not ear["evaluated"]:
-        return [f"{side} ear: not evaluated. {'; '.join(flag['message'] for flag in ear['quality'])}"]
-    ratio = ear["eh_ratio"]
-    return [
-        f"{side} ear: total fluid {volume_text(ear['total_fluid_mm3'])}, endolymph "
-        f"{volume_text(ear['endolymph_mm3'])}, EH ratio {percent_text(ratio['value'])} "
-        f"(95 % interval {percent_text(ratio['low'])} to {percent_text(ratio['high'])})",
-        *(f"  {flag['severity']}: {flag['message']}" for flag in ear["quality"]),
-    ]

@@ -48,6 +48,34 @@ def _ratio(part: str) -> Callable[[Row], Cell]:
     return lambda row: row.ear.get("eh_ratio", {}).get(part)
 
 
+def _level(part: str, key: str) -> Callable[[Row], Cell]:
+    """One value of the ear's slice at the level of `part`."""
+    return lambda row: next((one[key] for one in row.ear.get("levels", []) if one["part"] == part), None)
+
+
+def _levels(part: str) -> tuple[Column, ...]:
+    return (
+        Column(
+            name=f"{part}_area_ratio",
+            kind="number",
+            meaning=f"2D area ratio of one slice at the level of the {part}, 0..1; not a grade",
+            read=_level(part, "ratio"),
+        ),
+        Column(
+            name=f"{part}_total_fluid_mm2",
+            kind="number",
+            meaning="total fluid in that slice",
+            read=_level(part, "total_fluid_mm2"),
+        ),
+        Column(
+            name=f"{part}_endolymph_mm2",
+            kind="number",
+            meaning="endolymph in that slice",
+            read=_level(part, "endolymph_mm2"),
+        ),
+    )
+
+
 def _of_model(part: str) -> Callable[[Row], Cell]:
     return lambda row: (row.findings.get("model") or {}).get(part, "")
 
@@ -118,6 +146,8 @@ COLUMNS: Final = (
     Column(name="eh_ratio", kind="number", meaning="endolymph / total fluid, 0..1", read=_ratio("value")),
     Column(name="eh_ratio_low", kind="number", meaning="lower end of the 95 % interval, 0..1", read=_ratio("low")),
     Column(name="eh_ratio_high", kind="number", meaning="upper end of the 95 % interval, 0..1", read=_ratio("high")),
+    *_levels("vestibule"),
+    *_levels("cochlea"),
     Column(
         name="remark_codes",
         kind="text",
