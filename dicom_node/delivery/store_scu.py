@@ -25,6 +25,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time
 
+from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.delivery.peer_answers import SUCCESS, outcome_of_rejection, outcome_of_status
 from dicom_node.dicom_tls import handshake_problem
@@ -215,6 +216,8 @@ def _association(
 ) -> Iterator[Association | DeliveryOutcome]:
     """An open association, released at the end, or the outcome that tells why there is none."""
     ae = AE(ae_title=destination.calling_ae)
+    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = destination.timeout_s
     ae.network_timeout = None  # we never sit idle, and its abort would collide with that of a release without answer
     connected: list[bool] = []

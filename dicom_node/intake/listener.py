@@ -20,11 +20,11 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
+from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.dicom_tls import ListenerTls
 from dicom_node.errors import TransientError
 from dicom_node.intake.admission import Admission, AllowedPeer
 from dicom_node.intake.association import OversizedDataset
-from dicom_node.intake.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.intake.server import IntakeServer, ServerBounds
 from dicom_node.intake.spool import Spool
 from dicom_node.intake.tally import IntakeTally
@@ -144,7 +144,7 @@ class Listener:
         """
         options = self._options
         server = IntakeServer(
-            _application_entity(options),
+            application_entity(options),
             (options.host, options.port),
             on_store=self._on_store,
             admission=Admission(options.ae_title, options.allowed),
@@ -238,7 +238,7 @@ class Listener:
         return identity
 
 
-def _application_entity(options: ListenerOptions) -> ApplicationEntity:
+def application_entity(options: ListenerOptions) -> ApplicationEntity:
     """pynetdicom's view of us; who may call is judged before it, so its own lists stay empty."""
     entity = ApplicationEntity(options.ae_title)
     entity.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)

@@ -9,10 +9,9 @@ import re
 import struct
 from dataclasses import dataclass
 
+from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireReason
 
-IMPLEMENTATION_CLASS_UID = "2.25.137650498317563823413947286241364153"
-IMPLEMENTATION_VERSION_NAME = "HYDROPS_NODE"
 _PREAMBLE = b"\0" * 128 + b"DICM"
 _META_VERSION = struct.pack("<HH2sHI", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01"
 _SHORT = struct.Struct("<HH2sH")

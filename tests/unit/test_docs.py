@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.sr.coding import Code
-from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, SegmentationStorage
 
 from dicom_node.cli import COMMANDS, _parser
 from dicom_node.delivery import peer_answers
 from dicom_node.delivery.outcome import OutcomeKind
-from dicom_node.encoding import codes
 from dicom_node.errors import Reason
-from dicom_node.intake import admission, listener, wire_status
+from dicom_node.intake import admission, wire_status
 from dicom_node.ledger import StudyState
 from dicom_node.settings import read_settings
 
@@ -205,57 +202,6 @@ def test_every_key_of_the_findings_schema_is_explained() -> None:
     schema = json.loads((ROOT / "dicom_node/encoding/findings.schema.json").read_text(encoding="utf-8"))
     explained = set(re.findall(r"`([a-z_0-9]+)`", TEXTS["docs/findings-json.md"]))
     assert set(keys_of(schema)) <= explained
-
-
-def test_the_conformance_statement_lists_what_the_listener_takes() -> None:
-    page = TEXTS["docs/conformance.md"]
-    storage = page[page.index("## Storage SCP") : page.index("## Storage SCU")]
-    listed = re.findall(r"\| (1\.2\.840[0-9.]+) \|", storage)
-    assert listed == [*listener.STORED_SOP_CLASSES, *listener.TRANSFER_SYNTAXES]
-    assert listener.VERIFICATION in page
-
-
-def test_the_conformance_statement_lists_every_status_that_the_listener_answers() -> None:
-    cells = [
-        (status, said) for status, _, said in rows("docs/conformance.md", 3) if re.fullmatch(r"[0-9A-F]{4}H", status)
-    ]
-    listed = {(status, code) for status, said in cells for code in re.findall(r"`([A-Z_]+)`", said)}
-    answered = {(f"{one.status:04X}H", one.value) for one in wire_status.WireReason}
-    assert listed == answered | {("A700H", "OUT_OF_RESOURCES")}
-
-
-TAKEN_AS = {"delivered": OutcomeKind.DELIVERED, "try later": OutcomeKind.RETRY_LATER, "stopped": OutcomeKind.STOPPED}
-
-
-def test_the_conformance_statement_sorts_statuses_as_the_sender_does() -> None:
-    sorted_so: dict[tuple[int, int], OutcomeKind] = {}
-    for statuses, taken in rows("docs/conformance.md", 2):
-        for first, last in re.findall(r"\b([0-9A-F]{4})H(?: to ([0-9A-F]{4})H)?", statuses):
-            sorted_so[int(first, 16), int(last or first, 16)] = TAKEN_AS[re.split("[,;]", taken)[0]]
-    assert sorted_so == {(one.first, one.last): one.kind for one in peer_answers.C_STORE_STATUSES}
-    assert peer_answers.outcome_of_status(0x1234).kind is OutcomeKind.STOPPED  # "every other"
-
-
-def test_the_conformance_statement_names_the_objects_that_we_make() -> None:
-    page = TEXTS["docs/conformance.md"]
-    for uid in (SegmentationStorage, Comprehensive3DSRStorage, ExplicitVRLittleEndian):
-        assert f"| {uid} |" in page or f"{uid} | Explicit" in page
-
-
-def private_codes() -> dict[str, str]:
-    """Value and meaning of every code of our own scheme."""
-    found: dict[str, str] = {}
-    for value in vars(codes).values():
-        for code in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(code, Code) and code.scheme_designator == codes.PRIVATE_SCHEME:
-                found[code.value] = code.meaning
-    return found
-
-
-def test_the_conformance_statement_lists_every_private_code() -> None:
-    page = TEXTS["docs/conformance.md"]
-    section = page[page.index("### Private codes") : page.index("## Character sets")]
-    assert dict(re.findall(r"^\| ([A-Z]+) \| (.*?) \|$", section, re.MULTILINE)) == private_codes()
 
 
 def test_troubleshooting_explains_every_answer_of_a_receiver() -> None:

@@ -1,0 +1,1 @@
+"""The standards papers, written from the program's own tables and from objects that it really makes."""

@@ -1,0 +1,184 @@
+"""The conformance pages are those of this program, and say what the program's tables and objects say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.uid import UID
+from result_objects import make_results
+
+from dicom_node.cli import main
+from dicom_node.conformance.ihe_air import air_sheet, capabilities
+from dicom_node.conformance.negotiation import created_objects
+from dicom_node.conformance.object_annexes import private_codes, reason_codes, report_lines
+from dicom_node.conformance.object_attributes import Module, Presence, Source, modules_of
+from dicom_node.conformance.occurrences import occurrences
+from dicom_node.conformance.parameters import GENERAL, LISTENER, SENDER, default_of
+from dicom_node.conformance.report_tree import TreeLine, tree_lines
+from dicom_node.conformance.statement import statement
+from dicom_node.conformance.status_codes import CONDITIONS
+from dicom_node.delivery import peer_answers
+from dicom_node.delivery.outcome import OutcomeKind
+from dicom_node.intake import wire_status
+from dicom_node.settings import AllowedCaller, DestinationSettings, ListenerSettings, NodeSettings
+from dicom_node.settings.effects import Effect, effect_of
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    """A part of the page, from its heading to the next of the same or a higher level."""
+    heading = re.search(rf"^(#+) {re.escape(title)}.*$", PAGE, re.MULTILINE)
+    assert heading, title
+    rest = PAGE[heading.end() :]
+    end = re.search(rf"^#{{1,{len(heading[1])}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def rows(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_pages_are_those_that_this_program_writes() -> None:
+    assert statement() == PAGE
+    assert (ROOT / "docs" / "ihe-air.md").read_text(encoding="utf-8") == air_sheet()
+
+
+def test_the_command_writes_the_pages_and_sees_a_page_that_is_not_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["conformance", "--write", str(tmp_path)]) == 0
+    assert (tmp_path / "conformance.md").read_text(encoding="utf-8") == PAGE
+    assert main(["conformance", "--check", str(tmp_path)]) == 0
+    (tmp_path / "ihe-air.md").write_text("edited by hand", encoding="utf-8")
+    assert main(["conformance", "--check", str(tmp_path)]) == 1
+    assert "ihe-air.md: not the page of this program" in capsys.readouterr().out
+    assert main(["conformance", "--check", str(tmp_path / "none")]) == 2
+
+
+def test_sections_stand_in_the_order_of_annex_n() -> None:
+    numbers = re.findall(r"^## (\S+) ", PAGE, re.MULTILINE)
+    assert numbers == ["1", "2", "3", "4", "5", "6", "7", "8", "A.A", "A.B", "A.C", "A.D", "A.E"]
+
+
+def test_statuses_are_listed_with_what_the_sender_makes_of_them() -> None:
+    behavior = {"Delivered": OutcomeKind.DELIVERED, "Sent again later": OutcomeKind.RETRY_LATER}
+    listed = {}
+    for cells in rows(section("7.3.2.5.1 SCU: C-STORE"))[2:]:
+        if len(cells) == 4 and re.match("[0-9A-F]{4}", cells[2]):
+            first, _, last = cells[2].partition("-")
+            listed[int(first, 16), int(last or first, 16)] = behavior.get(cells[3], OutcomeKind.STOPPED)
+    assert listed == {(one.first, one.last): one.kind for one in peer_answers.C_STORE_STATUSES}
+
+
+def test_every_status_that_the_listener_can_answer_is_listed_with_its_condition() -> None:
+    listed = {(cells[2], cells[3].strip("`")): cells[4] for cells in rows(section("7.3.2.5.2 SCP: C-STORE"))[2:]}
+    for one in wire_status.WireReason:
+        assert listed[f"{one.status:04X}", one.value] == CONDITIONS[one]
+    assert ("A700", "OUT_OF_RESOURCES") in listed
+    assert len(listed) == len(wire_status.WireReason) + 2
+
+
+def test_every_dicom_setting_is_listed_with_its_default() -> None:
+    listed = {*GENERAL, *LISTENER, *SENDER}
+    for prefix, kind in (
+        ("listener", ListenerSettings),
+        ("listener.allowed[]", AllowedCaller),
+        ("destinations[]", DestinationSettings),
+    ):
+        keys = {f"{prefix}.{name}" for name in kind.__dataclass_fields__}
+        not_of_dicom = {"destinations[].url", "destinations[].username", "destinations[].send"}
+        assert keys - not_of_dicom <= listed
+    assert f'| `node.ae_title` | `"{NodeSettings().ae_title}"` |' in PAGE
+    assert default_of("listener.allowed[].networks") == '`["127.0.0.1/32"]`'
+    assert default_of("destinations[].name") == "required"
+    assert effect_of("listener.allowed") is Effect.AT_ONCE
+
+
+def test_private_codes_and_reasons_are_listed() -> None:
+    annex = section("A.E Code set usage")
+    for code in (*private_codes(), *reason_codes()):
+        assert f"| {code.value} | {code.meaning} |" in annex
+
+
+def test_every_capability_of_the_air_sheet_was_found_in_our_objects() -> None:
+    assert [one.subject for one in capabilities() if not one.holds()] == []
+
+
+# --- The annexes against objects of another study than the examples ---------------------------------------------------
+
+
+def objects(kind: str) -> tuple[pydicom.Dataset, tuple[pydicom.Dataset, ...]]:
+    """One object of each kind from the encoders' own test study, and the headers of its source."""
+    results = make_results()
+    return {"SEG": results.seg, "SR": results.report}[kind], (*results.source, *results.contrast)
+
+
+@pytest.mark.parametrize("kind", ["SEG", "SR"])
+def test_an_object_holds_what_its_annex_lists_and_nothing_else(kind: str) -> None:
+    dataset, _ = objects(kind)
+    held = {one.path for one in occurrences(dataset)}
+    listed = {one.path: one.presence for module in annex(kind) for one in module.attributes}
+    assert held <= set(listed)
+    missing = {
+        path
+        for path, presence in listed.items()
+        if path not in held and presence is Presence.ALWAYS and (len(path) == 1 or path[:-1] in held)
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("kind", ["SEG", "SR"])
+def test_values_come_from_where_the_annex_says(kind: str) -> None:
+    dataset, source = objects(kind)
+    said = {(line.path[-1], line.value) for header in source for line in occurrences(header)}
+    uids = {line.value for header in source for line in occurrences(header) if line.vr == "UI"}
+    by_path = {one.path: one for module in annex(kind) for one in module.attributes}
+    looked_at = 0
+    for line in occurrences(dataset):
+        attribute = by_path[line.path]
+        if attribute.sources == (Source.FIXED,) and attribute.values:
+            assert line.value in attribute.values or line.value == "", line
+            looked_at += 1
+        if attribute.sources == (Source.COPY,) and line.value and not lossiness(line.path[-1]):
+            assert (line.path[-1], line.value) in said or line.value in uids, line
+            looked_at += 1
+    assert looked_at > 40
+
+
+def lossiness(keyword: str) -> bool:
+    """ "00" is written where the source says nothing."""
+    return keyword == "LossyImageCompression"
+
+
+def annex(kind: str) -> tuple[Module, ...]:
+    return modules_of(created_objects()[kind])
+
+
+@pytest.mark.parametrize("kind", ["SEG", "SR"])
+def test_every_attribute_of_the_annex_stands_on_the_page(kind: str) -> None:
+    uid = UID(str(created_objects()[kind][0][0].dataset.SOPClassUID))
+    text = section(f"A.A.{list(created_objects()).index(kind) + 1} {uid.name.removesuffix(' Storage')} ({kind})")
+    for module in annex(kind):
+        assert f"**{module.name}**" in text
+        for one in module.attributes:
+            assert f"| {one.name} | {one.tag} | {one.vr} | {one.presence} |" in text
+            assert one.vr == dictionary_VR(one.path[-1]) or "or" in dictionary_VR(one.path[-1])
+            assert keyword_for_tag(one.tag.strip("()").replace(",", "")) == one.path[-1]
+
+
+def test_the_content_tree_holds_every_item_of_a_report() -> None:
+    report, _ = objects("SR")
+    listed = {(one.depth, one.relationship, one.value_type, one.concept, one.template) for one in listed_lines()}
+    held = {(one.depth, one.relationship, one.value_type, one.concept, one.template) for one in tree_lines([report])}
+    assert held <= listed
+    assert len(held) > 20
+
+
+def listed_lines() -> tuple[TreeLine, ...]:
+    return tuple(line for family in created_objects()["SR"] for line in report_lines(family))
