@@ -7,12 +7,11 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from dicom_node.accounts.pauses import SignInPauses
-from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
 from dicom_node.cli.exposure import check_exposure
 from dicom_node.cli.state_folder import prepare
 from dicom_node.cli.tls_files import allowed_peer, listener_tls
+from dicom_node.cli.web_parts import web_parts
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.errors import ConfigError
@@ -52,8 +51,7 @@ class Receiving:
         self._spool = open_spool(loaded, self._engine)
         self._ledger = Ledger(self._engine)
         self._outbox = Outbox(loaded.state_dir / "outbox", self._engine)
-        self._users = Users(self._engine)
-        check_exposure(loaded, users=self._users.count())
+        check_exposure(loaded, users=Users(self._engine).count())
         self._stop = threading.Event()
         self._listener = self._make_listener()
         self._feed = self._make_feed()
@@ -138,10 +136,8 @@ class Receiving:
         # Imported here: the web's 0.2 s are not to delay the first C-ECHO.
         from dicom_node.cli.node_state import NodeState
         from dicom_node.cli.web_server import WebServer
-        from dicom_node.web.parts import WebParts
 
-        web = self._loaded.settings.web
-        health = NodeState(
+        state = NodeState(
             self._loaded,
             self._engine,
             spool=self._spool,
@@ -150,23 +146,8 @@ class Receiving:
             listener=self._listener,
             feed=self._feed,
         )
-        parts = WebParts(
-            engine=self._engine,
-            state_dir=self._loaded.state_dir,
-            ledger=self._ledger,
-            outbox=self._outbox,
-            users=self._users,
-            sessions=Sessions(
-                self._engine, SessionLimits(idle_s=web.session_idle_s, lifetime_s=web.session_lifetime_s)
-            ),
-            pauses=SignInPauses(self._engine),
-            health=health,
-            wake=self._feed.wake if self._feed is not None else lambda: None,
-            wake_token=self._loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""),
-            numbers=health,
-            metrics_token=self._loaded.secrets.get("HYDROPS_METRICS_TOKEN", ""),
-            dashboard=web.dashboard,
-            node_name=self._loaded.settings.results.device_name,
+        parts = web_parts(
+            self._loaded, self._engine, ledger=self._ledger, outbox=self._outbox, feed=self._feed, state=state
         )
         self._web = WebServer(self._loaded, parts)
         self._web.start()

@@ -5,7 +5,17 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
-from dicom_node.web import health, metrics, sign_in, studies
+from dicom_node.web import (
+    downloads,
+    health,
+    metrics,
+    reviewing,
+    sign_in,
+    studies,
+    study_actions,
+    study_page,
+    study_views,
+)
 from dicom_node.web.access import check_every_route
 from dicom_node.web.errors import answer_errors
 from dicom_node.web.headers import GuardHeaders
@@ -28,6 +38,11 @@ def create_app(parts: WebParts) -> FastAPI:
         app.mount("/static", StaticFiles(packages=[("dicom_node.web", "static")]), name="static")
         app.include_router(sign_in.router(parts))
         app.include_router(studies.router(parts))
+        app.include_router(study_page.router(parts))
+        app.include_router(study_actions.router(parts))
+        app.include_router(reviewing.router(parts))
+        app.include_router(downloads.router(parts))
+        app.include_router(study_views.router(parts))
     answer_errors(app)
     check_every_route(app)
     app.add_middleware(GuardHeaders)

@@ -10,10 +10,15 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from dicom_node.accounts.pauses import SignInPauses
+from dicom_node.accounts.searches import Searches
 from dicom_node.accounts.sessions import Sessions
 from dicom_node.accounts.users import Users
+from dicom_node.audit import AuditTrail
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.ledger import Ledger
+from dicom_node.reviews import Reviews
+from dicom_node.study_actions import StudyActions
+from dicom_node.study_cards import StudyCards
 from dicom_node.web.node_health import NodeHealth
 from dicom_node.web.node_numbers import NumberSource
 
@@ -26,6 +31,12 @@ class WebParts:
     state_dir: Path
     ledger: Ledger
     outbox: Outbox
+    cards: StudyCards
+    reviews: Reviews
+    searches: Searches
+    audit: AuditTrail
+    actions: StudyActions
+    destinations: tuple[str, ...]
     users: Users
     sessions: Sessions
     pauses: SignInPauses

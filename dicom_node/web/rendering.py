@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from dicom_node import __version__
 from dicom_node.web.access import Role, parts_of
+from dicom_node.web.plain_words import plain
 
 THEMES: Final = ("auto", "light", "dark")
 THEME_COOKIE: Final = "hydrops_theme"
@@ -46,7 +47,7 @@ def page(request: Request, template: str, *, status_code: int = 200, **context: 
 
 @cache
 def templates() -> Environment:
-    """All templates of the dashboard, with the filters `when` and `age`."""
+    """All templates of the dashboard, with their filters."""
     environment = Environment(
         loader=PackageLoader("dicom_node.web"),
         autoescape=True,
@@ -55,13 +56,23 @@ def templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters.update(when=when, age=age)
+    environment.filters.update(when=when, age=age, iso=iso, day=day, plain=plain)
     return environment
 
 
 def when(at: float) -> str:
     """POSIX seconds as local date and time."""
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(at: float) -> str:
+    """POSIX seconds for the `datetime` attribute of <time>."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
+def day(date: str) -> str:
+    """A DICOM date as 2026-11-22; anything else as it is."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else date
 
 
 def age(seconds: float) -> str:

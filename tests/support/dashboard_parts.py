@@ -18,11 +18,17 @@ from argon2 import PasswordHasher
 
 from dicom_node.accounts.pauses import SignInPauses
 from dicom_node.accounts.roles import Role
+from dicom_node.accounts.searches import Searches
 from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
+from dicom_node.audit import AuditTrail
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.ledger import Ledger
+from dicom_node.reviews import Reviews
+from dicom_node.study_actions import StudyActions
+from dicom_node.study_cards import StudyCards
+from dicom_node.study_requests import StudyRequests
 from dicom_node.web.app import create_app
 from dicom_node.web.node_health import HealthSnapshot
 from dicom_node.web.parts import WebParts
@@ -55,11 +61,22 @@ def make_parts(folder: Path, *, people: Mapping[str, Role] = PEOPLE, **changes: 
     users = Users(engine, hasher=QUICK_HASHES)
     for name, role in people.items():
         users.add(name, role, PASSWORD, at=0.0)
+    ledger, outbox, audit = Ledger(engine), Outbox(folder / "outbox", engine), AuditTrail(folder / "audit")
+    destinations = changes.get("destinations", ("pacs",))
+    actions = StudyActions(
+        ledger=ledger, requests=StudyRequests(engine), outbox=outbox, audit=audit, destinations=destinations
+    )
     found: dict[str, Any] = {
         "engine": engine,
         "state_dir": folder,
-        "ledger": Ledger(engine),
-        "outbox": Outbox(folder / "outbox", engine),
+        "ledger": ledger,
+        "outbox": outbox,
+        "cards": StudyCards(engine),
+        "reviews": Reviews(engine),
+        "searches": Searches(engine),
+        "audit": audit,
+        "actions": actions,
+        "destinations": destinations,
         "users": users,
         "sessions": Sessions(engine, SessionLimits()),
         "pauses": SignInPauses(engine),

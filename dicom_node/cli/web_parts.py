@@ -1,0 +1,69 @@
+"""The node's parts as the web gets them. Imported early: its tables have to be declared when the database is opened."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+
+from dicom_node.accounts.pauses import SignInPauses
+from dicom_node.accounts.searches import Searches
+from dicom_node.accounts.sessions import SessionLimits, Sessions
+from dicom_node.accounts.users import Users
+from dicom_node.cli.wiring import audit_trail
+from dicom_node.delivery.outbox import Outbox
+from dicom_node.intake.orthanc_feed import OrthancFeed
+from dicom_node.ledger import Ledger
+from dicom_node.reviews import Reviews
+from dicom_node.settings import LoadedSettings
+from dicom_node.study_actions import StudyActions
+from dicom_node.study_cards import StudyCards
+from dicom_node.study_requests import StudyRequests
+from dicom_node.web.parts import WebParts
+
+if TYPE_CHECKING:
+    from dicom_node.cli.node_state import NodeState
+
+
+def web_parts(
+    loaded: LoadedSettings,
+    engine: Engine,
+    *,
+    ledger: Ledger,
+    outbox: Outbox,
+    feed: OrthancFeed | None,
+    state: NodeState,
+) -> WebParts:
+    """What `create_app` is built from."""
+    web, audit = loaded.settings.web, audit_trail(loaded)
+    destinations = tuple(one.name for one in loaded.settings.destinations)
+    return WebParts(
+        engine=engine,
+        state_dir=loaded.state_dir,
+        ledger=ledger,
+        outbox=outbox,
+        cards=StudyCards(engine),
+        reviews=Reviews(engine),
+        searches=Searches(engine),
+        audit=audit,
+        actions=StudyActions(
+            ledger=ledger,
+            requests=StudyRequests(engine),
+            outbox=outbox,
+            audit=audit,
+            destinations=destinations,
+            clock=time.time,
+        ),
+        destinations=destinations,
+        users=Users(engine),
+        sessions=Sessions(engine, SessionLimits(idle_s=web.session_idle_s, lifetime_s=web.session_lifetime_s)),
+        pauses=SignInPauses(engine),
+        health=state,
+        wake=feed.wake if feed is not None else lambda: None,
+        wake_token=loaded.secrets.get("HYDROPS_WAKE_TOKEN", ""),
+        numbers=state,
+        metrics_token=loaded.secrets.get("HYDROPS_METRICS_TOKEN", ""),
+        dashboard=web.dashboard,
+        node_name=loaded.settings.results.device_name,
+    )

@@ -1,0 +1,189 @@
+"""One study: where it stands and why, both ears' numbers, every series, deliveries, reviews and history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, HTTPException, Path, Request, status
+from fastapi.responses import JSONResponse, Response
+
+from dicom_node.audit import AuditAction
+from dicom_node.delivery.outbox import Delivery
+from dicom_node.encoding.measurements import EarMeasurements, read_measurements
+from dicom_node.ledger import StudyRecord, StudyState
+from dicom_node.study_cards import StudyCard
+from dicom_node.views.shelf import ViewShelf
+from dicom_node.web.access import Role, parts_of, require, visitor_of
+from dicom_node.web.parts import WebParts
+from dicom_node.web.plain_words import DELIVERIES, EVENTS, OBJECTS, ROLES, STATES, VERDICTS, plain, reason_sentence
+from dicom_node.web.progress import progress
+from dicom_node.web.rendering import page
+from dicom_node.web.study_actions import fitting_actions
+from dicom_node.web.study_views import views_of
+
+StudyUid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$")]
+
+REMEMBER_VIEWS: Final = 4096
+"""Session and study pairs whose view was audited already; a page that is opened again is not another access."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesLine:
+    """One series: what it was taken as and why, or why it was left out."""
+
+    series_instance_uid: str
+    role: str
+    used: bool
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentLine:
+    """One contrast series brought onto the MR cisternography, in words."""
+
+    role: str
+    shift: str
+    rotation: str
+    sentence: str
+
+
+def router(_parts: WebParts) -> APIRouter:
+    """GET /studies/{uid} and /studies/{uid}/progress."""
+    found = APIRouter()
+    seen: dict[tuple[str, str], None] = {}
+
+    @found.get("/studies/{uid}", dependencies=[require(Role.VIEWER)])
+    def show(request: Request, uid: StudyUid, asked: str = "") -> Response:
+        parts = parts_of(request)
+        record, card = known_study(parts, uid), parts.cards.get(uid)
+        _note_view(request, card, uid, seen)
+        return page(request, "study.html", asked=bool(asked), **_content(request, record, card))
+
+    # It is asked for every second or two by the page itself, so it does not keep the session open.
+    @found.get("/studies/{uid}/progress", dependencies=[require(Role.VIEWER, activity=False)])
+    def now(request: Request, uid: StudyUid) -> JSONResponse:
+        return JSONResponse(asdict(progress(known_study(parts_of(request), uid))))
+
+    return found
+
+
+def known_study(parts: WebParts, uid: str) -> StudyRecord:
+    """The study's record; 404 if there is none."""
+    record = parts.ledger.get(uid)
+    if record is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "This study is not known here.")
+    return record
+
+
+def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> dict[str, Any]:
+    parts, uid = parts_of(request), record.study_instance_uid
+    measured = read_measurements(record.findings or {}) if record.state is StudyState.COMPUTED else None
+    deliveries = parts.outbox.deliveries(uid)
+    return {
+        "record": record,
+        "card": card,
+        "words": STATES[record.state],
+        "why": why(record),
+        "progress": progress(record),
+        "measured": measured,
+        "bars": {} if measured is None else {ear.side: bar(ear) for ear in measured.ears},
+        "series": series_lines(record.decisions),
+        "alignments": _alignments(record.findings or {}),
+        "deliveries": _by_destination(deliveries),
+        "objects": parts.outbox.objects(record.work_id) if record.work_id else [],
+        "object_words": OBJECTS,
+        "delivery_words": DELIVERIES,
+        "reviews": parts.reviews.of_study(uid),
+        "verdict_words": VERDICTS,
+        "history": [(one.at, EVENTS[one.event], plain(one.detail)) for one in parts.ledger.history(uid)],
+        "actions": fitting_actions(record, visitor_of(request).role),
+        "views": views_of(record, ViewShelf(parts.state_dir / "views")),
+        "viewer_link": f"{parts.viewer_url}/viewer?{urlencode({'StudyInstanceUIDs': uid})}" if parts.viewer_url else "",
+    }
+
+
+def why(record: StudyRecord) -> tuple[str, str]:
+    """Why a study waits, was refused or failed: the sentence for everybody, and what exactly was found."""
+    if record.state is StudyState.COMPUTED:
+        return "", ""
+    sentence = reason_sentence(record.reason) or STATES[record.state].sentence
+    detail = plain(record.detail)
+    return sentence, "" if detail == sentence else detail
+
+
+def series_lines(decisions: Sequence[Mapping[str, Any]]) -> list[SeriesLine]:
+    """Every series, those that were used first."""
+    lines = [
+        SeriesLine(
+            series_instance_uid=one["series_instance_uid"],
+            role=ROLES.get(one["role"], one["role"]),
+            used=one["used"],
+            sentence=_taken(one) if one["used"] else _left_out(one),
+        )
+        for one in decisions
+    ]
+    return sorted(lines, key=lambda line: not line.used)
+
+
+def _taken(decision: Mapping[str, Any]) -> str:
+    return f"Taken as {ROLES.get(decision['role'], decision['role'])} because: {plain(decision['reason'])}"
+
+
+def _left_out(decision: Mapping[str, Any]) -> str:
+    because = decision["left_out_because"] or decision["reason"] or "it is not needed"
+    return f"Left out because: {plain(because)}"
+
+
+def _alignments(findings: Mapping[str, Any]) -> list[AlignmentLine]:
+    return [
+        AlignmentLine(
+            role=ROLES.get(one["role"], one["role"]),
+            shift=f"{one['translation_mm']:.1f} mm",
+            rotation=f"{one['rotation_deg']:.1f}°",
+            sentence="Accepted" if one["accepted"] else plain(one["reason"]),
+        )
+        for one in findings.get("alignments", ())
+    ]
+
+
+def _by_destination(deliveries: Sequence[Delivery]) -> dict[str, list[Delivery]]:
+    found: dict[str, list[Delivery]] = {}
+    for one in deliveries:
+        found.setdefault(one.destination, []).append(one)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioBar:
+    """A ratio and its interval on a bar of 0 to 100 per cent, from the printed digits."""
+
+    value: float
+    low: float
+    width: float
+
+
+def bar(ear: EarMeasurements) -> RatioBar | None:
+    """The bar of one ear; None if it has no number."""
+    if ear.ratio is None or ear.low is None or ear.high is None:
+        return None
+    return RatioBar(value=ear.ratio.value, low=ear.low.value, width=max(0.0, ear.high.value - ear.low.value))
+
+
+def _note_view(request: Request, card: StudyCard | None, uid: str, seen: dict[tuple[str, str], None]) -> None:
+    """Audit that somebody looked at this study, once for each session."""
+    visitor = visitor_of(request)
+    if (visitor.session_id, uid) in seen:
+        return
+    parts_of(request).audit.record(
+        AuditAction.STUDY_VIEWED,
+        actor=visitor.name,
+        study_instance_uid=uid,
+        patient_id="" if card is None else card.patient_id,
+        address=request.client.host if request.client else "",
+    )
+    seen[visitor.session_id, uid] = None
+    while len(seen) > REMEMBER_VIEWS:
+        seen.pop(next(iter(seen)), None)
