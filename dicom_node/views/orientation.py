@@ -89,7 +89,7 @@ def edge_letters(geometry: VolumeGeometry, shown: Display) -> tuple[str, str, st
     return letters_toward(-rightward), letters_toward(rightward), letters_toward(-downward), letters_toward(downward)
 
 
-def letters_toward(direction: NDArray[np.float64]) -> str:
-    """The sides of the patient that a direction points to, the strongest first."""
+def letters_toward(direction: NDArray[np.float64], *, least: float = LETTER_THRESHOLD) -> str:
+    """The sides of the patient that a unit vector in LPS points to by more than `least`, the strongest first."""
     order = sorted(range(3), key=lambda axis: -abs(direction[axis]))
-    return "".join(LETTERS[axis][int(direction[axis] > 0)] for axis in order if abs(direction[axis]) > LETTER_THRESHOLD)
+    return "".join(LETTERS[axis][int(direction[axis] > 0)] for axis in order if abs(direction[axis]) > least)
