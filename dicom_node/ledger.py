@@ -125,6 +125,30 @@ class FinishedWork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinishedStudy:
+    """When a piece of work ended and how long it had taken; times are POSIX seconds.
+
+    `arrived_at` is when images of the study were last seen to come before that.
+    """
+
+    work_id: str
+    study_instance_uid: str
+    refused: bool
+    arrived_at: float
+    finished_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyHappening:
+    """One event of any study; `number` grows with every event of the ledger."""
+
+    number: int
+    study_instance_uid: str
+    at: float
+    event: StudyEvent
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyEventRecord:
     """One line of a study's history."""
 
@@ -188,6 +212,53 @@ class Ledger:
             detail=row["detail"],
             findings=json.loads(row["findings"]),
         )
+
+    def finished_since(self, at: float) -> list[FinishedStudy]:
+        """Every piece of work that was computed or refused at `at` or later, in the order in which it ended."""
+        arrival = func.max(_events.c.at).label("arrived_at")
+        before = _results.join(
+            _events,
+            (_events.c.study_instance_uid == _results.c.study_instance_uid)
+            & (_events.c.event == StudyEvent.ARRIVED.value)
+            & (_events.c.at <= _results.c.at),
+        )
+        wanted = (_results.c.work_id, _results.c.study_instance_uid, _results.c.event, _results.c.at)
+        query = select(*wanted, arrival).select_from(before).where(_results.c.at >= at)
+        query = query.group_by(*wanted).order_by(_results.c.at, _results.c.work_id)
+        with self._engine.connect() as connection:
+            return [
+                FinishedStudy(
+                    work_id=row.work_id,
+                    study_instance_uid=row.study_instance_uid,
+                    refused=row.event == StudyEvent.REFUSED.value,
+                    arrived_at=row.arrived_at,
+                    finished_at=row.at,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def last_event_number(self) -> int:
+        """The number of the last thing that happened to any study; 0 before the first."""
+        with self._engine.connect() as connection:
+            return connection.scalar(select(func.max(_events.c.id))) or 0
+
+    def happened_after(self, number: int, events: Sequence[StudyEvent]) -> list[StudyHappening]:
+        """What of these kinds happened to any study after event `number`, in order."""
+        query = (
+            select(_events)
+            .where(_events.c.id > number, _events.c.event.in_([event.value for event in events]))
+            .order_by(_events.c.id)
+        )
+        with self._engine.connect() as connection:
+            return [
+                StudyHappening(
+                    number=row["id"],
+                    study_instance_uid=row["study_instance_uid"],
+                    at=row["at"],
+                    event=StudyEvent(row["event"]),
+                )
+                for row in connection.execute(query).mappings()
+            ]
 
     def history(self, study_instance_uid: str) -> list[StudyEventRecord]:
         """Everything that happened to one study, oldest first."""

@@ -305,6 +305,12 @@ class StudyCards:
         of_scanner = () if scanner is None else (_ear_results.c.scanner == scanner,)
         return self._results(_ear_results.c.computed_at >= at, *of_scanner)
 
+    def scanners(self) -> dict[str, str]:
+        """The scanner of every study, by Study Instance UID."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(_cards.c.study_instance_uid, _cards.c.scanner))
+            return {row.study_instance_uid: row.scanner for row in rows}
+
     def _results(self, *where: ColumnElement[bool]) -> list[EarResult]:
         query = select(_ear_results).where(*where)
         query = query.order_by(_ear_results.c.computed_at, _ear_results.c.work_id, _ear_results.c.position)

@@ -28,6 +28,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     and_,
+    case,
     exists,
     func,
     insert,
@@ -370,6 +371,11 @@ class Outbox:
         """Every delivery that was stopped and waits for a person."""
         return self._select(_deliveries.c.state == DeliveryState.STOPPED)
 
+    def stopped_since(self, at: float) -> list[Delivery]:
+        """Deliveries that were stopped after `at` (POSIX seconds) and are still."""
+        stopped = _deliveries.c.state == DeliveryState.STOPPED
+        return self._select(and_(stopped, _deliveries.c.last_attempt_at > at))
+
     def counts(self) -> Mapping[DeliveryState, int]:
         """How many deliveries are in each state."""
         counted = select(_deliveries.c.state, func.count()).group_by(_deliveries.c.state)
@@ -430,6 +436,19 @@ class Outbox:
             wanted.append(_deliveries.c.destination == destination)
         with writing(self._engine) as connection:
             return connection.execute(update(_deliveries).where(*wanted).values(**_fresh(at))).rowcount
+
+    def delivered_since(self, at: float) -> dict[str, float]:
+        """By key: when the last object of a piece of work was confirmed, if all that is to be sent was.
+
+        Deliveries that were queued before `at` are left out.
+        """
+        missing = func.sum(case((_deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.STOPPED]), 1), else_=0))
+        delivered = _deliveries.c.state == DeliveryState.DELIVERED
+        last = func.max(case((delivered, _deliveries.c.last_attempt_at)))
+        query = select(_objects.c.key, last).select_from(_joined).where(_deliveries.c.queued_at >= at)
+        query = query.group_by(_objects.c.key).having(missing == 0, last.is_not(None))
+        with self._engine.connect() as connection:
+            return {key: float(confirmed) for key, confirmed in connection.execute(query)}
 
     def hurry(self, destination: str, now: float) -> None:
         """Let everything that waits for `destination` be due now: it was away and has come back."""

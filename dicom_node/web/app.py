@@ -7,8 +7,10 @@ from starlette.staticfiles import StaticFiles
 
 from dicom_node.web import (
     downloads,
+    drift_page,
     health,
     metrics,
+    patient_history,
     reviewing,
     sign_in,
     studies,
@@ -43,6 +45,8 @@ def create_app(parts: WebParts) -> FastAPI:
         app.include_router(reviewing.router(parts))
         app.include_router(downloads.router(parts))
         app.include_router(study_views.router(parts))
+        app.include_router(patient_history.router(parts))
+        app.include_router(drift_page.router(parts))
     answer_errors(app)
     check_every_route(app)
     app.add_middleware(GuardHeaders)

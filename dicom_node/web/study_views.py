@@ -51,7 +51,7 @@ class ListedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyViews:
-    """What `views_study.html` needs. `base` is the address of the pack with its "/"; without ears, `why_not` says why."""
+    """What `views_study.html` needs. `base` is the address of the pack; without ears, `why_not` says why."""
 
     base: str = ""
     ears: tuple[EarStills, ...] = ()
