@@ -7,7 +7,7 @@ bin := .venv/bin
 stamp := .venv/.complete
 workers ?= 2
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint campaign bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -35,6 +35,10 @@ lint: $(stamp) ## style, types and import contracts only
 	@$(bin)/mypy
 	@echo '== import contracts'
 	@$(bin)/lint-imports --no-logo
+
+campaign: $(stamp) ## break the node on purpose and count what was lost; SCALE=ci|nightly|release
+	@$(bin)/python tests/crash/campaign.py --scale $(or $(SCALE),nightly) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(PAGE),--page docs/campaign.md)
 
 bench: $(stamp) ## measure speed and memory; prints machine and versions with the figures
 	@$(bin)/python bench/run_bench.py

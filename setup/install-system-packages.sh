@@ -14,6 +14,7 @@ packages=(
     orthanc orthanc-python orthanc-dicomweb orthanc-gdcm # the PACS of the demo and the tests
     dcmtk dicom3tools libgdcm-tools                     # senders, receivers and validators that are not ours
     chromium fonts-dejavu-core                          # the browser of the viewer's and the dashboard's tests
+    strace e2fsprogs                                    # the fault campaign: failing system calls, a disk of its own
 )
 
 installed() {

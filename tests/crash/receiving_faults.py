@@ -1,0 +1,224 @@
+"""Faults while images are received: kills, power cuts, failing and read-only disks, too few descriptors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import loop_disk
+from exact_sender import associated
+from fault import Fault, NotHere, Observation, Scale, Trial
+from sending import Acknowledged, ReceiverEnded, look_at, receiver, send_until_refused, send_while_it_lives
+
+OUT_OF_RESOURCES: Final = 0xA700
+
+NAMED_POINTS: Final = ("openat", "write", "fsync", "fdatasync", "rename", "renameat", "pwrite64", "sendto", "unlink")
+"""System calls before which the receiver is killed: between every two of them lies a step of keeping an image."""
+
+
+def kill_at_random(trial: Trial) -> Observation:
+    """Kill -9 at a random moment of sending; then start again."""
+    ledger: Acknowledged = {}
+    with receiver(trial.folder) as (process, port):
+        killer = threading.Timer(trial.chance.uniform(0.05, 0.6), lambda: process.send_signal(signal.SIGKILL))
+        killer.start()
+        send_while_it_lives(port, ledger)
+        killer.join()
+    return _after_restart(trial.folder, ledger)
+
+
+def kill_before_a_system_call(trial: Trial) -> Observation:
+    """Kill -9 just before the n-th call of one kind, n and kind by chance."""
+    ledger: Acknowledged = {}
+    chance = trial.chance
+    call, when = chance.choice(NAMED_POINTS), chance.randint(1, 120)
+    strace = ("strace", "-f", "-qqq", "-o", os.devnull, "-e", f"inject={call}:signal=SIGKILL:when={when}")
+    try:
+        with receiver(trial.folder, under=strace) as (_, port), associated(port, timeout_s=5) as sender:
+            send_until_refused(sender, ledger, most=60)
+    except (OSError, ReceiverEnded):
+        pass  # it died before it listened, or while we asked: that is what the trial is for
+    return _after_restart(trial.folder, ledger)
+
+
+def power_cut(trial: Trial) -> Observation:
+    """The disk as it is right after the last acknowledgement, used by a fresh node."""
+    ledger: Acknowledged = {}
+    chance = trial.chance
+    with (
+        loop_disk.new_disk(trial.folder, commit_s=chance.choice((5, 300))) as disk,
+        receiver(disk.folder) as (_, port),
+        associated(port, timeout_s=5) as sender,
+    ):
+        send_until_refused(sender, ledger, size=64, most=chance.randint(5, 60))
+        copy = disk.image_now(trial.folder / "after.img")
+    with loop_disk.mounted(copy, trial.folder / "after") as after:
+        return _after_restart(after.folder, ledger)
+
+
+def failing_fsync(trial: Trial) -> Observation:
+    """The n-th fsync or fdatasync answers EIO: that image is not acknowledged, and later ones are kept."""
+    ledger: Acknowledged = {}
+    when = trial.chance.randint(4, 40)
+    inject = f"inject=fsync:error=EIO:when={when}"
+    problems: list[str] = []
+    strace = ("strace", "-f", "-qqq", "-o", os.devnull, "-e", inject)
+    with receiver(trial.folder, under=strace) as (_, port), associated(port, timeout_s=5) as sender:
+        refused = send_until_refused(sender, ledger, size=64, most=60)
+        if refused is None:
+            problems.append("the association ended instead of an answer")
+        elif refused not in (0, OUT_OF_RESOURCES):
+            problems.append(f"answered {refused:04X}, expected A700")
+        if send_until_refused(sender, ledger, size=64, most=3) != 0:
+            problems.append("images after the failure are not taken")
+    seen = _after_restart(trial.folder, ledger)
+    return replace(seen, problems=(*problems, *seen.problems))
+
+
+def read_only_disk(trial: Trial) -> Observation:
+    """The disk turns read-only while images come; it is mounted again, and the node started on it."""
+    ledger: Acknowledged = {}
+    problems: list[str] = []
+    with (
+        loop_disk.new_disk(trial.folder) as disk,
+        receiver(disk.folder) as (_, port),
+        associated(port, timeout_s=5) as sender,
+    ):
+        send_until_refused(sender, ledger, size=64, most=trial.chance.randint(1, 10))
+        disk.fail()
+        for _ in range(3):
+            status = send_until_refused(sender, ledger, size=64, most=1)
+            if status != OUT_OF_RESOURCES:
+                problems.append(f"a read-only disk was answered with {status}, expected A700H")
+        if sender.echo() != 0:
+            problems.append("no answer to C-ECHO on a read-only disk")
+    with loop_disk.mounted(disk.image, trial.folder / "again") as disk:
+        seen = _after_restart(disk.folder, ledger)
+    return replace(seen, problems=(*problems, *seen.problems))
+
+
+def few_descriptors(trial: Trial) -> Observation:
+    """48 descriptors for the process, more peers than that: some are sent away, all images arrive by trying again."""
+    ledger: Acknowledged = {}
+    limited = ("prlimit", f"--nofile={trial.chance.randint(44, 64)}", "--")
+    with receiver(trial.folder, under=limited) as (_, port):
+        shares: list[Acknowledged] = [{} for _ in range(30)]
+        senders = [threading.Thread(target=_send_patiently, args=(port, share)) for share in shares]
+        for one in senders:
+            one.start()
+        for one in senders:
+            one.join(60)
+        for share in shares:
+            ledger.update(share)
+        missing = sum(len(share) < IMAGES_EACH for share in shares)
+    kept = look_at(trial.folder, ledger)
+    problems = (f"{missing} of {len(shares)} senders did not get rid of their images",) if missing else ()
+    return Observation(
+        acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, left_over=kept.left_over,
+        problems=(*problems, *kept.problems),
+    )  # fmt: skip
+
+
+IMAGES_EACH: Final = 2
+
+
+def _send_patiently(port: int, ledger: Acknowledged) -> None:
+    """Two images, however often it takes."""
+    deadline = time.monotonic() + 45
+    while len(ledger) < IMAGES_EACH and time.monotonic() < deadline:
+        try:
+            with associated(port, timeout_s=5) as sender:
+                send_until_refused(sender, ledger, size=32, most=IMAGES_EACH - len(ledger))
+        except OSError:
+            time.sleep(0.1)
+
+
+def _after_restart(folder: Path, ledger: Acknowledged) -> Observation:
+    """Start the node again on what is left, time its first answer, then compare with the ledger."""
+    began = time.monotonic()
+    with receiver(folder) as (_, port), associated(port, timeout_s=5) as sender:
+        problems = () if sender.echo() == 0 else ("no answer to C-ECHO after the restart",)
+        recovery_s = time.monotonic() - began
+    kept = look_at(folder, ledger, sweep=False)
+    return Observation(
+        acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, left_over=kept.left_over,
+        recovery_s=recovery_s, problems=(*problems, *kept.problems),
+    )  # fmt: skip
+
+
+def _needs(*programs: str) -> None:
+    lacking = [name for name in programs if shutil.which(name) is None]
+    if lacking:
+        raise NotHere(f"needs {', '.join(lacking)}")
+
+
+def _needs_strace() -> None:
+    """Also that this machine lets it trace: containers often do not."""
+    _needs("strace")
+    traced = subprocess.run(["strace", "-qqq", "-o", os.devnull, sys.executable, "-c", ""], check=False)
+    if traced.returncode != 0:
+        raise NotHere("needs the right to trace processes (strace)")
+
+
+def _needs_disk() -> None:
+    if lacking := loop_disk.missing():
+        raise NotHere(lacking)
+
+
+FAULTS: Final = (
+    Fault(
+        number="F01",
+        title="kill -9 at a random moment of receiving",
+        promise="what was acknowledged is there, byte for byte; nothing half is left",
+        trials={Scale.CI: 8, Scale.NIGHTLY: 1000, Scale.RELEASE: 10_000},
+        run=kill_at_random,
+    ),
+    Fault(
+        number="F01 named",
+        title="kill -9 before a system call (write, fsync, rename, commit, answer ...)",
+        promise="the same",
+        trials={Scale.CI: 8, Scale.NIGHTLY: 1000, Scale.RELEASE: 5000},
+        run=kill_before_a_system_call,
+        requires=_needs_strace,
+    ),
+    Fault(
+        number="F02",
+        title="power cut right after an acknowledgement",
+        promise="the same, on the disk as it was",
+        trials={Scale.CI: 3, Scale.NIGHTLY: 200, Scale.RELEASE: 1000},
+        run=power_cut,
+        requires=_needs_disk,
+    ),
+    Fault(
+        number="F10",
+        title="fsync fails with an input/output error",
+        promise="answered as a failure (A700), never tried again as a success; the next images are taken",
+        trials={Scale.CI: 3, Scale.NIGHTLY: 100, Scale.RELEASE: 500},
+        run=failing_fsync,
+        requires=_needs_strace,
+    ),
+    Fault(
+        number="F11",
+        title="the disk turns read-only and is mounted again",
+        promise="A700 meanwhile, C-ECHO answered; afterwards everything acknowledged is there",
+        trials={Scale.CI: 2, Scale.NIGHTLY: 20, Scale.RELEASE: 100},
+        run=read_only_disk,
+        requires=_needs_disk,
+    ),
+    Fault(
+        number="F32",
+        title="file descriptors run out under thirty senders",
+        promise="some are sent away for the moment; by trying again everybody gets rid of everything",
+        trials={Scale.CI: 1, Scale.NIGHTLY: 20, Scale.RELEASE: 100},
+        run=few_descriptors,
+        requires=lambda: _needs("prlimit"),
+    ),
+)
