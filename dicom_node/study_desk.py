@@ -141,14 +141,8 @@ class StudyDesk:
             return None
         if not changed and record is not None and not _is_due(record, now):
             return None
-        if (
-            record is not None
-            and record.state is StudyState.CANCELED
-            and activity.last_received_at <= record.updated_at
-        ):
-            self._ledger.seen(
-                activity.study_instance_uid, revision=activity.revision
-            )  # a count was stated, no image came
+        if record is not None and _stays_canceled(record, activity):
+            self._ledger.seen(activity.study_instance_uid, revision=activity.revision)
             return None
         examination = self._examiner.examine(activity, now, forced=_was_forced(record))
         self._cards.put(examination.card)
@@ -313,6 +307,11 @@ def with_remark(case: Case, remark: str) -> Case:
 
 def _log_dropped(work: Work) -> None:
     log.info("event=work_dropped study=%s work=%s", work.study_instance_uid, work.work_id[:12])
+
+
+def _stays_canceled(record: StudyRecord, activity: StudyActivity) -> bool:
+    """Whether what changed about a canceled study is no new image: a count was stated, say."""
+    return record.state is StudyState.CANCELED and activity.last_received_at < record.updated_at
 
 
 def _was_forced(record: StudyRecord | None) -> bool:

@@ -53,7 +53,10 @@ class DeskParts:
         destinations: Sequence[str] = ("pacs",),
         clock: Callable[[], float] | None = None,
         on_step: Callable[[], None] = lambda: None,
+        digest: str = "0" * 64,
     ) -> None:
+        self.folder = folder
+        self.wakes = 0
         self.now = 1_000_000.0
         self.engine = open_database(database_url or f"sqlite:///{folder / 'node.db'}")
         self.spool = Spool(folder / "spool", self.engine)
@@ -81,7 +84,7 @@ class DeskParts:
             requests=self.requests,
             audit=self.audit,
             segmenter=ThresholdSegmenter(),
-            case_options=CaseOptions(rules=read_rules(""), digest="0" * 64, threads=1),
+            case_options=CaseOptions(rules=read_rules(""), digest=digest, threads=1),
             options=DeskOptions(
                 quiet_s=QUIET_S,
                 partner_wait_s=PARTNER_WAIT_S,
@@ -90,7 +93,11 @@ class DeskParts:
             ),
             clock=clock or (lambda: self.now),
             monotonic=self._time_of_step,
+            on_published=self._wake,
         )
+
+    def _wake(self) -> None:
+        self.wakes += 1
 
     def _time_of_step(self) -> float:
         self._on_step()
