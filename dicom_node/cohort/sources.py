@@ -79,45 +79,48 @@ def find_sources(
     UnusableInput
         If a place does not exist, holds nothing, or is a table that cannot be read.
     """
-    studies: dict[str, list[Path]] = {}
-    subjects: list[NiftiSubject] = []
+    studies: dict[str, dict[Path, None]] = {}
+    subjects: dict[Path, NiftiSubject] = {}
     for place in places:
-        before = len(studies) + len(subjects) + sum(map(len, studies.values()))
         if place.is_dir():
-            _look_through(place, results, studies, subjects, on_file)
+            found = _look_through(place, results.resolve(), studies, subjects, on_file)
         elif place.is_file() and place.suffix.lower() == ".csv":
-            subjects += _subjects_of_table(place)
+            named = _subjects_of_table(place)
+            subjects |= {place / subject.name: subject for subject in named}
+            found = bool(named)
         else:
             raise UnusableInput(f"{place}: expected a folder, or a .csv table of subjects; found neither")
-        if len(studies) + len(subjects) + sum(map(len, studies.values())) == before:
+        if not found:
             raise UnusableInput(
                 f"{place}: found no DICOM image and no mrc.nii.gz in it or below; pass the folder with the files"
             )
-    found = [_study(uid, paths) for uid, paths in studies.items()]
-    return (*found, *_told_apart(subjects))
+    return (*(_study(uid, tuple(paths)) for uid, paths in studies.items()), *_told_apart(tuple(subjects.values())))
 
 
 def _look_through(
     place: Path,
     results: Path,
-    studies: dict[str, list[Path]],
-    subjects: list[NiftiSubject],
+    studies: dict[str, dict[Path, None]],
+    subjects: dict[Path, NiftiSubject],
     on_file: Callable[[], None],
-) -> None:
-    """Add what lies in `place` and below, in the order of paths."""
-    results = results.resolve()
+) -> bool:
+    """Add what lies in `place` and below, in the order of paths, each file once; whether there was anything."""
+    found = False
     for folder, paths in _folders(place):
         if folder.resolve() == results or results in folder.resolve().parents:
             continue
         images = [path for path in paths if path.name.endswith(SUFFIXES)]
         subject = _subject(folder, place, images)
         if subject is not None:
-            subjects.append(subject)
+            subjects.setdefault(folder.resolve(), subject)
+            found = True
         for path in paths:
             on_file()
             uid = None if path in images else study_instance_uid(path)
-            if uid is not None and path not in studies.setdefault(uid, []):
-                studies[uid].append(path)
+            if uid is not None:
+                studies.setdefault(uid, {})[path.resolve()] = None
+                found = True
+    return found
 
 
 def _folders(place: Path) -> Iterator[tuple[Path, list[Path]]]:
@@ -166,7 +169,7 @@ def _subject(folder: Path, place: Path, images: Sequence[Path]) -> NiftiSubject 
     name = "_".join(inner)
     if not SAFE_NAME.fullmatch(name):
         name = f"subject-{_digest(name)}"
-    return NiftiSubject(name=name, folder=folder, files=roles, left_out=tuple(left_out))
+    return NiftiSubject(name=name, folder=folder.resolve(), files=roles, left_out=tuple(left_out))
 
 
 def _subjects_of_table(table: Path) -> list[NiftiSubject]:
@@ -187,7 +190,7 @@ def _subjects_of_table(table: Path) -> list[NiftiSubject]:
                 f"{table}: line {number}: expected a subject (letters, digits, dot, dash) and its mrc file, found "
                 f"{name!r} and {cells.get('mrc', '')!r}; columns are subject, {', '.join(SUBJECT_FILES)}"
             )
-        subjects.append(NiftiSubject(name=name, folder=files[SeriesRole.MRC].parent, files=files))
+        subjects.append(NiftiSubject(name=name, folder=files[SeriesRole.MRC].parent.resolve(), files=files))
     names = [subject.name for subject in subjects]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:

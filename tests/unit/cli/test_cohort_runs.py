@@ -1,0 +1,138 @@
+"""Several processes at a time, some of which are killed: no other study notices."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from mr_images import STUDY, as_file, make_mr
+
+from dicom_node.cli.cohort_runs import Order, only_one, run_cohort
+from dicom_node.cohort.sources import DicomStudy
+from dicom_node.cohort.work import SourceOutcome, SourceState
+from dicom_node.errors import ConfigError, UnusableInput
+
+
+def small_study(folder: Path, number: int) -> DicomStudy:
+    """One image: enough for a refusal with a report, in a second."""
+    folder.mkdir()
+    uid = f"{STUDY}.{number}"
+    path = folder / "IM1"
+    path.write_bytes(as_file(make_mr(StudyInstanceUID=uid)))
+    return DicomStudy(name=uid, folder=folder, study_instance_uid=uid, paths=(path,))
+
+
+def stuck_study(folder: Path) -> DicomStudy:
+    """A pipe that nobody writes into: whoever reads it is at work for ever."""
+    folder.mkdir()
+    os.mkfifo(folder / "IM1")
+    return DicomStudy(name="stuck", folder=folder, study_instance_uid="1.2.3", paths=(folder / "IM1",))
+
+
+def kill_every_reader_of(pipe: Path, times: int) -> threading.Thread:
+    """Kill whichever of our child processes is at the pipe, so many times."""
+
+    def kill() -> None:
+        for _ in range(times):
+            with pipe.open("wb"):  # returns when somebody has begun to read
+                for child in multiprocessing.active_children():
+                    if child.pid is not None and str(pipe) in opened_by(child.pid):
+                        os.kill(child.pid, signal.SIGKILL)
+                        child.join(30)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    return thread
+
+
+def opened_by(pid: int) -> list[str]:
+    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+
+
+def states(outcomes: list[SourceOutcome]) -> list[SourceState]:
+    return [outcome.state for outcome in outcomes]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_study_whose_process_is_killed_fails_alone(jobs: int, tmp_path: Path) -> None:
+    sources = [small_study(tmp_path / "a", 1), stuck_study(tmp_path / "b"), small_study(tmp_path / "c", 2)]
+    kill_every_reader_of(tmp_path / "b" / "IM1", times=2)
+    told: list[str] = []
+    order = Order(results=tmp_path / "out", threads=1)
+    outcomes = run_cohort(sources, order, jobs=jobs, on_done=lambda outcome: told.append(outcome.name))
+    assert states(outcomes) == [SourceState.REFUSED, SourceState.FAILED, SourceState.REFUSED]
+    assert "was killed" in outcomes[1].problem
+    assert sorted(told) == sorted(source.name for source in sources)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{STUDY}.1", f"{STUDY}.2"]
+
+
+def test_a_disk_that_does_not_take_a_result_fails_that_study_with_the_reason(tmp_path: Path) -> None:
+    sources = [small_study(tmp_path / "a", 1), small_study(tmp_path / "b", 2)]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / sources[0].name).write_text("a file where a folder has to be")
+    outcomes = run_cohort(sources, Order(results=tmp_path / "out", threads=1), jobs=1, on_done=lambda _outcome: None)
+    assert states(outcomes) == [SourceState.FAILED, SourceState.REFUSED]
+    assert "NotADirectoryError: Not a directory" in outcomes[0].problem
+
+
+def test_a_model_that_is_not_there_stops_the_whole_run(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text('processing.model = "nowhere"\nassembly.rules_file = "rules.toml"\n')
+    (tmp_path / "rules.toml").write_text("")
+    order = Order(results=tmp_path / "out", config=config, threads=1)
+    with pytest.raises(ConfigError, match=r"processing\.model = 'nowhere'"):
+        run_cohort([small_study(tmp_path / "a", 1)], order, jobs=1, on_done=lambda _outcome: None)
+
+
+def test_only_one_process_writes_into_a_folder(tmp_path: Path) -> None:
+    refused = pytest.raises(UnusableInput, match="another process writes its results there")
+    with only_one(tmp_path), refused, only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass
+
+
+def test_no_process_outlives_a_run_that_was_killed(tmp_path: Path) -> None:
+    stuck_study(tmp_path / "a")
+    program = textwrap.dedent("""
+        import multiprocessing, sys
+        from pathlib import Path
+        from dicom_node.cli.cohort_runs import Order, run_cohort
+        from dicom_node.cohort.sources import DicomStudy
+
+        if __name__ == "__main__":
+            folder = Path(sys.argv[1])
+            study = DicomStudy(name="a", folder=folder, study_instance_uid="1.2", paths=(folder / "IM1",))
+            run_cohort([study], Order(results=folder / "out", threads=1), jobs=1, on_done=print)
+    """)
+    script = tmp_path / "run.py"
+    script.write_text(program)
+    run = subprocess.Popen([sys.executable, str(script), str(tmp_path / "a")])
+    with (tmp_path / "a" / "IM1").open("wb"):
+        worker = next(pid for pid in map(int, children_of(run.pid)) if str(tmp_path / "a" / "IM1") in opened_by(pid))
+        run.kill()
+        run.wait(30)
+        deadline = time.monotonic() + 30
+        while runs(worker) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not runs(worker)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and not merely waiting to be counted."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
