@@ -20,6 +20,7 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, MRImag
 
 from dicom_node.encoding import codes
 from dicom_node.encoding.identity import InputKey, ResultKind, device_uid, result_uid, tracking_uid
+from dicom_node.encoding.measurements import EarMeasurements, StudyMeasurements, study_measurements
 from dicom_node.encoding.patient_module import InheritedModules, inherit_modules, required_uid
 from dicom_node.encoding.provenance import ResultOptions, contributing_equipment, stamp
 from dicom_node.encoding.report_content import (
@@ -36,7 +37,7 @@ from dicom_node.encoding.report_content import (
     volume_group,
 )
 from dicom_node.encoding.segmentation import SegmentMask, segment_masks
-from dicom_node.encoding.source_planes import SourceGrid, read_source_grid
+from dicom_node.encoding.source_planes import SourceGrid, read_source_grid, slice_names
 from dicom_node.errors import OutputMismatch, Refusal, RejectedStudy, UnusableInput
 from inference.anatomy import EarSide, FluidSpace
 from inference.findings import EarFindings, ModelIdentity, QualityFlag, StudyFindings
@@ -62,6 +63,7 @@ def build_measurement_report(
     options: ResultOptions,
     encoded_at: datetime,
     remarks: Sequence[Refusal] = (),
+    measurements: StudyMeasurements | None = None,
     predecessor: DocumentReference | None = None,
 ) -> sr.Comprehensive3DSR:
     """The report of a computed study: examination, then per ear its ratio, its two volumes and one contour.
@@ -76,6 +78,8 @@ def build_measurement_report(
         The SEG of the same findings; its segments are referenced by number and tracking UID.
     remarks
         What was noticed when the series were chosen (a repeated scan, another frame of reference).
+    measurements
+        The findings as they are printed, which all objects of one result share; made here if there is only a report.
 
     Raises
     ------
@@ -86,12 +90,13 @@ def build_measurement_report(
     """
     grid = read_source_grid(source)
     inherited = inherit_modules(source[0])
+    measured = measurements or study_measurements(findings, slice_names=slice_names(grid))
     masks = {(one.side, one.space): one for one in segment_masks(findings, grid.geometry)}
     ears = [findings.ears[side] for side in (EarSide.RIGHT, EarSide.LEFT) if side in findings.ears]
     groups: list[MeasurementGroup] = []
     for ear in (ear for ear in ears if ear.ratio is not None):
         own = {space: mask for (of, space), mask in masks.items() if of is ear.side}
-        groups += _ear_groups(ear, own, grid, segmentation, source, findings.model, key)
+        groups += _ear_groups(ear, measured.ear(ear.side), own, grid, segmentation, source, findings.model, key)
     without = [ear for ear in ears if ear.ratio is None]
     content = sr.MeasurementReport(
         observation_context=_observed_by_device(options),
@@ -108,7 +113,7 @@ def build_measurement_report(
             ],
             [
                 *(flag.message for flag in findings.quality),
-                *(sentence for ear in without for sentence in ear_sentences(ear)),
+                *(sentence for ear in without for sentence in ear_sentences(measured.ear(ear.side))),
                 *_sentences(remarks),
                 *inherited.remarks,
             ],
@@ -203,6 +208,7 @@ def _sentences(refusals: Sequence[Refusal]) -> list[str]:
 
 def _ear_groups(
     ear: EarFindings,
+    measured: EarMeasurements,
     masks: dict[FluidSpace, SegmentMask],
     grid: SourceGrid,
     segmentation: pydicom.Dataset,
@@ -215,10 +221,10 @@ def _ear_groups(
     groups: list[MeasurementGroup] = []
     for space, mask in masks.items():
         k, plane_mask = largest_slice(mask, grid)
-        groups.append(contour_group(ear, space, grid.planes[k], plane_mask, model, key))
+        groups.append(contour_group(ear, measured, space, grid.planes[k], plane_mask, model, key))
         number = _segment_number(segmentation, tracking_uid(key, ear.side, space))
         reference = SegmentReference(segmentation=segmentation, number=number, source_series_uid=series_uid)
-        groups.append(volume_group(ear, space, reference, model, key))
+        groups.append(volume_group(measured, space, reference, model, key))
     return groups
 
 

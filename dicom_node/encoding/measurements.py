@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from dicom_node.encoding.numbers import Figure, area_figure, change_figure, ratio_figure, volume_figure
 from dicom_node.errors import Refusal
-from inference.anatomy import EarSide
+from inference.anatomy import EarSide, FluidSpace
 from inference.findings import EarFindings, EHRatio, LevelRatio, StudyFindings
 
 SIDES: Final = (EarSide.RIGHT, EarSide.LEFT)
@@ -121,6 +121,10 @@ class EarMeasurements:
     def name(self) -> str:
         """The ear as a heading: "Right ear"."""
         return f"{self.side.value.capitalize()} ear"
+
+    def volume(self, space: FluidSpace) -> Figure | None:
+        """The volume of one fluid."""
+        return self.total_fluid if space is FluidSpace.TOTAL_FLUID_SPACE else self.endolymph
 
     @property
     def interval_text(self) -> str:

@@ -19,7 +19,8 @@ from pydicom.sr.coding import Code
 from dicom_node.encoding import codes
 from dicom_node.encoding.contour import outline
 from dicom_node.encoding.identity import InputKey, tracking_id, tracking_uid
-from dicom_node.encoding.numbers import percent, percent_text, volume_mm3, volume_text
+from dicom_node.encoding.measurements import EarMeasurements
+from dicom_node.encoding.numbers import Figure
 from dicom_node.encoding.provenance import algorithm_version
 from dicom_node.encoding.source_planes import SourcePlane
 from dicom_node.errors import Reason
@@ -43,11 +44,11 @@ class SegmentReference:
 
 
 def volume_group(
-    ear: EarFindings, space: FluidSpace, reference: SegmentReference, model: ModelIdentity, key: InputKey
+    measured: EarMeasurements, space: FluidSpace, reference: SegmentReference, model: ModelIdentity, key: InputKey
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     """TID 1411: the volume of one fluid of one ear, tied to its segment by reference and by tracking UID."""
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(key, ear.side, space),
+        tracking_identifier=_tracking(key, measured.side, space),
         referenced_segment=sr.ReferencedSegment(
             sop_class_uid=reference.segmentation.SOPClassUID,
             sop_instance_uid=reference.segmentation.SOPInstanceUID,
@@ -56,14 +57,15 @@ def volume_group(
         ),
         finding_category=codes.BODY_SUBSTANCE,
         finding_type=codes.FLUID[space],
-        finding_sites=[_inner_ear(ear.side)],
+        finding_sites=[_inner_ear(measured.side)],
         algorithm_id=_algorithm(model, key),
-        measurements=[volume_measurement(ear, space)],
+        measurements=[volume_measurement(measured, space)],
     )
 
 
 def contour_group(
     ear: EarFindings,
+    measured: EarMeasurements,
     space: FluidSpace,
     plane: SourcePlane,
     mask: NDArray[np.bool_],
@@ -89,11 +91,11 @@ def contour_group(
         finding_type=codes.FLUID[space],
         finding_sites=[_inner_ear(ear.side)],
         algorithm_id=_algorithm(model, key),
-        measurements=_numbers(ear) if of_the_ear else None,
+        measurements=_numbers(measured) if of_the_ear else None,
         qualitative_evaluations=ear_evaluations(ear) if of_the_ear else None,
     )
     if of_the_ear:
-        for sentence in (*ear_sentences(ear), WHOLE_EAR):
+        for sentence in (*ear_sentences(measured), WHOLE_EAR):
             group[0].ContentSequence.append(comment(sentence))
     return group
 
@@ -140,9 +142,9 @@ def ear_evaluations(ear: EarFindings) -> list[sr.QualitativeEvaluation]:
     ]
 
 
-def ear_sentences(ear: EarFindings) -> list[str]:
-    """One ear in one line, and its remarks."""
-    return list(dict.fromkeys([ear_sentence(ear), *(flag.message for flag in ear.quality)]))
+def ear_sentences(measured: EarMeasurements) -> list[str]:
+    """One ear in one line, its 2D area ratios, its earlier value, and its remarks."""
+    return list(dict.fromkeys(measured.sentences))
 
 
 def status_evaluation(*, computed: bool) -> sr.QualitativeEvaluation:
@@ -169,46 +171,28 @@ def image_quality(ear: EarFindings) -> Code:
     return codes.QUALITY_LIMITED if Severity.WARN in severities else codes.QUALITY_GOOD
 
 
-def ear_sentence(ear: EarFindings) -> str:
-    """One ear in one line that survives copying into a dictated report."""
-    name = f"{ear.side.value.capitalize()} ear"
-    if ear.ratio is None:
-        return f"{name}: not evaluated."
-    ratio = ear.ratio
-    return (
-        f"{name}: EH ratio {percent_text(ratio.value)} "
-        f"(95 % interval {percent_text(ratio.low)} to {percent_text(ratio.high)}), "
-        f"total fluid space {volume_text(ratio.total_fluid_mm3)}, endolymph {volume_text(ratio.endolymph_mm3)}."
-    )
-
-
-def volume_measurement(ear: EarFindings, space: FluidSpace, name: Code = codes.VOLUME) -> sr.Measurement:
+def volume_measurement(measured: EarMeasurements, space: FluidSpace, name: Code = codes.VOLUME) -> sr.Measurement:
     """TID 300: one volume in mm3 of an evaluated ear."""
-    if ear.ratio is None:
-        raise ValueError(f"{ear.side} ear was not evaluated and has no volume")
-    volumes = {
-        FluidSpace.TOTAL_FLUID_SPACE: ear.ratio.total_fluid_mm3,
-        FluidSpace.ENDOLYMPH: ear.ratio.endolymph_mm3,
-    }
-    return sr.Measurement(
-        name=name, value=volume_mm3(volumes[space]), unit=codes.MM3, method=codes.PARTIAL_VOLUME_METHOD
-    )
+    figure = measured.volume(space)
+    if figure is None:
+        raise ValueError(f"{measured.side} ear was not evaluated and has no volume")
+    return sr.Measurement(name=name, value=figure.value, unit=codes.MM3, method=codes.PARTIAL_VOLUME_METHOD)
 
 
-def _numbers(ear: EarFindings) -> list[sr.Measurement]:
+def _numbers(measured: EarMeasurements) -> list[sr.Measurement]:
     """Ratio, interval and volumes: the five lines that OHIF prints beside a contour."""
-    if ear.ratio is None:
-        raise ValueError(f"{ear.side} ear was not evaluated and has no numbers")
+    if measured.ratio is None or measured.low is None or measured.high is None:
+        raise ValueError(f"{measured.side} ear was not evaluated and has no numbers")
     return [
-        _ratio_measurement(codes.EH_RATIO, ear.ratio.value),
-        _ratio_measurement(codes.EH_RATIO_LOW, ear.ratio.low),
-        _ratio_measurement(codes.EH_RATIO_HIGH, ear.ratio.high),
-        *(volume_measurement(ear, space, name) for space, name in codes.FLUID_VOLUME.items()),
+        _ratio_measurement(codes.EH_RATIO, measured.ratio),
+        _ratio_measurement(codes.EH_RATIO_LOW, measured.low),
+        _ratio_measurement(codes.EH_RATIO_HIGH, measured.high),
+        *(volume_measurement(measured, space, name) for space, name in codes.FLUID_VOLUME.items()),
     ]
 
 
-def _ratio_measurement(name: Code, ratio: float) -> sr.Measurement:
-    return sr.Measurement(name=name, value=percent(ratio), unit=codes.PERCENT, method=codes.VOLUME_RATIO_METHOD)
+def _ratio_measurement(name: Code, ratio: Figure) -> sr.Measurement:
+    return sr.Measurement(name=name, value=ratio.value, unit=codes.PERCENT, method=codes.VOLUME_RATIO_METHOD)
 
 
 def _evaluation(name: Code, value: Code) -> sr.QualitativeEvaluation:
