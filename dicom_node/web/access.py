@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Mount
 
 from dicom_node.accounts.roles import Role
 from dicom_node.accounts.sessions import Visitor
+from dicom_node.audit import AuditAction, AuditOutcome
 from dicom_node.web.parts import WebParts
 
 __all__ = ["PUBLIC", "Role", "Visitor", "check_every_route", "cookie_name", "parts_of", "require", "visitor_of"]
@@ -57,10 +58,12 @@ class _AtLeast:
         visitor = await run_in_threadpool(_find_visitor, request, self._activity)
         if visitor is None:
             raise SignInNeeded
-        if visitor.role < self.role:
-            raise HTTPException(status.HTTP_403_FORBIDDEN, f"This needs the role {self.role.word}.")
-        if request.method not in SAFE_METHODS:
-            await _check_csrf(request, visitor)
+        refusal = "" if visitor.role >= self.role else f"This needs the role {self.role.word}."
+        if not refusal and request.method not in SAFE_METHODS and not await _has_token(request, visitor):
+            refusal = "The form was made for another session; open the page anew."
+        if refusal:
+            await run_in_threadpool(_note_refusal, request, visitor, refusal)
+            raise HTTPException(status.HTTP_403_FORBIDDEN, refusal)
         request.state.visitor = visitor
         return visitor
 
@@ -89,6 +92,11 @@ def visitor_of(request: Request) -> Visitor:
 def parts_of(request: Request) -> WebParts:
     """What the application was built from."""
     return cast(WebParts, request.app.state.parts)
+
+
+def address_of(request: Request) -> str:
+    """Where the request comes from: an IP address, or "" if that is not known."""
+    return request.client.host if request.client else ""
 
 
 def is_over_tls(request: Request) -> bool:
@@ -160,12 +168,21 @@ def _find_visitor(request: Request, activity: bool) -> Visitor | None:
     return parts.sessions.visitor(token, at=parts.clock(), active=activity) if token else None
 
 
-async def _check_csrf(request: Request, visitor: Visitor) -> None:
-    """Refuse a change that does not carry the session's token."""
+def _note_refusal(request: Request, visitor: Visitor, refusal: str) -> None:
+    parts_of(request).audit.record(
+        AuditAction.ACCESS_DENIED,
+        actor=visitor.name,
+        address=address_of(request),
+        outcome=AuditOutcome.MINOR_FAILURE,
+        detail=f"{request.method} {request.url.path}: {refusal}",
+    )
+
+
+async def _has_token(request: Request, visitor: Visitor) -> bool:
+    """Whether a change carries the session's token."""
     sent = request.headers.get("X-CSRF-Token", "")
     if not sent:
         form: FormData = await request.form()
         value = form.get("csrf_token", "")
         sent = value if isinstance(value, str) else ""
-    if not hmac.compare_digest(sent.encode(), visitor.csrf_token.encode()):
-        raise HTTPException(status.HTTP_403_FORBIDDEN, "The form was made for another session; open the page anew.")
+    return hmac.compare_digest(sent.encode(), visitor.csrf_token.encode())

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from dicom_node.audit import AuditAction
 from dicom_node.errors import OutputMismatch
-from dicom_node.web.access import Role, parts_of, require, visitor_of
+from dicom_node.web.access import Role, address_of, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
 from dicom_node.web.study_page import StudyUid, known_study
 
@@ -67,5 +67,5 @@ def _note(request: Request, uid: str, what: str) -> None:
         study_instance_uid=uid,
         patient_id="" if card is None else card.patient_id,
         detail=what,
-        address=request.client.host if request.client else "",
+        address=address_of(request),
     )

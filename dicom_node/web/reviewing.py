@@ -17,7 +17,7 @@ from dicom_node.encoding.measurements import read_measurements
 from dicom_node.errors import UnusableInput
 from dicom_node.ledger import StudyState
 from dicom_node.reviews import MAX_COMMENT_CHARACTERS, Review, Verdict
-from dicom_node.web.access import Role, parts_of, require, visitor_of
+from dicom_node.web.access import Role, address_of, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
 from dicom_node.web.rendering import iso
 from dicom_node.web.study_page import StudyUid, known_study
@@ -74,7 +74,7 @@ def write(
         actor=visitor.name,
         study_instance_uid=uid,
         detail=verdict.value,
-        address=_from(request),
+        address=address_of(request),
     )
     return RedirectResponse(f"/studies/{uid}#reviews", status_code=status.HTTP_303_SEE_OTHER)
 
@@ -87,7 +87,7 @@ def export(request: Request, form: Literal["csv", "json"]) -> Response:
         AuditAction.RESULTS_EXPORTED,
         actor=visitor_of(request).name,
         detail=f"{len(rows)} reviews as {form}",
-        address=_from(request),
+        address=address_of(request),
     )
     text, kind = (_csv(rows), "text/csv") if form == "csv" else (json.dumps(rows, indent=2), "application/json")
     disposition = {"Content-Disposition": f'attachment; filename="hydrops-reviews.{form}"'}
@@ -117,7 +117,3 @@ def harmless(value: object) -> object:
     if isinstance(value, str) and value.lstrip(" \ufeff").startswith(FORMULA_STARTS):
         return f"'{value}"
     return value
-
-
-def _from(request: Request) -> str:
-    return request.client.host if request.client else ""

@@ -9,7 +9,17 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, HTTPException, Request, status
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from dicom_node.web.access import PUBLIC, Role, cookie_name, is_over_tls, parts_of, require
+from dicom_node.audit import AuditAction, AuditOutcome
+from dicom_node.web.access import (
+    PUBLIC,
+    Role,
+    address_of,
+    cookie_name,
+    is_over_tls,
+    parts_of,
+    require,
+    visitor_of,
+)
 from dicom_node.web.parts import WebParts
 from dicom_node.web.rendering import THEME_COOKIE, THEMES, page
 
@@ -48,7 +58,7 @@ def sign_in(
     expected = request.cookies.get(FORM_COOKIE, "")
     if not expected or not hmac.compare_digest(form_token.encode(), expected.encode()):
         return _form(request, next, sentence="The form was too old; please try again.", code=status.HTTP_403_FORBIDDEN)
-    address, now = _address(request), parts.clock()
+    address, now = address_of(request), parts.clock()
     wait_s = parts.pauses.remaining_s(name, address, at=now)
     if wait_s > 0:
         sentence = f"Too many wrong tries; please wait {int(wait_s) + 1} s."
@@ -56,8 +66,10 @@ def sign_in(
     user = parts.users.verified(name, password)
     if user is None:
         parts.pauses.failed(name, address, at=now)
+        _note(request, AuditAction.LOGIN, name, AuditOutcome.MINOR_FAILURE)
         return _form(request, next, sentence=WRONG, code=status.HTTP_401_UNAUTHORIZED)
     parts.pauses.succeeded(name, address, at=now)
+    _note(request, AuditAction.LOGIN, name)
     answer = RedirectResponse(_inside(next), status_code=status.HTTP_303_SEE_OTHER)
     answer.set_cookie(
         cookie_name(request),
@@ -74,6 +86,7 @@ def sign_in(
 def sign_out(request: Request) -> Response:
     """End the session on both sides."""
     parts = parts_of(request)
+    _note(request, AuditAction.LOGOUT, visitor_of(request).name)
     parts.sessions.close(request.cookies.get(cookie_name(request), ""))
     answer = RedirectResponse("/sign-in", status_code=status.HTTP_303_SEE_OTHER)
     answer.delete_cookie(cookie_name(request), secure=is_over_tls(request), httponly=True, samesite="strict")
@@ -116,5 +129,8 @@ def _inside(target: str) -> str:
     return target if good else "/studies"
 
 
-def _address(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
+def _note(request: Request, action: AuditAction, name: str, outcome: AuditOutcome = AuditOutcome.SUCCESS) -> None:
+    """Keep it in the audit trail. A name that nobody has is left out: it may be a password in the wrong box."""
+    parts = parts_of(request)
+    actor = name if parts.users.get(name) is not None else "unknown user"
+    parts.audit.record(action, actor=actor, address=address_of(request), outcome=outcome)

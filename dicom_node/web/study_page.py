@@ -16,8 +16,9 @@ from dicom_node.encoding.measurements import EarMeasurements, read_measurements
 from dicom_node.ledger import StudyRecord, StudyState
 from dicom_node.study_cards import StudyCard
 from dicom_node.views.shelf import ViewShelf
-from dicom_node.web.access import Role, parts_of, require, visitor_of
+from dicom_node.web.access import Role, address_of, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
+from dicom_node.web.patient_history import history_of
 from dicom_node.web.plain_words import DELIVERIES, EVENTS, OBJECTS, ROLES, STATES, VERDICTS, plain, reason_sentence
 from dicom_node.web.progress import progress
 from dicom_node.web.rendering import page
@@ -100,6 +101,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "verdict_words": VERDICTS,
         "history": [(one.at, EVENTS[one.event], plain(one.detail)) for one in parts.ledger.history(uid)],
         "actions": fitting_actions(record, visitor_of(request).role),
+        "examinations": None if card is None else history_of(card, parts.cards),
         "views": views_of(record, ViewShelf(parts.state_dir / "views")),
         "viewer_link": f"{parts.viewer_url}/viewer?{urlencode({'StudyInstanceUIDs': uid})}" if parts.viewer_url else "",
     }
@@ -182,7 +184,7 @@ def _note_view(request: Request, card: StudyCard | None, uid: str, seen: dict[tu
         actor=visitor.name,
         study_instance_uid=uid,
         patient_id="" if card is None else card.patient_id,
-        address=request.client.host if request.client else "",
+        address=address_of(request),
     )
     seen[visitor.session_id, uid] = None
     while len(seen) > REMEMBER_VIEWS:
