@@ -54,7 +54,7 @@ def build_segmentation(
     options: ResultOptions,
     encoded_at: datetime,
 ) -> Segmentation:
-    """Up to four segments: right total fluid space and endolymph, then left; an ear without a number has none.
+    """Up to four segments: total fluid space of both ears, then endolymph; an ear without a number has none.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def build_segmentation(
         If masks and source grid do not lie on each other, or an evaluated ear has no fluid on it.
     """
     grid = read_source_grid(source)
-    segments = segment_masks(findings, grid.geometry)
+    segments = in_viewer_order(segment_masks(findings, grid.geometry), grid)
     if not segments:
         raise ValueError("no ear was evaluated; there is nothing to segment")
     slices = _used_slices(segments)
@@ -107,25 +107,50 @@ def build_segmentation(
 
 
 def segment_masks(findings: StudyFindings, grid: VolumeGeometry) -> list[SegmentMask]:
-    """The segments to encode, in their fixed order; a space without a voxel on the grid is left out.
+    """The segments of a result: total fluid space right, left, then endolymph; one without a voxel is left out.
 
     Raises
     ------
     OutputMismatch
         If a mask is not a crop of `grid`, or an evaluated ear has no total fluid on it.
     """
+    ears = [findings.ears[side] for side in (EarSide.RIGHT, EarSide.LEFT) if side in findings.ears]
+    masks = [(ear.side, _masks(ear)) for ear in ears if ear.evaluated]
     segments: list[SegmentMask] = []
-    for side in (EarSide.RIGHT, EarSide.LEFT):
-        ear = findings.ears.get(side)
-        if ear is None or not ear.evaluated:
-            continue
-        for space, mask in _masks(ear).items():
-            segment = _on_grid(side, space, mask, grid)
+    for space in FluidSpace:
+        for side, of_ear in masks:
+            segment = _on_grid(side, space, of_ear[space], grid)
             if segment.mask.any():
                 segments.append(segment)
             elif space is FluidSpace.TOTAL_FLUID_SPACE:
                 raise OutputMismatch(f"{side} ear has a ratio, but no voxel of total fluid on the source grid")
     return segments
+
+
+def in_viewer_order(segments: Sequence[SegmentMask], grid: SourceGrid) -> list[SegmentMask]:
+    """The order in which OHIF 3.13 shows every voxel; right before left where it does not matter.
+
+    OHIF lays overlapping segments into layers: a segment joins the first layer that it does not overlap. If that layer
+    reaches further along OHIF's stack than the segment does, every slice of the segment that the layer lacks is lost
+    without a word. So of two segments that will share a layer (one fluid of both ears) the one that ends first in
+    OHIF's stack comes first, if each has slices of its own.
+    """
+    ordered: list[SegmentMask] = []
+    for space in FluidSpace:
+        pair = [segment for segment in segments if segment.space is space]
+        if len(pair) == 2:
+            first, second = (_stack_indices(segment, grid) for segment in pair)
+            if max(first) > max(second) and not second <= first:
+                pair.reverse()
+        ordered += pair
+    return ordered
+
+
+def _stack_indices(segment: SegmentMask, grid: SourceGrid) -> set[int]:
+    """Where OHIF's stack has the segment's slices: against the normal (classic images), or as frames are stored."""
+    used = [segment.start[0] + int(k) for k in np.flatnonzero(segment.mask.any(axis=(1, 2)))]
+    frames = [grid.planes[k].frame_number for k in used]
+    return {len(grid.planes) - 1 - k if frame is None else frame - 1 for k, frame in zip(used, frames, strict=True)}
 
 
 def _masks(ear: EarFindings) -> Mapping[FluidSpace, Volume]:

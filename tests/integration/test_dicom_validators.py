@@ -16,6 +16,7 @@ from highdicom.sr import srread
 from mr_sources import ENCODED_AT, classic_series, enhanced_image, key_of, oblique_grid, study_findings
 from result_objects import OPTIONS, Results, make_results
 
+from dicom_node.encoding.identity import tracking_id
 from dicom_node.encoding.measurement_report import DocumentReference, build_not_computed_report
 from dicom_node.encoding.part10 import part10_bytes
 from dicom_node.errors import Reason, Refusal
@@ -116,8 +117,8 @@ def test_dcmqi_puts_every_voxel_of_the_segmentation_where_the_findings_have_it(c
     )
     assert done.returncode == 0, done.stdout + done.stderr
     images = sorted(tmp_path.glob("*.nrrd"), key=lambda path: int(path.stem))
-    sides = [side for side in (EarSide.RIGHT, EarSide.LEFT) if results.findings.ears[side].evaluated]
-    expected = [(side, space) for side in sides for space in FluidSpace]
+    by_label = {tracking_id(side, space): (side, space) for side in EarSide for space in FluidSpace}
+    expected = [by_label[item.SegmentLabel] for item in results.seg.SegmentSequence]
     assert len(images) == len(expected)
     for path, (side, space) in zip(images, expected, strict=True):
         image = sitk.ReadImage(str(path))

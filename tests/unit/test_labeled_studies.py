@@ -129,7 +129,7 @@ def other_tissue(seg: pydicom.Dataset) -> None:
 
 
 def twice(seg: pydicom.Dataset) -> None:
-    seg.SegmentSequence[1].SegmentedPropertyTypeCodeSequence = seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
+    seg.SegmentSequence[2].SegmentedPropertyTypeCodeSequence = seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
 
 
 def of_another_series(seg: pydicom.Dataset) -> None:

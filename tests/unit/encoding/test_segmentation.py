@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import product
 
 import highdicom
 import numpy as np
@@ -19,8 +20,10 @@ from mr_sources import (
 )
 from result_objects import OPTIONS, make_results
 
+from dicom_node.encoding.identity import tracking_id
 from dicom_node.encoding.part10 import part10_bytes
-from dicom_node.encoding.segmentation import build_segmentation
+from dicom_node.encoding.segmentation import SegmentMask, build_segmentation, in_viewer_order
+from dicom_node.encoding.source_planes import read_source_grid
 from dicom_node.errors import OutputMismatch
 from inference.anatomy import EarSide, FluidSpace
 from inference.findings import StudyFindings
@@ -65,8 +68,9 @@ def test_highdicom_reads_back_every_voxel_in_its_place(source):
     volume = seg.get_volume(combine_segments=False, allow_missing_positions=True)
     found = volume.array
     index_to_lps = volume.affine
-    order = [(side, space) for side in (EarSide.RIGHT, EarSide.LEFT) for space in FluidSpace]
-    for number, (side, space) in enumerate(order):
+    labels = [str(item.SegmentLabel) for item in seg.SegmentSequence]
+    for side, space in product(EarSide, FluidSpace):
+        number = labels.index(tracking_id(side, space))
         expected = expected_volume(findings, side, space)
         points = (index_to_lps @ np.c_[np.argwhere(found[..., number]), np.ones(int(found[..., number].sum()))].T)[:3].T
         index = np.rint(GRID.to_index(points)).astype(int)
@@ -75,17 +79,70 @@ def test_highdicom_reads_back_every_voxel_in_its_place(source):
         assert (back == expected).all()
 
 
-def test_segments_are_right_then_left_total_fluid_then_endolymph():
+def test_segments_are_total_fluid_then_endolymph_and_right_before_left():
     seg = make_results().seg
     assert [item.SegmentLabel for item in seg.SegmentSequence] == [
         "Right total fluid space",
-        "Right endolymph",
         "Left total fluid space",
+        "Right endolymph",
         "Left endolymph",
     ]
     assert [item.SegmentNumber for item in seg.SegmentSequence] == [1, 2, 3, 4]
     assert seg.SegmentsOverlap == "YES"
     assert seg.SegmentationType == "BINARY"
+
+
+def slab(side: EarSide, space: FluidSpace, slices: range) -> SegmentMask:
+    """A segment on some slices, 2 x 2 voxels on each; the ears lie apart, the two fluids of one ear upon each other."""
+    column = 4 if side is EarSide.RIGHT else 20
+    return SegmentMask(side=side, space=space, start=(slices[0], 8, column), mask=np.ones((len(slices), 2, 2), bool))
+
+
+def shown_by_ohif(segments: list[SegmentMask], stack: list[int]) -> int:
+    """How many voxels OHIF 3.13 keeps: its layers, as its code merges them. `stack[i]` is our slice at its index i."""
+    layers: list[dict[int, dict[int, set[tuple[int, int]]]]] = []
+    for number, segment in enumerate(segments):
+        _, j, i = segment.start
+        own = {(j + row, i + column) for row in range(2) for column in range(2)}
+        slices = {stack.index(segment.start[0] + k): own for k in range(len(segment.mask))}
+        for layer in layers:
+            if any(own & set().union(*layer[index].values()) for index in slices if index in layer):
+                continue
+            longer = layer if max(layer) > max(slices) else slices
+            for index in [index for index in longer if index in slices]:
+                layer.setdefault(index, {})[number] = own
+            break
+        else:
+            layers.append({index: {number: own} for index in slices})
+    return sum(len(voxels) for layer in layers for shown in layer.values() for voxels in shown.values())
+
+
+@pytest.mark.parametrize("frames", [None, range(40), range(39, -1, -1)], ids=["classic", "enhanced", "reversed frames"])
+@pytest.mark.parametrize(
+    ("right", "left"),
+    [
+        (range(10, 20), range(12, 24)),
+        (range(12, 24), range(10, 20)),
+        (range(8, 24), range(10, 20)),
+        (range(10, 20), range(8, 24)),
+        (range(2, 8), range(30, 36)),
+        (range(30, 36), range(2, 8)),
+    ],
+)
+def test_ohif_loses_no_slice_of_an_ear_whatever_lies_higher(right, left, frames):
+    source = classic_series(GRID) if frames is None else [enhanced_image(GRID, frame_order=frames)]
+    grid = read_source_grid(source)
+    stack = list(range(len(grid.planes) - 1, -1, -1))
+    if frames is not None:
+        stack = [k for _, k in sorted((plane.frame_number or 0, k) for k, plane in enumerate(grid.planes))]
+    inner = {EarSide.RIGHT: right[3:], EarSide.LEFT: left[:-3]}
+    segments = [
+        slab(side, space, slices if space is FluidSpace.TOTAL_FLUID_SPACE else inner[side])
+        for space in FluidSpace
+        for side, slices in ((EarSide.RIGHT, right), (EarSide.LEFT, left))
+    ]
+    voxels = sum(int(segment.mask.sum()) for segment in segments)
+    assert shown_by_ohif(in_viewer_order(segments, grid), stack) == voxels
 
 
 @pytest.mark.parametrize("side", list(EarSide))
@@ -126,7 +183,7 @@ def test_masks_of_another_grid_are_not_pasted():
 
 
 def test_codes_name_substance_fluid_ear_and_side():
-    endolymph = make_results().seg.SegmentSequence[1]
+    endolymph = make_results().seg.SegmentSequence[2]
     assert endolymph.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "91720002"
     kind = endolymph.SegmentedPropertyTypeCodeSequence[0]
     assert (kind.CodingSchemeDesignator, kind.CodeValue) == ("FMA", "61112")
