@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,19 +27,11 @@ from dicom_node.assembly.attributes import CONVERSION_ERRORS, AttributeReader
 from dicom_node.assembly.geometry import SliceStack, check_stack
 from dicom_node.assembly.headers import FrameHeader, SeriesHeader
 from dicom_node.errors import Reason, Refusal, RejectedStudy
+from dicom_node.pixel_decoding import DECODERS, Decoders, UndecodableError
 from inference.geometry import Volume, VolumeGeometry
 
 UNCOMPRESSED: Final = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
 """Implicit and explicit little endian, explicit big endian."""
-DECODERS: Final = {
-    "1.2.840.10008.1.2.5": "pydicom",  # RLE
-    "1.2.840.10008.1.2.4.57": "pylibjpeg",  # JPEG lossless
-    "1.2.840.10008.1.2.4.70": "pylibjpeg",  # JPEG lossless, first-order prediction
-    "1.2.840.10008.1.2.4.80": "pylibjpeg",  # JPEG-LS lossless
-    "1.2.840.10008.1.2.4.90": "pylibjpeg",  # JPEG 2000 lossless
-}
-"""The one decoder of each lossless compression. Of 1500 forged streams per form these refuse or decode every one;
-GDCM 3.0.24 ends the whole process on forged JPEG, JPEG-LS and JPEG 2000, and pylibjpeg-rle panics on forged RLE."""
 SIZED_STREAMS: Final = frozenset(DECODERS) - {"1.2.840.10008.1.2.5"}
 """Forms whose streams carry their own matrix size."""
 LOADABLE: Final = UNCOMPRESSED | frozenset(DECODERS)
@@ -48,8 +41,6 @@ JPEG_FRAME_MARKERS: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8,
 PHOTOMETRIC_INTERPRETATIONS: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 
 BITS_ALLOCATED: Final = (8, 16)
-DECODER_ERRORS: Final = (RuntimeError, AttributeError, MemoryError, *CONVERSION_ERRORS)
-"""What pydicom and its decoders raise for forged or broken streams."""
 
 PixelArray = NDArray[np.float32]
 _Plane = tuple[int, FrameHeader]
@@ -78,7 +69,9 @@ def ordered_frames(header: SeriesHeader) -> tuple[FrameHeader, ...]:
     return check_stack(header).frames
 
 
-def load_volume(header: SeriesHeader, files: Mapping[str, Path], *, threads: int = 2) -> Volume:
+def load_volume(
+    header: SeriesHeader, files: Mapping[str, Path], *, threads: int = 2, decoders: Decoders | None = None
+) -> Volume:
     """The physical values of a series on its grid.
 
     Parameters
@@ -89,6 +82,8 @@ def load_volume(header: SeriesHeader, files: Mapping[str, Path], *, threads: int
         Path of the DICOM file of each SOP Instance UID.
     threads
         Files decoded at a time.
+    decoders
+        Who decodes compressed pixels; None starts decoders for this series alone.
 
     Returns
     -------
@@ -108,10 +103,13 @@ def load_volume(header: SeriesHeader, files: Mapping[str, Path], *, threads: int
     for k, frame in enumerate(stack.frames):
         planes_of.setdefault(frame.sop_instance_uid, []).append((k, frame))
     instances = list(planes_of)
-    load = _InstanceLoader(header=header, files=files)
-    first = load(instances[0], planes_of[instances[0]])  # a forged size is found here, before memory is taken
-    array = np.empty(geometry.shape, dtype=np.float32)
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+    array: NDArray[np.float32]
+    with ExitStack() as until_loaded:
+        used = decoders or until_loaded.enter_context(Decoders())
+        pool = until_loaded.enter_context(ThreadPoolExecutor(max_workers=max(1, threads)))
+        load = _InstanceLoader(header=header, files=files, decoders=used)
+        first = load(instances[0], planes_of[instances[0]])  # a forged size is found here, before memory is taken
+        array = np.empty(geometry.shape, dtype=np.float32)
         others = pool.map(lambda uid: load(uid, planes_of[uid]), instances[1:])
         for planes in (first, *others):
             for k, plane in planes:
@@ -141,9 +139,10 @@ def _grid(stack: SliceStack) -> VolumeGeometry:
 class _InstanceLoader:
     """Loads the planes of one instance at a time; safe to call from several threads."""
 
-    def __init__(self, *, header: SeriesHeader, files: Mapping[str, Path]) -> None:
+    def __init__(self, *, header: SeriesHeader, files: Mapping[str, Path], decoders: Decoders) -> None:
         self._uid = header.series_instance_uid
         self._files = files
+        self._decoders = decoders
 
     def __call__(self, sop_instance_uid: str, planes: Sequence[_Plane]) -> list[tuple[int, PixelArray]]:
         """(k, (J, I) float32 physical values) of each wanted plane of the instance."""
@@ -154,7 +153,7 @@ class _InstanceLoader:
             layout = _read_layout(dataset)
             _check_layout(layout)
             _check_size(layout, dataset, planes)
-            stored = _decode(dataset, layout)
+            stored = _stored(dataset, layout, self._decoders)
         except _Unreadable as unreadable:
             detail = f"instance {sop_instance_uid}: {unreadable.detail}"
             refusal = Refusal(reason=unreadable.reason, detail=detail, series_instance_uid=self._uid)
@@ -184,6 +183,20 @@ class _PixelLayout:
     high_bit: int
     signed: bool
     photometric_interpretation: str
+
+    def as_attributes(self) -> dict[str, int | str]:
+        """The image pixel module by keyword, for a decoder."""
+        return {
+            "NumberOfFrames": self.frames,
+            "Rows": self.rows,
+            "Columns": self.columns,
+            "SamplesPerPixel": self.samples,
+            "BitsAllocated": self.bits_allocated,
+            "BitsStored": self.bits_stored,
+            "HighBit": self.high_bit,
+            "PixelRepresentation": int(self.signed),
+            "PhotometricInterpretation": self.photometric_interpretation,
+        }
 
 
 def _check_transfer_syntax(path: Path) -> None:
@@ -297,15 +310,20 @@ def _announced_size(stream: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def _decode(dataset: Dataset, layout: _PixelLayout) -> NDArray[Any]:
-    """(frames, J, I) stored values as the decoder gives them."""
-    plugin = DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
-    try:
-        stored = pixel_array(dataset, raw=True, decoding_plugin=plugin)
-    except DECODER_ERRORS as error:
-        raise _Unreadable(Reason.DECODE, f"{type(error).__name__} while decoding") from error
+def _stored(dataset: Dataset, layout: _PixelLayout, decoders: Decoders) -> NDArray[Any]:
+    """(frames, J, I) stored values: native pixels as they lie there, compressed ones from a child process."""
     expected = (layout.frames, layout.rows, layout.columns)
-    if stored.size != layout.frames * layout.rows * layout.columns:
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    try:
+        if syntax in UNCOMPRESSED:
+            stored = pixel_array(dataset, raw=True)
+        else:
+            stored = decoders.decode(dataset.PixelData, syntax, layout.as_attributes())
+    except UndecodableError as error:
+        raise _Unreadable(Reason.DECODE, str(error)) from error
+    except (AttributeError, *CONVERSION_ERRORS) as error:
+        raise _Unreadable(Reason.DECODE, f"{type(error).__name__} while reading the pixels") from error
+    if stored.size != np.prod(expected):
         raise _Unreadable(Reason.DECODE, f"expected {expected} pixels, decoded {stored.shape}")
     return stored.reshape(expected)
 

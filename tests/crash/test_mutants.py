@@ -54,6 +54,7 @@ def test_every_mutant_gets_a_status_or_a_reason(part: int, tmp_path: Path) -> No
                 faults.append(f"seed {seed} ({', '.join(one.damage)}): {type(error).__name__}: {error}")
             assert time.monotonic() - began < SLOWEST_S, f"seed {seed} ({', '.join(one.damage)}) hangs"
     finally:
+        node.close()
         logging.disable(logging.NOTSET)
     assert faults == []
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < MOST_MEMORY_KIB

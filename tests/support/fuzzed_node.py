@@ -15,11 +15,13 @@ from mutants import Mutant, plain_bytes
 from pydicom.dataset import Dataset
 
 from dicom_node.assembly.site_rules import read_rules
-from dicom_node.casework import CaseOptions, InstanceFile, open_case, read_instance, refuse_case
+from dicom_node.casework import CaseOptions, open_case, refuse_case
 from dicom_node.errors import Reason, Refusal, RejectedStudy
+from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.intake.part10 import file_header
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, check_dataset
 from dicom_node.pipeline import StepTimer
+from dicom_node.pixel_decoding import Decoders
 from dicom_node.volumes import load_volume
 from inference.segmentation import ThresholdSegmenter
 
@@ -41,11 +43,16 @@ class FuzzedNode:
         self._folder = folder
         self._options = CaseOptions(rules=read_rules(""), digest="0" * 64, threads=1)
         self._segmenter = ThresholdSegmenter()
+        self._decoders = Decoders()
         self.originals = [plain_bytes(one) for one in study]
         self._good: dict[str, InstanceFile] = {}
         for one in study:
             uid = str(one.SOPInstanceUID)
             self._good[uid] = self._kept(f"good-{len(self._good)}", plain_bytes(one), one.file_meta.TransferSyntaxUID)
+
+    def close(self) -> None:
+        """End the decoding child."""
+        self._decoders.close()
 
     def swallow(self, one: Mutant, *, with_report: bool) -> Fate:
         """What became of a mutant in the place of the image that it was made from."""
@@ -75,7 +82,7 @@ class FuzzedNode:
         paths = {uid: file.path for uid, file in files.items()}
         try:
             for header in headers.values():
-                load_volume(header, paths, threads=1)  # type: ignore[arg-type]
+                load_volume(header, paths, threads=1, decoders=self._decoders)  # type: ignore[arg-type]
         except RejectedStudy as rejected:
             return Fate(station="pixels", code=rejected.refusal.reason.value)
         return Fate(station="loaded", code="")

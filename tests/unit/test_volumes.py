@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ from scanned_series import (
 
 from dicom_node.assembly.headers import read_series_header
 from dicom_node.errors import Reason, RejectedStudy
+from dicom_node.pixel_decoding import Decoders
 from dicom_node.volumes import check_geometry, load_volume, ordered_frames
 from inference.geometry import Volume
 
@@ -57,8 +58,16 @@ SMALL = MRC.but(shape=(3, 24, 20))
 """Large enough for the wavelet levels of JPEG 2000: gdcmconv ends in a segmentation fault on 6 x 5 pixels."""
 
 
-def loaded(datasets: Sequence[Dataset], folder: Path) -> Volume:
-    return load_volume(read_series_header(datasets), write_files(datasets, folder))
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    """One child for all forged streams: that it survives them is the point, and starting one takes a second."""
+    with Decoders() as started:
+        yield started
+
+
+def loaded(datasets: Sequence[Dataset], folder: Path, decoders: Decoders | None = None) -> Volume:
+    files = write_files(datasets, folder)
+    return load_volume(read_series_header(datasets), files, threads=1, decoders=decoders)
 
 
 def reloaded(folder: Path) -> Volume:
@@ -355,9 +364,9 @@ J2K_SIZE = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + b"\x00\x00\x00\x05\x00\x00\x00\
         (JPEGLSLossless, b"\xff\xd8\xff\xf7\x00\x0b\x10\x00\x06\x00\x05\x01" + b"\xff" * 20),
     ],
 )
-def test_a_forged_or_broken_stream_is_refused_and_the_node_lives(tmp_path, syntax, stream):
+def test_a_forged_or_broken_stream_is_refused_and_the_node_lives(tmp_path, decoders, syntax, stream):
     datasets = compressed(MRC, syntax, lambda _: stream)
-    assert reason_of(lambda: loaded(datasets, tmp_path)) is Reason.DECODE
+    assert reason_of(lambda: loaded(datasets, tmp_path, decoders)) is Reason.DECODE
 
 
 def test_more_announced_frames_than_fragments_are_refused_before_memory_is_taken(tmp_path):
@@ -379,14 +388,14 @@ def compressed_original(request: pytest.FixtureRequest, tmp_path_factory: pytest
 @pytest.mark.dcmtk
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(damage=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=5))
-def test_damaged_streams_load_or_are_refused_but_never_crash(tmp_path_factory, compressed_original, damage):
+def test_damaged_streams_load_or_are_refused_but_never_crash(tmp_path_factory, decoders, compressed_original, damage):
     original = compressed_original
     stream = bytearray(next(generate_frames(original.PixelData, number_of_frames=1)))
     for at, value in damage:
         stream[at % len(stream)] = value
     datasets = compressed(SMALL, original.file_meta.TransferSyntaxUID, lambda _: bytes(stream))
     try:
-        volume = loaded(datasets, tmp_path_factory.mktemp("damaged"))
+        volume = loaded(datasets, tmp_path_factory.mktemp("damaged"), decoders)
     except RejectedStudy as rejected:
         assert rejected.refusal.reason is Reason.DECODE  # noqa: PT017 - either outcome is right
     else:
