@@ -1,0 +1,358 @@
+"""One study over HTTP: numbers, reasons in words, series, live progress, deliveries, downloads, actions and reviews."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dashboard_parts import Dashboard, make_parts, post, serving
+from planted_studies import CARD, NOW, SEG_BYTES, STUDY, document, plant, plant_objects, work_of
+
+from dicom_node.audit import AuditAction
+from dicom_node.delivery.outbox import RetryPolicy
+from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
+from dicom_node.encoding.measurements import read_measurements
+from dicom_node.errors import Reason
+from dicom_node.ledger import StudyState
+from dicom_node.study_requests import StudyAction, StudyRequests
+from dicom_node.web.plain_words import STATES
+from dicom_node.web.progress import STEPS
+from dicom_node.web.reviewing import FORMULA_STARTS, harmless
+from inference.anatomy import EarSide
+
+PAGE = f"/studies/{STUDY}"
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path) -> Iterator[Dashboard]:
+    with serving(make_parts(tmp_path, viewer_url="http://127.0.0.1:8081")) as served:
+        yield served
+
+
+def text_of(html: str) -> str:
+    """What a person reads, in one line."""
+    body = html[html.index("<main") : html.index("</main>")]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def page(dashboard: Dashboard, name: str = "vera") -> str:
+    return dashboard.client(name).get(PAGE).text
+
+
+# --- Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_both_ears_numbers_are_those_of_the_measurement_model(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    shown = text_of(page(dashboard))
+    measured = read_measurements(document(0.271, (EarSide.RIGHT, EarSide.LEFT)))
+    assert measured is not None
+    for ear in measured.ears:
+        assert ear.ratio is not None
+        assert ear.total_fluid is not None
+        assert ear.endolymph is not None
+        for words in (ear.ratio.text, f"95 % interval {ear.interval_text}", ear.total_fluid.text, ear.endolymph.text):
+            assert words in shown
+        assert all(sentence in shown for sentence in ear.quality)
+    assert shown.index("Right ear") < shown.index("Left ear")
+
+
+def test_an_ear_without_a_number_says_so_and_shows_no_zero(dashboard: Dashboard) -> None:
+    plant(dashboard.parts, ears=(EarSide.LEFT,))
+    html = page(dashboard)
+    right = html[html.index('id="ear-right"') : html.index('id="ear-left"')]
+    assert "not evaluated" in right
+    assert not re.search(r"\d+\.\d %", right)
+
+
+# --- Why --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [Reason.PARTNER_MISSING, Reason.REG_POOR, Reason.SLICE_GAP, Reason.NO_CONTRAST])
+def test_a_refused_study_is_explained_in_words_without_code_names(dashboard: Dashboard, reason: Reason) -> None:
+    detail = "expected MRC with PPI and PEI, HYDROPS, HYDROPS_MI2 or REAL_IR; found only MRC and PPI"
+    plant(dashboard.parts, state=StudyState.REFUSED, reason=reason.value, detail=detail)
+    shown = text_of(page(dashboard))
+    assert reason.sentence in shown
+    assert "found only MRC and PPI" in shown
+    assert not re.search(r"\b[A-Z]+_[A-Z0-9_]+\b", shown)
+
+
+def test_a_waiting_study_says_what_it_waits_for(dashboard: Dashboard) -> None:
+    detail = "PARTNER_MISSING: expected MRC with PPI and PEI; found only MRC"
+    plant(dashboard.parts, state=StudyState.WAITING, reason=Reason.PARTNER_MISSING.value, detail=detail)
+    shown = text_of(page(dashboard))
+    assert STATES[StudyState.WAITING].label in shown
+    assert "found only MRC" in shown
+    assert "PARTNER_MISSING" not in shown
+
+
+def test_every_series_says_what_it_was_taken_as_or_why_it_was_left_out(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    shown = text_of(page(dashboard))
+    assert (
+        "Taken as MR cisternography (MRC) because: fine, heavily T2-weighted 3D series without inversion "
+        "(TR 4400 ms)" in shown
+    )
+    assert "Left out because: the set of MRC with HYDROPS-Mi2 is not needed" in shown
+    assert shown.index("2.25.201") < shown.index("2.25.202")
+
+
+def test_the_history_is_told_in_the_order_in_which_it_happened(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    shown = text_of(page(dashboard))
+    told = [shown.rindex(words) for words in ("Images arrived", "stands in line", "Measuring began")]
+    assert told == sorted(told)
+
+
+# --- Live -------------------------------------------------------------------------------------------------------------
+
+
+def test_progress_goes_through_the_named_steps_and_ends(dashboard: Dashboard) -> None:
+    parts, client = dashboard.parts, dashboard.client("vera")
+    plant(parts, state=StudyState.COMPUTING)
+    record = parts.ledger.get(STUDY)
+    assert record is not None
+    marks = []
+    for step in STEPS:
+        assert parts.ledger.step(STUDY, step, work=record.work, at=NOW)
+        progress: dict[str, Any] = client.get(f"{PAGE}/progress").json()
+        places = [one["place"] for one in progress["steps"]]
+        at = places.index("now")
+        assert progress["steps"][at]["name"] == STEPS[step]
+        assert places == ["done"] * at + ["now"] + ["later"] * (len(STEPS) - at - 1)
+        assert progress["under_way"]
+        marks.append(progress["mark"])
+    assert len(set(marks)) == 1, "a step alone does not make the page load itself again"
+    assert 'aria-current="step"' in client.get(PAGE).text
+
+
+def test_a_page_under_way_renews_itself_without_javascript_and_a_finished_one_does_not(dashboard: Dashboard) -> None:
+    plant(dashboard.parts, state=StudyState.COMPUTING)
+    assert '<noscript><meta http-equiv="refresh"' in page(dashboard)
+    plant(dashboard.parts, state=StudyState.COMPUTED)
+    assert "http-equiv" not in page(dashboard)
+
+
+# --- Deliveries, files, viewer ----------------------------------------------------------------------------------------
+
+
+def test_each_delivery_says_where_it_stands_and_what_the_receiver_said(dashboard: Dashboard) -> None:
+    parts = dashboard.parts
+    plant(parts)
+    plant_objects(parts)
+    (first, *_) = parts.outbox.deliveries(STUDY)
+    refused = DeliveryOutcome(kind=OutcomeKind.STOPPED, status=0xA900, detail="A900H: does not match SOP class")
+    parts.outbox.record(first.delivery_id, refused, NOW, RetryPolicy())
+    shown = text_of(page(dashboard))
+    assert "Segmentation Stopped 1 try A900H: does not match SOP class" in shown
+    assert "Structured report On its way nothing yet" in shown
+
+
+def test_downloads_are_the_bytes_of_the_outbox_under_names_made_of_uids(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    plant_objects(dashboard.parts)
+    client = dashboard.client("vera")
+    links = [link for link in re.findall(r'href="([^"]*)" download', client.get(PAGE).text) if "/objects/" in link]
+    assert len(links) == 2
+    answer = client.get(links[0])
+    assert answer.content == SEG_BYTES
+    assert answer.headers["content-type"] == "application/dicom"
+    assert answer.headers["content-disposition"] == 'attachment; filename="seg-2.25.901.dcm"'
+
+
+def test_an_object_of_another_study_is_not_given_under_this_one(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    plant(dashboard.parts, uid="2.25.200")
+    plant_objects(dashboard.parts)
+    client = dashboard.client("vera")
+    assert client.get("/studies/2.25.200/objects/2.25.901").status_code == 404
+
+
+def test_a_damaged_object_is_not_given(dashboard: Dashboard, tmp_path: Path) -> None:
+    plant(dashboard.parts)
+    plant_objects(dashboard.parts)
+    for file in (path for path in (tmp_path / "outbox").rglob("*") if path.is_file()):
+        file.write_bytes(b"damaged")
+    assert dashboard.client("vera").get(f"{PAGE}/objects/2.25.901").status_code == 410
+
+
+def test_findings_are_given_as_they_are_kept(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    answer = dashboard.client("vera").get(f"{PAGE}/findings.json")
+    assert answer.json() == document(0.271, (EarSide.RIGHT, EarSide.LEFT))
+
+
+def test_looking_and_downloading_are_audited_with_the_patients_id_and_never_the_name(
+    dashboard: Dashboard, tmp_path: Path
+) -> None:
+    plant(dashboard.parts)
+    client = dashboard.client("vera")
+    for _ in range(3):
+        client.get(PAGE)
+    client.get(f"{PAGE}/findings.json")
+    actions = [one.action for one in dashboard.parts.audit.entries()]
+    assert actions.count(AuditAction.STUDY_VIEWED) == 1
+    assert actions.count(AuditAction.RESULTS_EXPORTED) == 1
+    written = "".join(path.read_text() for path in (tmp_path / "audit").glob("*.jsonl"))
+    assert CARD.patient_id in written
+    assert "Curie" not in written
+
+
+def test_the_viewer_opens_this_study_on_its_own_origin(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    assert f'href="http://127.0.0.1:8081/viewer?StudyInstanceUIDs={STUDY}"' in page(dashboard)
+
+
+def test_without_a_viewer_there_is_no_dead_link(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with serving(make_parts(tmp_path_factory.mktemp("plain"))) as dashboard:
+        plant(dashboard.parts)
+        assert "StudyInstanceUIDs" not in page(dashboard)
+
+
+# --- Actions ----------------------------------------------------------------------------------------------------------
+
+
+def actions_on(html: str) -> set[str]:
+    return set(re.findall(r'href="/studies/[0-9.]+/actions/(\w+)', html))
+
+
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        (StudyState.FAILED, {"retry"}),
+        (StudyState.COMPUTED, {"replay"}),
+        (StudyState.WAITING, {"force", "cancel"}),
+        (StudyState.COMPUTING, {"cancel"}),
+    ],
+)
+def test_an_admin_is_offered_what_fits_and_others_nothing(
+    dashboard: Dashboard, state: StudyState, offered: set[str]
+) -> None:
+    plant(dashboard.parts, state=state)
+    assert actions_on(page(dashboard, "ada")) == offered
+    assert actions_on(page(dashboard, "rita")) == set()
+
+
+def test_an_action_asks_back_then_becomes_a_request_with_the_persons_name(dashboard: Dashboard) -> None:
+    parts, client = dashboard.parts, dashboard.client("ada")
+    plant(parts)
+    requests = StudyRequests(parts.engine)
+    question = client.get(f"{PAGE}/actions/replay")
+    assert "Examine again?" in text_of(question.text)
+    assert requests.of_study(STUDY) == []
+    answer = post(client, f"{PAGE}/actions/replay", page=f"{PAGE}/actions/replay")
+    assert answer.status_code == 303
+    (request,) = requests.of_study(STUDY)
+    assert (request.action, request.actor) == (StudyAction.REPLAY, "ada")
+    assert "the worker sees to it" in text_of(client.get(answer.headers["location"]).text)
+
+
+def test_an_action_that_does_not_fit_any_more_says_why_and_does_nothing(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    answer = post(dashboard.client("ada"), f"{PAGE}/actions/cancel", page=PAGE)
+    assert answer.status_code == 409
+    assert "it is computed" in text_of(answer.text)
+    assert StudyRequests(dashboard.parts.engine).of_study(STUDY) == []
+
+
+def test_results_are_sent_again_to_the_destination_that_was_chosen(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    plant_objects(dashboard.parts)
+    client = dashboard.client("ada")
+    assert f"{PAGE}/actions/resend?destination=pacs" in client.get(PAGE).text
+    question = f"{PAGE}/actions/resend?destination=pacs"
+    assert "Send again to pacs?" in text_of(client.get(question).text)
+    assert post(client, f"{PAGE}/actions/resend", page=question, destination="pacs").status_code == 303
+    (request,) = StudyRequests(dashboard.parts.engine).of_study(STUDY)
+    assert request.destination == "pacs"
+
+
+@pytest.mark.parametrize("destination", ["", "elsewhere", "<script>"])
+def test_results_go_to_no_destination_that_is_not_configured(dashboard: Dashboard, destination: str) -> None:
+    plant(dashboard.parts)
+    client = dashboard.client("ada")
+    assert client.get(f"{PAGE}/actions/resend", params={"destination": destination}).status_code == 404
+
+
+# --- Reviews ----------------------------------------------------------------------------------------------------------
+
+
+def review(client: httpx.Client, verdict: str, comment: str = "", **changes: str) -> httpx.Response:
+    fields = {"work_id": work_of(STUDY), "verdict": verdict, "comment": comment} | changes
+    return post(client, f"{PAGE}/reviews", page=PAGE, **fields)
+
+
+def test_a_review_stays_and_a_later_one_stands_in_its_place(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    client = dashboard.client("rita")
+    assert review(client, "accepted").status_code == 303
+    assert review(client, "rejected", "a vessel was taken for endolymph").status_code == 303
+    first, second = dashboard.parts.reviews.of_study(STUDY)
+    assert (first.verdict, first.superseded) == ("accepted", True)
+    assert (second.verdict, second.superseded, second.reader) == ("rejected", False, "rita")
+    shown = text_of(client.get(PAGE).text)
+    assert "replaced by a later review" in shown
+    assert "a vessel was taken for endolymph" in shown
+
+
+def test_readers_do_not_replace_each_other_and_a_comment_replaces_nothing(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    for name, verdict in (("rita", "accepted"), ("ada", "rejected"), ("rita", "commented")):
+        review(dashboard.client(name), verdict, "as I see it")
+    assert [one.superseded for one in dashboard.parts.reviews.of_study(STUDY)] == [False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"verdict": "rejected"}, 400),
+        ({"verdict": "commented", "comment": "   "}, 400),
+        ({"verdict": "maybe"}, 400),
+        ({"verdict": "accepted", "work_id": "of an earlier result"}, 409),
+        ({"verdict": "commented", "comment": "x" * 4001}, 400),
+    ],
+)
+def test_what_is_no_review_is_not_kept(dashboard: Dashboard, changes: dict[str, str], expected: int) -> None:
+    plant(dashboard.parts)
+    answer = review(dashboard.client("rita"), **{"verdict": "accepted", **changes})
+    assert answer.status_code == expected
+    assert dashboard.parts.reviews.all() == []
+
+
+def test_no_way_leads_to_changing_or_deleting_a_review(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    client = dashboard.client("ada")
+    review(client, "accepted")
+    for method in ("PUT", "PATCH", "DELETE"):
+        assert client.request(method, f"{PAGE}/reviews").status_code == 405
+
+
+def test_reviews_are_exported_with_the_numbers_they_are_about_and_without_names(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    client = dashboard.client("rita")
+    review(client, "rejected", '=HYPERLINK("http://evil.example")')
+    (entry,) = json.loads(client.get("/reviews.json").text)
+    assert entry["comment"] == '=HYPERLINK("http://evil.example")'
+    assert (entry["right_ratio_percent"], entry["left_ratio_percent"]) == (27.1, 27.1)
+    answer = client.get("/reviews.csv")
+    assert answer.headers["content-disposition"] == 'attachment; filename="hydrops-reviews.csv"'
+    (row,) = csv.DictReader(io.StringIO(answer.text))
+    assert row["comment"] == '\'=HYPERLINK("http://evil.example")'
+    assert row["right_ratio_percent"] == "27.1"
+    assert "Curie" not in answer.text
+
+
+@pytest.mark.parametrize("start", FORMULA_STARTS)
+def test_no_cell_of_an_export_starts_a_formula(start: str) -> None:
+    assert str(harmless(f"{start}cmd|' /C calc'!A0")).startswith("'")
+    assert str(harmless(f"  {start}1+1")).startswith("'")
+    assert harmless(-2.5) == -2.5
