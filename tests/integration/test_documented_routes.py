@@ -18,10 +18,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "connect.md").read_text(encoding="u
 
 @pytest.mark.orthanc
 @pytest.mark.dcmtk
-def test_the_lua_script_of_the_page_forwards_mr_series_and_nothing_else_by_c_store(tmp_path: Path) -> None:
-    (lua,) = re.findall(r"```lua\n(.*?)```", PAGE, re.DOTALL)
-    script = tmp_path / "forward.lua"
-    script.write_text(lua, encoding="utf-8")
+@pytest.mark.parametrize("language", ["lua", "python"])
+def test_the_script_of_the_page_forwards_mr_series_and_nothing_else_by_c_store(language: str, tmp_path: Path) -> None:
+    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    script = tmp_path / ("forward.lua" if language == "lua" else "forward.py")  # Orthanc looks at the ending
+    script.write_text(text, encoding="utf-8")
+    loaded = {"lua_scripts": [script]} if language == "lua" else {"python_script": script}
     engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
     spool = Spool(tmp_path / "spool", engine)
     orthanc_only = AllowedPeer(ae_title="ORTHANC", networks=("127.0.0.1/32",))
@@ -31,7 +33,7 @@ def test_the_lua_script_of_the_page_forwards_mr_series_and_nothing_else_by_c_sto
     study, _, images = mr_series(3)
     _, other, pictures = mr_series(1, study=study, modality="CT")
     try:
-        with LocalOrthanc(extra={"DicomModalities": node, "StableAge": 1}, lua_scripts=[script]) as orthanc:
+        with LocalOrthanc(extra={"DicomModalities": node, "StableAge": 1}, **loaded) as orthanc:
             storescu(orthanc, [*pictures, *images], tmp_path / "images")
             wait_for(lambda: len(spool.instances(study)) == len(images))
     finally:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from inference.anatomy import EarSide
 from inference.phantom import PhantomStudy
 
 MRC_ALONE = "2.25.4711"
+QUICK_START = Path(__file__).parents[2] / "docs" / "quick-start-research.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +193,20 @@ def test_one_subject_that_cannot_be_read_stops_no_other_and_shows_in_the_exit_st
     assert found["bad"][0] == "unusable"
     assert "bad.nii: expected a NIfTI image" in found["bad"][1]
     assert found["alone"][0] == "refused"
+
+
+def test_the_program_of_the_quick_start_draws_its_figure_from_the_table(cohort: Cohort, tmp_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", QUICK_START.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "results").mkdir()
+    shutil.copy(cohort.results / "cohort.csv", tmp_path / "results")
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert re.search(r"computed +1\nrefused +1", ran.stdout)
+    assert "The study lacks a series that is needed" in ran.stdout
+    drawn = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "ratios.png")))[..., :3]
+    right, left = np.array([0x1F, 0x6F, 0xEB]), np.array([0xB4, 0x53, 0x09])
+    assert all((np.abs(drawn.astype(int) - color).max(axis=-1) < 8).sum() > 50 for color in (right, left))
 
 
 def test_a_table_of_another_kind_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
@@ -18,6 +19,9 @@ from typing import Any
 import pytest
 
 from dicom_node.cli import COMMANDS, _parser
+from dicom_node.cohort.images import IMAGE_FILES
+from dicom_node.cohort.result_folder import FINDINGS, OBJECTS
+from dicom_node.cohort.table import columns
 from dicom_node.delivery import peer_answers
 from dicom_node.delivery.outcome import OutcomeKind
 from dicom_node.errors import Reason
@@ -81,6 +85,13 @@ def test_the_readme_leads_to_every_page() -> None:
     reached = {target.partition("#")[0] for _, target in links()}
     pages = {name for name in TEXTS if name.startswith("docs/") and "/decisions/" not in name}
     assert {name.removeprefix("docs/") for name in pages} <= {target.removeprefix("docs/") for target in reached}
+
+
+def test_the_index_leads_to_every_page_beside_it() -> None:
+    reached = {target.partition("#")[0] for name, target in links() if name == "docs/README.md"}
+    pages = {name.removeprefix("docs/") for name in TEXTS if name.startswith("docs/")}
+    assert pages - {"README.md"} <= reached
+    assert "docs/README.md" in {target for name, target in links() if name == "README.md"}
 
 
 # --- Commands ---------------------------------------------------------------------------------------------------------
@@ -212,6 +223,44 @@ def test_troubleshooting_explains_every_answer_of_a_receiver() -> None:
         piece.strip() for words in said for piece in re.split(r"\{.*?\}|(?=by the receiver's association)", words)
     ]
     assert [piece for piece in pieces if piece not in page] == []
+
+
+def what_the_program_can_say() -> str:
+    """Every text in the code, one after the other; NUL stands where a value is put in."""
+    texts = []
+    for path in [*(ROOT / "dicom_node").rglob("*.py"), *(ROOT / "inference").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\1".join(texts)
+
+
+def test_every_message_in_troubleshooting_is_one_that_the_program_can_say() -> None:
+    said = what_the_program_can_say()
+    messages = [
+        message
+        for columns in (2, 3)
+        for cells in rows("docs/troubleshooting.md", columns)
+        for cell in cells[:-1]
+        for message in re.findall(r"`([^`]* [^`]*)`", cell)
+    ]
+    pieces = {piece.strip() for message in messages for piece in message.split("...")}
+    assert len(messages) > 50
+    assert sorted(piece for piece in pieces if piece not in said) == []
+
+
+def test_every_column_of_a_cohorts_table_is_explained() -> None:
+    told = {cells[0]: cells[1] for cells in rows("docs/cohorts.md", 2) if re.match(r"`[a-z_0-9]+`$", cells[0])}
+    assert told == {f"`{column.name}`": column.meaning for column in columns(patient_id=True)}
+
+
+def test_every_file_of_a_result_folder_is_explained() -> None:
+    page = TEXTS["docs/cohorts.md"].split("## What comes out")[1].split("## The table")[0]
+    named = set(re.findall(r"`([a-z_]+\.(?:nii\.gz|dcm|json))`", page))
+    assert {*IMAGE_FILES, *OBJECTS[:2], FINDINGS} <= named
 
 
 def test_troubleshooting_explains_every_state_status_and_reject() -> None:
