@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from dicom_node.accounts.users import Users
 from dicom_node.cli.exposure import check_exposure
+from dicom_node.cli.messaging import make_messenger
 from dicom_node.cli.state_folder import prepare
 from dicom_node.cli.tls_files import allowed_peer, listener_tls
 from dicom_node.cli.web_parts import web_parts
@@ -25,12 +26,16 @@ from dicom_node.settings import LoadedSettings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from dicom_node.notices.messenger import Messenger
     from dicom_node.cli.web_server import WebServer
 
 log = logging.getLogger(__name__)
 
 DRAIN_S: Final = 30.0
 """How long live associations may go on after a stop was asked for."""
+
+MESSAGE_S: Final = 1.0
+"""How long a message that is under way is waited for; what is not confirmed then goes again at the next start."""
 
 FEED_PAUSE_S: Final = 30.0
 """After a fault of ours in the Orthanc feed: long enough not to fill the log, short against a study's way."""
@@ -57,6 +62,7 @@ class Receiving:
         self._feed = self._make_feed()
         self._feed_thread: threading.Thread | None = None
         self._web: WebServer | None = None
+        self._messenger: Messenger | None = None
 
     def __enter__(self) -> Self:
         self._spool.sweep()
@@ -80,6 +86,8 @@ class Receiving:
             self._feed_thread.join(DRAIN_S)
         if self._web is not None:
             self._web.stop(DRAIN_S)
+        if self._messenger is not None:
+            self._messenger.join(MESSAGE_S)
         self._engine.dispose()
 
     def _make_listener(self) -> Listener | None:
@@ -151,6 +159,11 @@ class Receiving:
         )
         self._web = WebServer(self._loaded, parts)
         self._web.start()
+        self._messenger = make_messenger(
+            self._loaded, self._engine, ledger=self._ledger, outbox=self._outbox, health=state, stop=self._stop
+        )
+        if self._messenger is not None:
+            self._messenger.start()
 
 
 def run_feed(feed: OrthancFeed, stop: threading.Event, *, pause_s: float = FEED_PAUSE_S) -> None:

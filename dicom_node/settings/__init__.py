@@ -2,7 +2,8 @@
 
 An unknown key, a wrong type or an impossible value is a `ConfigError` that names the key: there is no fallback.
 Secrets come from the environment only: ``HYDROPS_ORTHANC_PASSWORD``, ``HYDROPS_DATABASE_URL``,
-``HYDROPS_WORKFLOW_URL``, ``HYDROPS_WAKE_TOKEN`` and, per destination, ``HYDROPS_DESTINATION_<NAME>_PASSWORD``.
+``HYDROPS_WORKFLOW_URL``, ``HYDROPS_WAKE_TOKEN``, ``HYDROPS_METRICS_TOKEN``, ``HYDROPS_MAIL_PASSWORD``,
+``HYDROPS_WEBHOOK_TOKEN`` and, per destination, ``HYDROPS_DESTINATION_<NAME>_PASSWORD``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dicom_node.settings.sections import (
     ListenerSettings,
     LoadedSettings,
     NodeSettings,
+    NoticeSettings,
     OrthancSettings,
     ProcessingSettings,
     ResultSettings,
@@ -37,6 +39,7 @@ __all__ = [
     "ListenerSettings",
     "LoadedSettings",
     "NodeSettings",
+    "NoticeSettings",
     "OrthancSettings",
     "ProcessingSettings",
     "ResultSettings",

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Final
 
-from dicom_node.settings.sections import AllowedCaller, DestinationSettings, ListenerSettings, Settings
+from dicom_node.settings.sections import (
+    NOTICE_SUBJECTS,
+    AllowedCaller,
+    DestinationSettings,
+    ListenerSettings,
+    NoticeSettings,
+    Settings,
+)
 
 # What the checks below call: (is it good?, the key, what was expected, what was found).
 Require = Callable[[bool, str, str, object], None]
@@ -43,6 +50,11 @@ def _is_long_string(text: str) -> bool:
 
 def _is_http(text: str) -> bool:
     return bool(re.match(r"https?://[^/\s]", text))
+
+
+def _is_mail_address(text: str) -> bool:
+    """An address alone, without a name: letters that could end a header line have no place in it."""
+    return bool(re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}", text))
 
 
 def _is_sha256(text: str) -> bool:
@@ -186,6 +198,34 @@ def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> Non
         require(60 <= seconds <= 604800, f"web.{key}", "60 to 604800 s", seconds)
 
 
+def _check_notices(s: Settings, require: Require) -> None:
+    one = s.notices
+    for subject in one.about:
+        require(subject in NOTICE_SUBJECTS, "notices.about", f"some of {', '.join(NOTICE_SUBJECTS)}", subject)
+    require(10 <= one.every_s <= 86400, "notices.every_s", "10 to 86400 s", one.every_s)
+    links = not one.dashboard_url or _is_http(one.dashboard_url)
+    require(links, "notices.dashboard_url", "http://... or https://...", one.dashboard_url)
+    hooks = not one.webhook_url or _is_http(one.webhook_url)
+    require(hooks, "notices.webhook_url", "http://... or https://...", one.webhook_url)
+    secret = not (one.include_patient and one.webhook_url.startswith("http://"))
+    require(secret, "notices.webhook_url", "https://... where include_patient is true", one.webhook_url)
+    if one.mail_host:
+        _check_mail(one, require)
+
+
+def _check_mail(one: NoticeSettings, require: Require) -> None:
+    require(0 < one.mail_port < 65536, "notices.mail_port", _PORT, one.mail_port)
+    known = one.mail_encryption in ("starttls", "tls", "none")
+    require(known, "notices.mail_encryption", '"starttls", "tls" or "none"', one.mail_encryption)
+    plain = one.mail_encryption == "none"
+    require(not (plain and one.mail_username), "notices.mail_encryption", "one that hides the password", "none")
+    require(not (plain and one.include_patient), "notices.mail_encryption", "one that hides the patient", "none")
+    require(_is_mail_address(one.mail_from), "notices.mail_from", "one address like node@hospital.org", one.mail_from)
+    require(bool(one.mail_to), "notices.mail_to", "at least one address", list(one.mail_to))
+    for address in one.mail_to:
+        require(_is_mail_address(address), "notices.mail_to", "addresses like admin@hospital.org", address)
+
+
 _CHECKS: Final = (
     _check_node,
     _check_listener,
@@ -194,4 +234,5 @@ _CHECKS: Final = (
     _check_numbers,
     _check_results,
     _check_destinations,
+    _check_notices,
 )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,33 @@ class WebSettings:
     session_lifetime_s: float = 43200.0
 
 
+NOTICE_SUBJECTS: Final = (
+    "study_refused",
+    "study_failed",
+    "dead_letter",
+    "disk_low",
+    "worker_gone",
+    "orthanc_unreachable",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoticeSettings:
+    """Mails and webhook calls. An empty `mail_host` and `webhook_url` switch them off."""
+
+    about: tuple[str, ...] = NOTICE_SUBJECTS
+    every_s: float = 300.0
+    include_patient: bool = False
+    dashboard_url: str = ""
+    mail_host: str = ""
+    mail_port: int = 587
+    mail_encryption: str = "starttls"
+    mail_username: str = ""
+    mail_from: str = ""
+    mail_to: tuple[str, ...] = ()
+    webhook_url: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything, read once and passed by hand. `config_dir` is where the file lay; relative paths start there."""
@@ -152,6 +180,7 @@ class Settings:
     destinations: tuple[DestinationSettings, ...] = ()
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
     web: WebSettings = field(default_factory=WebSettings)
+    notices: NoticeSettings = field(default_factory=NoticeSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

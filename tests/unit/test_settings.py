@@ -87,6 +87,14 @@ def test_the_reference_names_no_key_that_does_not_exist() -> None:
     assert documented == {key for key, _ in every_key()}
 
 
+MAIL = """[notices]
+mail_host = "h"
+mail_port = 587
+mail_encryption = "starttls"
+mail_from = "node@h.org"
+mail_to = ["a@h.org"]
+"""
+
 BAD = [
     ("colour = 1", "colour"),
     ("[node]\nae = 'X'", "node.ae"),
@@ -162,6 +170,18 @@ BAD = [
     ("[delivery]\ngive_up_after_h = inf", "delivery.give_up_after_h"),
     ("[web]\nport = 0", "web.port"),
     ("[web]\nhost = '0.0.0.0'", "web.host"),
+    ("[notices]\nabout = ['birthday']", "notices.about"),
+    ("[notices]\nevery_s = 1", "notices.every_s"),
+    ("[notices]\ndashboard_url = 'hospital'", "notices.dashboard_url"),
+    ("[notices]\nwebhook_url = 'file:///etc/passwd'", "notices.webhook_url"),
+    ("[notices]\nwebhook_url = 'http://h'\ninclude_patient = true", "notices.webhook_url"),
+    (MAIL.replace("587", "0"), "notices.mail_port"),
+    (MAIL.replace("starttls", "ssl"), "notices.mail_encryption"),
+    (MAIL.replace("starttls", "none") + "mail_username = 'x'", "notices.mail_encryption"),
+    (MAIL.replace("starttls", "none") + "include_patient = true", "notices.mail_encryption"),
+    (MAIL.replace("node@h.org", "node@h.org\\r\\nBcc: x@y"), "notices.mail_from"),
+    (MAIL.replace("[\"a@h.org\"]", "[]"), "notices.mail_to"),
+    (MAIL.replace("a@h.org", "a@h.org\\nBcc: x@y"), "notices.mail_to"),
 ]
 
 
