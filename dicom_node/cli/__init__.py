@@ -19,7 +19,7 @@ COMMANDS: Final = {
     "user": "add, list, change or remove who may use the dashboard",
     "study": "have a study retried, replayed, forced, canceled, or its results sent again",
     "audit": "check the trail of who did what, or show it",
-    "process": "compute one study from a folder of DICOM files, without any network",
+    "process": "compute studies from folders, DICOM or NIfTI, without any network; a table of all of them",
     "phantom": "write a synthetic hydrops study with known truth as DICOM",
     "train": "train the network: on synthetic ears, on your labeled ears, or on both",
     "evaluate": "judge a model against known truth: synthetic patients or your labeled ears",
