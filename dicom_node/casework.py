@@ -6,18 +6,13 @@ and where the objects go differs.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from io import BytesIO
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pydicom
-from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicom_node.assembly.classification import SeriesRules
 from dicom_node.assembly.completeness import Arrival, judge
@@ -27,50 +22,25 @@ from dicom_node.delivery.outbox import OutboxObject
 from dicom_node.encoding.findings_json import findings_document
 from dicom_node.encoding.identity import InputKey
 from dicom_node.encoding.measurement_report import build_measurement_report, build_not_computed_report
+from dicom_node.encoding.measurements import PreviousValue, StudyMeasurements, study_measurements
 from dicom_node.encoding.part10 import part10_bytes
 from dicom_node.encoding.provenance import ResultOptions
 from dicom_node.encoding.report_verification import verify_not_computed_report, verify_report
 from dicom_node.encoding.segmentation import build_segmentation
+from dicom_node.encoding.source_planes import read_source_grid, slice_names
+from dicom_node.encoding.summary_objects import SummarySource
 from dicom_node.encoding.verification import verify_segmentation
 from dicom_node.errors import OutputMismatch, Reason, Refusal, RejectedStudy, UnusableInput
+from dicom_node.instance_files import InstanceFile
 from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
+from dicom_node.pixel_decoding import Decoders
+from dicom_node.summary.objects import computed_summary, refused_summary
+from dicom_node.summary.refused_page import UnderstoodSeries
 from dicom_node.volumes import check_geometry, load_volume, ordered_frames
+from inference.anatomy import EarSide
 from inference.findings import ModelIdentity, StudyFindings
 from inference.geometry import Volume, VolumeGeometry
 from inference.segmentation import FluidSegmenter
-
-META_GROUP_END: Final = 144
-"""Preamble (128), "DICM" (4) and the File Meta group length element (12): PS3.10 7.1."""
-
-
-UNREADABLE: Final = (
-    InvalidDicomError,
-    BytesLengthException,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    RecursionError,
-    OverflowError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    struct.error,
-)
-"""What pydicom was seen to raise on damaged and hostile files; such a file is passed over, it never ends the work."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class InstanceFile:
-    """One DICOM file: where it is, the SHA-256 of its data set (File Meta excluded), and its header without pixels."""
-
-    path: Path
-    sha256: str
-    header: pydicom.Dataset
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """(0008,0018)."""
-        return str(self.header.SOPInstanceUID)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +68,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CaseResult:
-    """What a case came to: the objects to send (SEG and SR, or one "not computed" SR) and findings.json.
+    """What a case came to: findings.json and the objects to send (SEG, SR and summary; or "not computed" SR and page).
 
     `findings` is None and `refusals` is not empty when the study was refused. `mrc_grid` is where the whole MRC lies,
     of which every ear is a crop; None for a refused study.
@@ -110,43 +80,6 @@ class CaseResult:
     findings: StudyFindings | None
     mrc_grid: VolumeGeometry | None = None
     refusals: tuple[Refusal, ...] = ()
-
-
-def read_folder(folder: Path) -> dict[str, list[InstanceFile]]:
-    """Every DICOM image file under `folder` by Study Instance UID; whatever is not DICOM is passed over."""
-    studies: dict[str, list[InstanceFile]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        file = read_instance(path)
-        if file is not None:
-            studies.setdefault(str(file.header.StudyInstanceUID), []).append(file)
-    return studies
-
-
-def read_instance(path: Path, sha256: str | None = None) -> InstanceFile | None:
-    """One file's header and digest, or None if it is not a DICOM instance with the three UIDs.
-
-    Pass `sha256` where it is known (the spool): then the pixels are not read at all.
-    """
-    try:
-        if sha256 is None:
-            content = path.read_bytes()
-            header = pydicom.dcmread(BytesIO(content), stop_before_pixels=True)
-            sha256 = hashlib.sha256(content[_dataset_offset(content) :]).hexdigest()
-        else:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-        named = all(header.get(name) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"))
-    except UNREADABLE:
-        return None
-    if not named:
-        return None
-    return InstanceFile(path=path, sha256=sha256, header=header)
-
-
-def _dataset_offset(content: bytes) -> int:
-    """Where the data set begins; the File Meta group length (0002,0000) says so."""
-    if content[132:136] == b"\x02\x00\x00\x00":
-        return META_GROUP_END + int.from_bytes(content[140:144], "little")
-    return 0
 
 
 def open_case(
@@ -222,14 +155,27 @@ def case_key(case: Case, model: ModelIdentity, options: CaseOptions) -> InputKey
 
 
 def work_case(
-    case: Case, *, segmenter: FluidSegmenter, options: CaseOptions, step: StepTimer, encoded_at: datetime
+    case: Case,
+    *,
+    segmenter: FluidSegmenter,
+    options: CaseOptions,
+    step: StepTimer,
+    encoded_at: datetime,
+    previous: Mapping[EarSide, PreviousValue] | None = None,
 ) -> CaseResult:
-    """Compute a case or refuse it; either way with finished, checked objects."""
+    """Compute a case or refuse it; either way with finished, checked objects.
+
+    `previous` is each ear's value in an earlier study: shown beside the new one, no part of the result's identity.
+    """
     key = case_key(case, segmenter.identity, options)
     try:
         findings = measure_case(case, segmenter=segmenter, options=options, step=step)
+        measurements = measured_case(case, findings, previous)
         with step("encode and check"):
-            objects = encode_findings(case, findings, key, options, encoded_at)
+            objects = encode_findings(case, findings, key, options, encoded_at, measurements)
+        with step("draw summary"):
+            source = _summary_source(case, key, options, findings.model, encoded_at)
+            objects += computed_summary(findings, measurements, source)
     except RejectedStudy as rejection:
         return refuse_case(
             case, rejection.refusals, model=segmenter.identity, options=options, step=step, at=encoded_at
@@ -237,7 +183,9 @@ def work_case(
     except OutputMismatch as mismatch:
         refusal = Refusal(reason=Reason.OUTPUT_MISMATCH, detail=str(mismatch))
         return refuse_case(case, (refusal,), model=segmenter.identity, options=options, step=step, at=encoded_at)
-    document = findings_document(case.assembly, findings, key=key, timings_s=step.seconds)
+    document = findings_document(
+        case.assembly, findings, key=key, timings_s=step.seconds, measurements=measurements, previous=previous
+    )
     assert case.assembly.chosen is not None, "only a case with an input set has findings"
     mrc_grid = check_geometry(case.assembly.chosen.mrc)
     return CaseResult(key=key, objects=objects, document=document, findings=findings, mrc_grid=mrc_grid)
@@ -268,25 +216,75 @@ def load_volumes(case: Case, options: CaseOptions) -> dict[SeriesRole, Volume]:
     """
     assert case.assembly.chosen is not None, "only a case with an input set has volumes"
     paths = {uid: file.path for uid, file in case.files.items()}
-    return {
-        role: load_volume(header, paths, threads=options.threads)
-        for role, header in case.assembly.chosen.series.items()
-    }
+    with Decoders() as decoders:
+        return {
+            role: load_volume(header, paths, threads=options.threads, decoders=decoders)
+            for role, header in case.assembly.chosen.series.items()
+        }
+
+
+def measured_case(
+    case: Case, findings: StudyFindings, previous: Mapping[EarSide, PreviousValue] | None = None
+) -> StudyMeasurements:
+    """The findings as every rendering prints them.
+
+    Raises
+    ------
+    RejectedStudy
+        If the source's planes are not the slices of one regular grid.
+    """
+    assert case.assembly.chosen is not None, "only a case with an input set has findings"
+    names = slice_names(read_source_grid(_mrc_headers(case)))
+    remarks = case.assembly.chosen.warnings
+    return study_measurements(findings, slice_names=names, previous=previous, remarks=remarks)
+
+
+def _mrc_headers(case: Case) -> list[pydicom.Dataset]:
+    assert case.assembly.chosen is not None, "only a case with an input set has a cisternogram"
+    frames = ordered_frames(case.assembly.chosen.mrc)
+    return [case.files[uid].header for uid in dict.fromkeys(frame.sop_instance_uid for frame in frames)]
+
+
+def _contrast_headers(case: Case) -> list[pydicom.Dataset]:
+    chosen = case.assembly.chosen
+    assert chosen is not None, "only a case with an input set has contrast series"
+    others = [header for header in chosen.series.values() if header is not chosen.mrc]
+    return [case.files[uid].header for header in others for uid in header.sop_instance_uids]
+
+
+def _summary_source(
+    case: Case, key: InputKey, options: CaseOptions, model: ModelIdentity, at: datetime, *reasons: Reason
+) -> SummarySource:
+    """Whose page it is, and what it was made from: of a refused study no image is shown."""
+    return SummarySource(
+        header=_identity_header(case),
+        instances=() if reasons else [*_mrc_headers(case), *_contrast_headers(case)],
+        key=key,
+        options=options.results,
+        model=model,
+        encoded_at=at,
+        reasons=reasons,
+    )
+
+
+def _identity_header(case: Case) -> pydicom.Dataset:
+    """The image that patient and study are copied from."""
+    chosen = case.assembly.chosen
+    return case.files[chosen.mrc.sop_instance_uids[0] if chosen else next(iter(case.files))].header
 
 
 def encode_findings(
-    case: Case, findings: StudyFindings, key: InputKey, options: CaseOptions, encoded_at: datetime
+    case: Case,
+    findings: StudyFindings,
+    key: InputKey,
+    options: CaseOptions,
+    encoded_at: datetime,
+    measurements: StudyMeasurements | None = None,
 ) -> tuple[OutboxObject, ...]:
     """SEG and SR as bytes, each read back and compared with the findings before it is let go."""
     chosen = case.assembly.chosen
     assert chosen is not None, "only a case with an input set has findings"
-    source = [case.files[uid].header for uid in dict.fromkeys(f.sop_instance_uid for f in ordered_frames(chosen.mrc))]
-    contrast = [
-        case.files[uid].header
-        for header in chosen.series.values()
-        if header is not chosen.mrc
-        for uid in header.sop_instance_uids
-    ]
+    source, contrast = _mrc_headers(case), _contrast_headers(case)
     segmentation = build_segmentation(findings, source, key=key, options=options.results, encoded_at=encoded_at)
     segmentation_object = _outbox_object("SEG", segmentation)
     verify_segmentation(segmentation_object.data, findings, source)
@@ -299,6 +297,7 @@ def encode_findings(
         options=options.results,
         encoded_at=encoded_at,
         remarks=chosen.warnings,
+        measurements=measurements or measured_case(case, findings),
     )
     report_object = _outbox_object("SR", report)
     verify_report(report_object.data, findings, source, contrast, segmentation_object.data)
@@ -319,9 +318,13 @@ def refuse_case(
     When the study cannot even be named in a report (illegal UIDs), the result has no objects and one reason more.
     """
     key = case_key(case, model, options)
+    reasons = dict.fromkeys(refusal.reason for refusal in refusals)
     objects: tuple[OutboxObject, ...] = ()
     try:
-        objects = (_not_computed_object(case, refusals, model=model, key=key, options=options, at=at),)
+        objects = (
+            _not_computed_object(case, refusals, model=model, key=key, options=options, at=at),
+            *_not_computed_summary(case, refusals, _summary_source(case, key, options, model, at, *reasons)),
+        )
     except UnusableInput as problem:
         refusals = (*refusals, Refusal(reason=Reason.TAG_INVALID, detail=str(problem)))
     document = findings_document(case.assembly, None, key=key, timings_s=step.seconds, refusals=refusals, model=model)
@@ -332,9 +335,7 @@ def _not_computed_object(
     case: Case, refusals: Sequence[Refusal], *, model: ModelIdentity, key: InputKey, options: CaseOptions, at: datetime
 ) -> OutboxObject:
     """The "not computed" report as bytes, read back and checked."""
-    chosen = case.assembly.chosen
-    first = chosen.mrc.sop_instance_uids[0] if chosen else next(iter(case.files))
-    source = case.files[first].header
+    source = _identity_header(case)
     evidence = [file.header for file in case.files.values()]
     report = build_not_computed_report(
         refusals, source, evidence, model=model, key=key, options=options.results, encoded_at=at
@@ -342,6 +343,20 @@ def _not_computed_object(
     written = _outbox_object("SR", report)
     verify_not_computed_report(written.data, refusals, source, evidence)
     return written
+
+
+def _not_computed_summary(case: Case, refusals: Sequence[Refusal], source: SummarySource) -> tuple[OutboxObject, ...]:
+    """The page that says so to whoever opens the study, with the series as they were understood."""
+    understood = [
+        UnderstoodSeries(
+            number=case.headers[decision.series_instance_uid].series_number,
+            description=case.headers[decision.series_instance_uid].series_description,
+            role=decision.role.value,
+        )
+        for decision in case.assembly.decisions
+        if decision.series_instance_uid in case.headers
+    ]
+    return refused_summary(refusals, understood, source)
 
 
 def _outbox_object(kind: str, dataset: pydicom.Dataset) -> OutboxObject:

@@ -18,8 +18,9 @@ from sqlalchemy import Connection
 
 from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
 from dicom_node.assembly.pairing import StudyAssembly
-from dicom_node.casework import Case, CaseOptions, InstanceFile, case_key, open_case, read_instance
+from dicom_node.casework import Case, CaseOptions, case_key, open_case
 from dicom_node.errors import Reason, Refusal
+from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
 from dicom_node.ledger import FinishedWork, Ledger
 from dicom_node.study_cards import StudyCard, card_of

@@ -19,9 +19,10 @@ from highdicom.seg import Segmentation, SegmentDescription, segread
 from pydicom.uid import SegmentationStorage
 
 from dicom_node.assembly.headers import SeriesHeader, SeriesRole
-from dicom_node.casework import UNREADABLE, Case, CaseOptions, InstanceFile, open_case, read_folder
+from dicom_node.casework import Case, CaseOptions, open_case
 from dicom_node.encoding import codes
 from dicom_node.errors import RejectedStudy, UnusableInput
+from dicom_node.instance_files import UNREADABLE, InstanceFile, read_folder
 from dicom_node.pipeline import align_series, check_images, ear_images, read_contrast
 from dicom_node.volumes import load_volume
 from inference.anatomy import EarSide, FluidSpace

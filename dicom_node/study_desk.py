@@ -17,6 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_node.audit import AuditTrail
 from dicom_node.casework import Case, CaseOptions, CaseResult, refuse_case, work_case
 from dicom_node.delivery.outbox import KeptObjects, Outbox
+from dicom_node.earlier_values import earlier_values
+from dicom_node.encoding.measurements import PreviousValue
 from dicom_node.errors import Reason, Refusal, TransientError
 from dicom_node.examination import Examination, Examiner, Work, write_decision
 from dicom_node.intake.spool import Spool, StudyActivity
@@ -28,6 +30,7 @@ from dicom_node.study_moves import IllegalMoveError, StudyEvent, StudyState
 from dicom_node.study_requests import StudyRequests
 from dicom_node.views.pack import build_view_pack
 from dicom_node.views.shelf import ViewShelf
+from inference.anatomy import EarSide
 from inference.segmentation import FluidSegmenter
 
 log = logging.getLogger(__name__)
@@ -209,7 +212,19 @@ class StudyDesk:
                 step=step,
                 at=now,
             )
-        return work_case(case, segmenter=self._segmenter, options=self._case_options, step=step, encoded_at=now)
+        return work_case(
+            case,
+            segmenter=self._segmenter,
+            options=self._case_options,
+            step=step,
+            encoded_at=now,
+            previous=self._earlier_values(work.study_instance_uid),
+        )
+
+    def _earlier_values(self, study_instance_uid: str) -> dict[EarSide, PreviousValue]:
+        card = self._cards.get(study_instance_uid)
+        model = self._segmenter.identity
+        return {} if card is None else earlier_values(self._cards, card, model=f"{model.name} {model.version}")
 
     def _publish(self, work: Work, result: CaseResult) -> None:
         """Let the outcome out: files first, then everything that says so in one transaction.

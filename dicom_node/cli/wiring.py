@@ -79,6 +79,10 @@ def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
         results=ResultOptions(
             segmentation_series_number=settings.results.segmentation_series_number,
             report_series_number=settings.results.report_series_number,
+            summary=settings.results.summary,
+            summary_series_number=settings.results.summary_series_number,
+            pdf=settings.results.pdf,
+            document_series_number=settings.results.pdf_series_number,
             device_name=settings.results.device_name,
             device_serial_number=settings.results.device_serial_number,
         ),
@@ -90,10 +94,13 @@ def settings_digest(settings: Settings, rules: SeriesRules) -> str:
     """SHA-256 over the node's version and everything configured that can change a result."""
     processing = asdict(settings.processing)
     del processing["threads"]  # how fast, not what
+    results = asdict(settings.results)
+    for switch in ("summary", "pdf"):  # whether a page goes along, not what any object says
+        del results[switch]
     parts = {
         "version": __version__,
         "processing": processing,
-        "results": asdict(settings.results),
+        "results": results,
         "rules": repr(rules),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -140,6 +147,7 @@ def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
             password=loaded.destination_password(one.name),
             timeout_s=one.timeout_s,
             tls=sender_tls(loaded, one),
+            send=one.send,
         )
         for one in loaded.settings.destinations
     )

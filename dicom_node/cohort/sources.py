@@ -22,8 +22,8 @@ from typing import Final
 import pydicom
 
 from dicom_node.assembly.headers import SeriesRole
-from dicom_node.casework import UNREADABLE
 from dicom_node.errors import UnusableInput
+from dicom_node.instance_files import UNREADABLE
 
 SUBJECT_FILES: Final[Mapping[str, SeriesRole]] = {
     role.value.lower(): role for role in SeriesRole if role is not SeriesRole.OTHER

@@ -13,12 +13,10 @@ from typing import Any
 from dicom_node.casework import (
     Case,
     CaseOptions,
-    InstanceFile,
     as_all_there_is,
     case_key,
     load_volumes,
     open_case,
-    read_instance,
     work_case,
 )
 from dicom_node.cohort.images import missing_images, result_images
@@ -28,6 +26,7 @@ from dicom_node.cohort.subject import Subject, open_subject
 from dicom_node.encoding.findings_json import findings_document
 from dicom_node.encoding.identity import InputKey
 from dicom_node.errors import RejectedStudy, UnusableInput
+from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.pipeline import StepTimer, measure_study
 from inference.segmentation import FluidSegmenter
 

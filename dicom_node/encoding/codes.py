@@ -102,6 +102,8 @@ SEGMENTATION_LABEL: Final = "EH_FLUID_SPACES"
 SEGMENTATION_DESCRIPTION: Final = "RESEARCH inner-ear fluid segmentation"
 REPORT_DESCRIPTION: Final = "RESEARCH EH ratio report"
 NOT_COMPUTED_DESCRIPTION: Final = "RESEARCH EH ratio not computed"
+SUMMARY_DESCRIPTION: Final = "RESEARCH EH summary"
+SUMMARY_NOT_COMPUTED_DESCRIPTION: Final = "RESEARCH EH summary: not computed"
 
 
 def reason_code(reason: Reason | QualityCode) -> Code:

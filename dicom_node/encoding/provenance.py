@@ -21,6 +21,10 @@ class ResultOptions:
 
     segmentation_series_number: int = 9901
     report_series_number: int = 9902
+    summary_series_number: int = 9903
+    document_series_number: int = 9904
+    summary: bool = True
+    pdf: bool = False
     device_name: str = codes.NODE_MODEL_NAME
     device_serial_number: str = "0"
     software_version: str = __version__

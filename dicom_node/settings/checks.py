@@ -71,6 +71,7 @@ def _is_network(text: str) -> bool:
 
 _AE_TITLE: Final = "an AE title of 1 to 16 printable characters"
 _NAME: Final = "1 to 64 letters, digits, '-', '_' or '.'"
+_OUTPUT_KINDS: Final = ("SEG", "SR", "SC", "PDF")
 _PORT: Final = "1 to 65535"
 
 
@@ -152,7 +153,7 @@ def _check_numbers(s: Settings, require: Require) -> None:
 
 
 def _check_results(s: Settings, require: Require) -> None:
-    for key in ("segmentation_series_number", "report_series_number"):
+    for key in ("segmentation_series_number", "report_series_number", "summary_series_number", "pdf_series_number"):
         number = getattr(s.results, key)
         require(0 < number < 2**31, f"results.{key}", "a number from 1 to 2147483647", number)
     for key in ("device_name", "device_serial_number"):
@@ -168,6 +169,9 @@ def _check_destinations(s: Settings, require: Require) -> None:
         require(_is_name(one.name), f"{where}.name", _NAME, one.name)
         require(one.kind in ("dicom", "orthanc"), f"{where}.kind", '"dicom" or "orthanc"', one.kind)
         _check_timeout(one.timeout_s, f"{where}.timeout_s", require)
+        for kind in one.send:
+            require(kind in _OUTPUT_KINDS, f"{where}.send", " or ".join(_OUTPUT_KINDS), kind)
+        require(len(set(one.send)) == len(one.send), f"{where}.send", "every kind once", list(one.send))
         if one.kind == "dicom":
             require(bool(one.host), f"{where}.host", "a host name or address", one.host)
             require(0 < one.port < 65536, f"{where}.port", _PORT, one.port)

@@ -93,13 +93,17 @@ class ResultSettings:
     send_not_computed: bool = True
     segmentation_series_number: int = 9901
     report_series_number: int = 9902
+    summary: bool = True
+    summary_series_number: int = 9903
+    pdf: bool = False
+    pdf_series_number: int = 9904
     device_name: str = "Hydrops Node"
     device_serial_number: str = "0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DestinationSettings:
-    """One receiver of results; `kind` is "dicom" or "orthanc"."""
+    """One receiver of results; `kind` is "dicom" or "orthanc"; an empty `send` means all that it takes."""
 
     name: str
     kind: str
@@ -114,6 +118,7 @@ class DestinationSettings:
     tls_certificate: str = ""
     tls_key: str = ""
     tls_name: str = ""
+    send: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from dicom_node.audit import AuditTrail
 from dicom_node.casework import CaseOptions
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
+from dicom_node.encoding.provenance import ResultOptions
 from dicom_node.examination import Work
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
@@ -54,6 +55,7 @@ class DeskParts:
         clock: Callable[[], float] | None = None,
         on_step: Callable[[], None] = lambda: None,
         digest: str = "0" * 64,
+        summary: bool = False,
     ) -> None:
         self.folder = folder
         self.wakes = 0
@@ -84,7 +86,9 @@ class DeskParts:
             requests=self.requests,
             audit=self.audit,
             segmenter=ThresholdSegmenter(),
-            case_options=CaseOptions(rules=read_rules(""), digest=digest, threads=1),
+            case_options=CaseOptions(
+                rules=read_rules(""), digest=digest, threads=1, results=ResultOptions(summary=summary)
+            ),
             options=DeskOptions(
                 quiet_s=QUIET_S,
                 partner_wait_s=PARTNER_WAIT_S,

@@ -9,7 +9,7 @@ import pytest
 from mr_images import as_file, make_mr
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicom_node.casework import read_folder, read_instance
+from dicom_node.instance_files import read_folder, read_instance
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from dicom_node.cli.doctor.checkup import Line, Site, ok, problem
 from dicom_node.errors import NodeError
 
 if TYPE_CHECKING:
-    from dicom_node.casework import InstanceFile
+    from dicom_node.instance_files import InstanceFile
     from inference.findings import StudyFindings
 
 
@@ -108,9 +108,9 @@ def _findings() -> StudyFindings:
 
 def _written(one: WrittenName, folder: Path) -> list[InstanceFile]:
     """The synthetic ear's images under this name, written as files and read as the node reads them."""
-    from dicom_node.casework import read_folder
     from dicom_node.cli.doctor.synthetic_ear import ear_study
     from dicom_node.encoding.phantom_study import phantom_datasets
+    from dicom_node.instance_files import read_folder
 
     folder.mkdir()
     for number, dataset in enumerate(phantom_datasets(ear_study())):
