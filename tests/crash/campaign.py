@@ -24,13 +24,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+from delivery_faults import FAULTS as DELIVERY  # noqa: E402
 from fault import Fault, Scale, Tally, campaign  # noqa: E402
 from receiving_faults import FAULTS as RECEIVING  # noqa: E402 - found only once the path above is known
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-FAULTS: tuple[Fault, ...] = (*RECEIVING,)
+FAULTS: tuple[Fault, ...] = (*RECEIVING, *DELIVERY)
 
 
 def main() -> int:
