@@ -12,7 +12,7 @@ from typing import Final
 
 WIDTH: Final = 720.0
 HEIGHT: Final = 260.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 16.0, 20.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 44.0, 20.0, 34.0
 """Room for the axes' words."""
 
 TICKS: Final = 5

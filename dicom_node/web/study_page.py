@@ -13,13 +13,23 @@ from fastapi.responses import JSONResponse, Response
 from dicom_node.audit import AuditAction
 from dicom_node.delivery.outbox import Delivery
 from dicom_node.encoding.measurements import EarMeasurements, read_measurements
-from dicom_node.ledger import StudyRecord, StudyState
+from dicom_node.ledger import StudyEvent, StudyEventRecord, StudyRecord, StudyState
 from dicom_node.study_cards import StudyCard
 from dicom_node.views.shelf import ViewShelf
 from dicom_node.web.access import Role, address_of, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
 from dicom_node.web.patient_history import history_of
-from dicom_node.web.plain_words import DELIVERIES, EVENTS, OBJECTS, ROLES, STATES, VERDICTS, plain, reason_sentence
+from dicom_node.web.plain_words import (
+    DELIVERIES,
+    EVENTS,
+    OBJECTS,
+    ROLES,
+    STATES,
+    USED,
+    VERDICTS,
+    plain,
+    reason_sentence,
+)
 from dicom_node.web.progress import progress
 from dicom_node.web.rendering import page
 from dicom_node.web.study_actions import fitting_actions
@@ -33,12 +43,13 @@ REMEMBER_VIEWS: Final = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesLine:
-    """One series: what it was taken as and why, or why it was left out."""
+    """One series: what it was taken as and why, or why it was left out and, then, what was `recognized` in it."""
 
     series_instance_uid: str
     role: str
     used: bool
     sentence: str
+    recognized: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +99,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "card": card,
         "words": STATES[record.state],
         "why": why(record),
+        "further": further_reasons(record),
         "progress": progress(record),
         "measured": measured,
         "bars": {} if measured is None else {ear.side: bar(ear) for ear in measured.ears},
@@ -96,10 +108,11 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "deliveries": _by_destination(deliveries),
         "objects": parts.outbox.objects(record.work_id) if record.work_id else [],
         "object_words": OBJECTS,
+        "used_words": USED,
         "delivery_words": DELIVERIES,
         "reviews": parts.reviews.of_study(uid),
         "verdict_words": VERDICTS,
-        "history": [(one.at, EVENTS[one.event], plain(one.detail)) for one in parts.ledger.history(uid)],
+        "history": [_happened(one) for one in parts.ledger.history(uid)],
         "actions": fitting_actions(record, visitor_of(request).role),
         "examinations": None if card is None else history_of(card, parts.cards),
         "views": views_of(record, ViewShelf(parts.state_dir / "views")),
@@ -116,6 +129,13 @@ def why(record: StudyRecord) -> tuple[str, str]:
     return sentence, "" if detail == sentence else detail
 
 
+def further_reasons(record: StudyRecord) -> list[str]:
+    """What else stood against computing, after the first reason."""
+    if record.state is not StudyState.REFUSED or not record.findings:
+        return []
+    return [plain(reason["message"]) for reason in record.findings["reasons"][1:]]
+
+
 def series_lines(decisions: Sequence[Mapping[str, Any]]) -> list[SeriesLine]:
     """Every series, those that were used first."""
     lines = [
@@ -124,6 +144,7 @@ def series_lines(decisions: Sequence[Mapping[str, Any]]) -> list[SeriesLine]:
             role=ROLES.get(one["role"], one["role"]),
             used=one["used"],
             sentence=_taken(one) if one["used"] else _left_out(one),
+            recognized="" if one["used"] or not one["left_out_because"] else plain(one["reason"]),
         )
         for one in decisions
     ]
@@ -137,6 +158,12 @@ def _taken(decision: Mapping[str, Any]) -> str:
 def _left_out(decision: Mapping[str, Any]) -> str:
     because = decision["left_out_because"] or decision["reason"] or "it is not needed"
     return f"Left out because: {plain(because)}"
+
+
+def _happened(event: StudyEventRecord) -> tuple[float, str, str]:
+    """When, what, and details for people: the count of changes in the spool is none."""
+    detail = "" if event.event is StudyEvent.ARRIVED else plain(event.detail)
+    return event.at, EVENTS[event.event], detail
 
 
 def _alignments(findings: Mapping[str, Any]) -> list[AlignmentLine]:

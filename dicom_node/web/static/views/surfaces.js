@@ -89,7 +89,7 @@ export class Scene {
     this.canvas = canvas;
     this.letters = letters;
     this.title = title;
-    this.gl = canvas.getContext("webgl", { antialias: true, alpha: false, preserveDrawingBuffer: true });
+    this.gl = canvas.getContext("webgl", { antialias: true, alpha: false });
     if (!this.gl) throw new Error("this browser has no WebGL");
     this.program = this.link();
     this.parts = Object.fromEntries(Object.entries(surfaces).map(([space, one]) => [space, this.upload(one)]));

@@ -73,7 +73,7 @@ class EarViews {
     if (canvas.width !== side) [canvas.width, canvas.height] = [side, side];
   }
 
-  draw(settings) {
+  drawSlices(settings) {
     if (this.section.hidden) return;
     const [low, high] = this.manifest.images[settings.image].window;
     const middle = (low + high) / 2 + settings.level * (high - low);
@@ -94,11 +94,14 @@ class EarViews {
       });
       this.tell(plane, settings);
     }
-    if (this.scene) {
-      this.fit(this.surface);
-      this.fit(this.letters);
-      this.scene.draw({ ...this.turned, solid: settings.solid });
-    }
+  }
+
+  // Apart from the slices: without a graphics card one surface costs as much as twenty slices.
+  drawSurface(settings) {
+    if (this.section.hidden || !this.scene) return;
+    this.fit(this.surface);
+    this.fit(this.letters);
+    this.scene.draw({ ...this.turned, solid: settings.solid });
   }
 
   tell(plane, settings) {
@@ -163,7 +166,16 @@ class Viewer {
   }
 
   draw() {
-    for (const ear of this.ears) ear.draw(this.settings);
+    this.drawSlices();
+    this.drawSurfaces();
+  }
+
+  drawSurfaces() {
+    for (const ear of this.ears) ear.drawSurface(this.settings);
+  }
+
+  drawSlices() {
+    for (const ear of this.ears) ear.drawSlices(this.settings);
     this.status.textContent = IMAGES[this.settings.image];
     const chosen = this.controls.querySelector(`[name="image"][value="${this.settings.image}"]`);
     chosen.checked = true;
@@ -180,7 +192,8 @@ class Viewer {
 
   set(changes) {
     Object.assign(this.settings, changes);
-    this.draw();
+    this.drawSlices();
+    if ("solid" in changes) this.drawSurfaces();
   }
 
   // Before and after change places over the same contour; who asked for less motion changes them by hand.
@@ -210,15 +223,21 @@ class Viewer {
     this.controls.querySelector("[data-blink]").addEventListener("click", () => this.toggleBlinking());
     this.controls.querySelector("[data-reset]").addEventListener("click", () => this.reset());
     for (const ear of this.ears) this.listenTo(ear);
-    this.root.addEventListener("keydown", (event) => this.onKey(event));
+    document.addEventListener("keydown", (event) => {
+      if (event.target === document.body || this.root.contains(event.target)) this.onKey(event);
+    });
     new ResizeObserver(() => this.draw()).observe(this.root);
   }
 
   onControl(control) {
     if (control.name === "image") this.stopBlinking();
-    if (control.name === "ear") this.show(control.value);
+    if (control.name === "ear") {
+      this.show(control.value);
+      this.draw();
+      return;
+    }
     const value = { range: () => Number(control.value), checkbox: () => control.checked }[control.type];
-    this.set(control.name === "ear" ? {} : { [control.name]: value ? value() : control.value });
+    this.set({ [control.name]: value ? value() : control.value });
   }
 
   reset() {
@@ -241,26 +260,27 @@ class Viewer {
       canvas.addEventListener("wheel", (event) => {
         event.preventDefault();
         ear.step(plane, Math.sign(event.deltaY));
-        this.draw();
+        ear.drawSlices(this.settings);
       }, { passive: false });
       this.drag(canvas, (event, moved) => {
         if (event.shiftKey || event.buttons === 2) this.grade(moved);
         else ear.point(plane, event);
+        this.drawSlices();
       });
       canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     }
-    this.drag(ear.surface, (_event, moved) => ear.turn(-moved.x * TURN_PER_PIXEL, moved.y * TURN_PER_PIXEL));
+    this.drag(ear.surface, (_event, moved) => {
+      ear.turn(-moved.x * TURN_PER_PIXEL, moved.y * TURN_PER_PIXEL);
+      ear.drawSurface(this.settings);
+    });
     ear.section.querySelectorAll("[data-from]").forEach((button) => button.addEventListener("click", () => {
       ear.lookFrom(button.dataset.from);
-      this.draw();
+      ear.drawSurface(this.settings);
     }));
   }
 
   drag(canvas, act) {
-    const move = (event) => {
-      act(event, { x: event.movementX, y: event.movementY });
-      this.draw();
-    };
+    const move = (event) => act(event, { x: event.movementX, y: event.movementY });
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
       move(event);
@@ -306,11 +326,17 @@ class Viewer {
     const step = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, Home: -1e6, End: 1e6 }[event.key];
     const turn = { ArrowLeft: [TURN, 0], ArrowRight: [-TURN, 0], ArrowUp: [0, -TURN], ArrowDown: [0, TURN] }[event.key];
     if (!ear) return false;
-    if (plane && step) ear.step(plane, step);
-    else if ("surface" in event.target.dataset && turn) ear.turn(...turn);
-    else return false;
-    this.draw();
-    return true;
+    if (plane && step) {
+      ear.step(plane, step);
+      ear.drawSlices(this.settings);
+      return true;
+    }
+    if ("surface" in event.target.dataset && turn) {
+      ear.turn(...turn);
+      ear.drawSurface(this.settings);
+      return true;
+    }
+    return false;
   }
 }
 

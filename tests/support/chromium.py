@@ -1,0 +1,78 @@
+"""A real browser that is watched: what it complains about, and whom it asks for what."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from dashboard_parts import PASSWORD
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; `make setup` installs it")
+
+SOFTWARE_WEBGL: Final = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+"""WebGL without a graphics card; Chromium asks for both since version 137."""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Headless Chromium; it ends with the block."""
+    with sync_playwright() as playwright:
+        # Containers run as root and have no user namespaces: Chromium's own sandbox cannot start there.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *SOFTWARE_WEBGL])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass(kw_only=True)
+class Watched:
+    """One page, signed in; `errors` is what its console and scripts said, `hosts` everybody it asked."""
+
+    page: Page
+    url: str
+    errors: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+
+    def go(self, path: str) -> None:
+        """Open a page of the dashboard."""
+        self.page.goto(self.url + path)
+
+    def assert_quiet(self) -> None:
+        """Nothing went wrong, and nobody but the dashboard was asked."""
+        assert self.errors == []
+        assert self.hosts <= {urlsplit(self.url).netloc}
+
+
+@contextmanager
+def signed_in(browser: Browser, url: str, name: str = "vera", **context: Any) -> Iterator[Watched]:
+    """A fresh page on which `name` signed in; `context` is what playwright's `new_context` takes."""
+    with browser.new_context(viewport={"width": 900, "height": 800}, **context) as opened:
+        page = opened.new_page()
+        watched = Watched(page=page, url=url)
+        page.on("console", lambda said: watched.errors.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: watched.errors.append(str(error)))
+        page.on("request", lambda request: watched.hosts.add(urlsplit(request.url).netloc))
+        page.goto(f"{url}/sign-in")
+        page.fill("[name=name]", name)
+        page.fill("[name=password]", PASSWORD)
+        page.press("[name=password]", "Enter")
+        page.wait_for_url("**/studies")
+        yield watched
+
+
+def pixels(part: Locator) -> NDArray[np.uint8]:
+    """(rows, columns, 3) of what a person sees of one element."""
+    return np.asarray(Image.open(io.BytesIO(part.screenshot())).convert("RGB"))
