@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
@@ -36,9 +37,10 @@ LOOK_ROUND_S: Final = 0.25
 class StudyWorkflow(DBOSConfiguredInstance):
     """The durable run of one piece of work."""
 
-    def __init__(self, desk: StudyDesk) -> None:
+    def __init__(self, desk: StudyDesk, gate: AbstractContextManager[object]) -> None:
         super().__init__("node")
         self._desk = desk
+        self._gate = gate
 
     @DBOS.workflow(name="process_study", max_recovery_attempts=1000)
     def process_study(self, work: dict[str, Any]) -> None:
@@ -59,7 +61,8 @@ class StudyWorkflow(DBOSConfiguredInstance):
     )
     def compute(self, work: dict[str, Any]) -> None:
         """From spool to outbox; repeating it changes nothing."""
-        self._desk.compute(Work.from_json(work))
+        with self._gate:
+            self._desk.compute(Work.from_json(work))
 
     @DBOS.step(
         name="fail",
@@ -81,9 +84,18 @@ class StudyWorker:
     ----------
     worker_id
         Unique among all processes on the same workflow database, and the same after every restart.
+    gate
+        Every study is computed inside it: who holds a lock given here keeps the next study from beginning.
     """
 
-    def __init__(self, desk: StudyDesk, *, workflow_url: str, worker_id: str) -> None:
+    def __init__(
+        self,
+        desk: StudyDesk,
+        *,
+        workflow_url: str,
+        worker_id: str,
+        gate: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._desk = desk
         DBOS(
             config={
@@ -96,10 +108,12 @@ class StudyWorker:
                 "log_level": "WARNING",
             }
         )
-        self._workflow = StudyWorkflow(desk)
+        self._workflow = StudyWorkflow(desk, gate or nullcontext())
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; work that a dead predecessor left is taken up first."""
+        # Before the engine takes up what it held: a study that was canceled meanwhile must not be published.
+        self._desk.look_round()
         DBOS.launch()
         try:
             DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_ROUND_S)

@@ -55,12 +55,18 @@ def _beyond_the_file(loaded: LoadedSettings, environment: Mapping[str, str]) -> 
     """What only shows once the file itself is right: the rules it names, and secrets it makes necessary."""
     from dicom_node.cli.wiring import series_rules
     from dicom_node.errors import ConfigError
-    from dicom_node.settings import password_variable
 
     try:
         series_rules(loaded, from_file=True)
     except ConfigError as error:
         yield str(error)
+    yield from problems_of_named_files(loaded, environment)
+
+
+def problems_of_named_files(loaded: LoadedSettings, environment: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with files and secrets that the settings make necessary, the rules apart."""
+    from dicom_node.settings import password_variable
+
     yield from _tls_problems(loaded)
     settings = loaded.settings
     if settings.orthanc.username and not environment.get("HYDROPS_ORTHANC_PASSWORD"):

@@ -24,7 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dicom_node.cli.wiring import load_settings
 
     start_logging(arguments.log_level)
-    loaded = load_settings(Path(arguments.config))
-    with only_one(prepare(loaded.state_dir), "listen"), until_told_to_stop() as stop, Receiving(loaded):
+    path = Path(arguments.config)
+    loaded = load_settings(path)
+    with only_one(prepare(loaded.state_dir), "listen"), until_told_to_stop() as stop, Receiving(loaded, path):
         stop.wait()
     return 0

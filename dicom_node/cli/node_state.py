@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node import __version__
 from dicom_node.cli.heartbeat import worker_reports, worker_signs
+from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.step_durations import BOUNDS_S
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.listener import Listener
@@ -33,6 +34,7 @@ class NodeState:
         outbox: Outbox,
         listener: Listener | None,
         feed: OrthancFeed | None,
+        configuration: LiveConfiguration | None = None,
     ) -> None:
         self._loaded = loaded
         self._engine = engine
@@ -41,6 +43,7 @@ class NodeState:
         self._feed = feed
         self._ledger = ledger
         self._outbox = outbox
+        self._configuration = configuration
 
     def snapshot(self) -> HealthSnapshot:
         """The state now, to be judged."""
@@ -54,6 +57,7 @@ class NodeState:
             database_ok = False
         worker = worker_signs(self._loaded.state_dir)
         feed = None if self._feed is None else self._feed.status()
+        live = None if self._configuration is None else self._configuration.state
         return HealthSnapshot(
             listener_up=None if self._listener is None else self._listener.is_running,
             database_ok=database_ok,
@@ -64,6 +68,8 @@ class NodeState:
             dead_deliveries=worker.dead_deliveries,
             orthanc_feed=None if feed is None else feed.condition.value,
             orthanc_problem="" if feed is None else feed.detail,
+            configuration_problem="" if live is None else live.problem,
+            configuration_restart_needed=() if live is None else live.restart_needed,
         )
 
     def _queues(self) -> dict[str, int]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from dicom_node.accounts.users import Users
+from dicom_node.cli.configuration_files import ConfigurationFiles
 from dicom_node.cli.exposure import check_exposure
+from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.messaging import make_messenger
 from dicom_node.cli.state_folder import prepare
 from dicom_node.cli.tls_files import allowed_peer, listener_tls
 from dicom_node.cli.web_parts import web_parts
+from dicom_node.cli.wiring import audit_trail
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.errors import ConfigError
@@ -22,12 +26,15 @@ from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger
 from dicom_node.orthanc_client import OrthancClient
 from dicom_node.settings import LoadedSettings
+from dicom_node.settings.effects import Effect
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from dicom_node.notices.messenger import Messenger
+    from dicom_node.cli.node_state import NodeState
     from dicom_node.cli.web_server import WebServer
+    from dicom_node.notices.messenger import Messenger
+    from dicom_node.web.parts import WebParts
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +56,9 @@ def open_spool(loaded: LoadedSettings, engine: Engine) -> Spool:
 class Receiving:
     """Everything that receives, as a context: started inside, drained and stopped at its end."""
 
-    def __init__(self, loaded: LoadedSettings) -> None:
+    def __init__(self, loaded: LoadedSettings, config: Path | None = None) -> None:
         self._loaded = loaded
+        self._live = None if config is None else LiveConfiguration(config, loaded, self._take_over)
         self._folder = prepare(loaded.state_dir)
         self._engine = open_database(loaded.database_url)
         self._spool = open_spool(loaded, self._engine)
@@ -62,6 +70,7 @@ class Receiving:
         self._feed = self._make_feed()
         self._feed_thread: threading.Thread | None = None
         self._web: WebServer | None = None
+        self._state: NodeState | None = None
         self._messenger: Messenger | None = None
 
     def __enter__(self) -> Self:
@@ -72,6 +81,8 @@ class Receiving:
             self._feed_thread = threading.Thread(target=run_feed, args=(self._feed, self._stop), name="OrthancFeed")
             self._feed_thread.start()
         self._start_web()
+        if self._live is not None:
+            threading.Thread(target=self._live.watch, args=(self._stop,), name="Configuration", daemon=True).start()
         return self
 
     def __exit__(
@@ -89,6 +100,13 @@ class Receiving:
         if self._messenger is not None:
             self._messenger.join(MESSAGE_S)
         self._engine.dispose()
+
+    def _take_over(self, loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
+        """Let a changed configuration take effect as far as it can without a restart."""
+        if Effect.AT_ONCE in effects and self._listener is not None:
+            self._listener.admit(tuple(allowed_peer(one) for one in loaded.settings.listener.allowed))
+        if self._web is not None:
+            self._web.replace(self._web_parts(loaded))
 
     def _make_listener(self) -> Listener | None:
         settings = self._loaded.settings.listener
@@ -145,7 +163,7 @@ class Receiving:
         from dicom_node.cli.node_state import NodeState
         from dicom_node.cli.web_server import WebServer
 
-        state = NodeState(
+        self._state = NodeState(
             self._loaded,
             self._engine,
             spool=self._spool,
@@ -153,17 +171,27 @@ class Receiving:
             outbox=self._outbox,
             listener=self._listener,
             feed=self._feed,
+            configuration=self._live,
         )
-        parts = web_parts(
-            self._loaded, self._engine, ledger=self._ledger, outbox=self._outbox, feed=self._feed, state=state
-        )
-        self._web = WebServer(self._loaded, parts)
+        self._web = WebServer(self._loaded, self._web_parts(self._loaded))
         self._web.start()
         self._messenger = make_messenger(
-            self._loaded, self._engine, ledger=self._ledger, outbox=self._outbox, health=state, stop=self._stop
+            self._loaded, self._engine, ledger=self._ledger, outbox=self._outbox, health=self._state, stop=self._stop
         )
         if self._messenger is not None:
             self._messenger.start()
+
+    def _web_parts(self, loaded: LoadedSettings) -> WebParts:
+        assert self._state is not None, "the web is asked for after the node's state is made"
+        return web_parts(
+            loaded,
+            self._engine,
+            ledger=self._ledger,
+            outbox=self._outbox,
+            feed=self._feed,
+            state=self._state,
+            configuration=None if self._live is None else ConfigurationFiles(self._live, audit_trail(loaded)),
+        )
 
 
 def run_feed(feed: OrthancFeed, stop: threading.Event, *, pause_s: float = FEED_PAUSE_S) -> None:

@@ -20,6 +20,7 @@ from dicom_node.settings import LoadedSettings
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
 from dicom_node.study_requests import StudyRequests
+from dicom_node.web.configuration_desk import ConfigurationDesk
 from dicom_node.web.parts import WebParts
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def web_parts(
     outbox: Outbox,
     feed: OrthancFeed | None,
     state: NodeState,
+    configuration: ConfigurationDesk | None = None,
 ) -> WebParts:
     """What `create_app` is built from."""
     web, audit = loaded.settings.web, audit_trail(loaded)
@@ -65,5 +67,6 @@ def web_parts(
         numbers=state,
         metrics_token=loaded.secrets.get("HYDROPS_METRICS_TOKEN", ""),
         dashboard=web.dashboard,
+        configuration=configuration,
         node_name=loaded.settings.results.device_name,
     )

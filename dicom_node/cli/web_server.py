@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from dicom_node.errors import ConfigError
 from dicom_node.settings import LoadedSettings
@@ -20,9 +21,11 @@ class WebServer:
 
     def __init__(self, loaded: LoadedSettings, parts: WebParts) -> None:
         web = loaded.settings.web
+        self._app = create_app(parts)
         certificate, key = (_file(loaded, name, one) for name, one in _tls_files(loaded))
         config = uvicorn.Config(
-            create_app(parts),
+            self._serve,
+            interface="asgi3",
             host=web.host,
             port=web.port,
             log_level="warning",
@@ -35,6 +38,13 @@ class WebServer:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="Web", daemon=True)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def replace(self, parts: WebParts) -> None:
+        """Answer from now on with pages built from these parts; what is being answered is finished as it began."""
+        self._app = create_app(parts)
 
     def start(self) -> None:
         """Serve from now on."""

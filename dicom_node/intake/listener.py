@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import cast
 
@@ -163,6 +163,12 @@ class Listener:
         self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="Listener", daemon=True)
         self._thread.start()
         log.info("event=listening ae=%s address=%s port=%d", options.ae_title, options.host, self.port)
+
+    def admit(self, allowed: tuple[AllowedPeer, ...]) -> None:
+        """Let these peers call from now on, and nobody else; associations that are open go on."""
+        self._options = replace(self._options, allowed=allowed)
+        if self._server is not None:
+            self._server.admission = Admission(self._options.ae_title, allowed)
 
     def stop(self, drain_s: float = 30.0) -> int:
         """Stop accepting at once, let live associations finish for `drain_s`, abort the rest; the number aborted."""

@@ -13,7 +13,7 @@ import itertools
 import logging
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +180,10 @@ class Spool:
     def studies(self) -> list[StudyActivity]:
         """Every study that has instances, the one that changed last at the end."""
         return self._index.studies()
+
+    def images_by_source(self) -> Mapping[str, int]:
+        """How many of the kept images each AE title sent."""
+        return self._index.images_by_source()
 
     def sweep(self) -> SweepReport:
         """Make disk and index agree again after a crash; call it once before receiving starts.

@@ -232,6 +232,12 @@ class SpoolIndex:
                 for study, count, at, revision in connection.execute(_STUDIES)
             ]
 
+    def images_by_source(self) -> Mapping[str, int]:
+        """How many of the kept images each AE title sent; those read from an Orthanc stand under its name."""
+        counted = sa.select(instance_table.c.source, sa.func.count()).group_by(instance_table.c.source)
+        with self._engine.connect() as connection:
+            return {str(row[0]): int(row[1]) for row in connection.execute(counted)}
+
     def by_name(self) -> Mapping[str, SpooledInstance]:
         """Every row by the name of its file."""
         with self._engine.connect() as connection:

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from dicom_node.web import (
+    configuration,
     downloads,
     drift_page,
     health,
@@ -45,6 +46,7 @@ def create_app(parts: WebParts) -> FastAPI:
         app.include_router(reviewing.router(parts))
         app.include_router(downloads.router(parts))
         app.include_router(study_views.router(parts))
+        app.include_router(configuration.router(parts))
         app.include_router(patient_history.router(parts))
         app.include_router(drift_page.router(parts))
     answer_errors(app)

@@ -27,6 +27,10 @@ class HealthSnapshot:
     """How reading from Orthanc goes: "starting", "reading", "unreachable" or "denied"; None where it is not read."""
     orthanc_problem: str = ""
     """The sentence of its last failure; empty when all is well."""
+    configuration_problem: str = ""
+    """Why a changed configuration file is not used; the node works on with the one before. Shown, not judged."""
+    configuration_restart_needed: tuple[str, ...] = ()
+    """Keys of the file that take effect with the next start."""
 
     def problems(self) -> tuple[str, ...]:
         """Why the node cannot do its work, in words; empty when it can."""

@@ -19,6 +19,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.reviews import Reviews
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
+from dicom_node.web.configuration_desk import ConfigurationDesk
 from dicom_node.web.node_health import NodeHealth
 from dicom_node.web.node_numbers import NumberSource
 
@@ -52,4 +53,6 @@ class WebParts:
     node_name: str = "Hydrops Node"
     viewer_url: str = ""
     """Where OHIF is served, such as "http://127.0.0.1:8081"; empty when there is no viewer."""
+    configuration: ConfigurationDesk | None = None
+    """Who reads, checks and writes the configuration files; None: there is no page for it."""
     clock: Callable[[], float] = time.time

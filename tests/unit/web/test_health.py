@@ -67,6 +67,8 @@ def test_a_healthy_node_answers_200_with_what_it_knows(node: Node) -> None:
         "dead_deliveries": [],
         "orthanc_feed": "reading",
         "orthanc_problem": "",
+        "configuration_problem": "",
+        "configuration_restart_needed": [],
     }
     assert answer.headers["Cache-Control"] == "no-store"
 

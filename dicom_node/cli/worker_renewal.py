@@ -1,0 +1,52 @@
+"""The worker takes over a changed configuration by starting anew, between two studies.
+
+Models, rules and destinations are read once and handed down; a worker that begins again cannot mix old and new ones.
+It keeps its process id and the pipe that its parent holds, so `serve` does not notice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+from dicom_node.cli.live_configuration import LiveConfiguration
+from dicom_node.settings import LoadedSettings
+from dicom_node.settings.effects import Effect
+
+log = logging.getLogger(__name__)
+
+
+class WorkerRenewal:
+    """Watches the configuration for a worker; `gate` is what every study is computed in.
+
+    Parameters
+    ----------
+    path, loaded
+        The configuration file and what the worker started with.
+    stop
+        Set to end the worker: by whoever stops it, or here once the study that is being computed is done.
+    """
+
+    def __init__(self, path: Path, loaded: LoadedSettings, stop: threading.Event) -> None:
+        self.gate = threading.Lock()
+        self.wanted = False
+        self._stop = stop
+        self._live = LiveConfiguration(path, loaded, self._take)
+
+    def start(self) -> None:
+        """Watch from now on, on a thread of its own."""
+        threading.Thread(target=self._live.watch, args=(self._stop,), name="Configuration", daemon=True).start()
+
+    def begin_anew(self) -> None:
+        """Become a fresh worker in this very process; does not return."""
+        log.info("event=worker_renewed")
+        os.execv(sys.executable, [sys.executable, "-m", "dicom_node.cli", *sys.argv[1:]])  # noqa: S606 - our own program
+
+    def _take(self, _loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
+        if Effect.WORKER in effects and not self.wanted:
+            self.gate.acquire()  # after the study that runs; it is never given back, so that no other one begins
+            self.wanted = True
+            self._stop.set()
