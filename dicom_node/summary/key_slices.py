@@ -51,29 +51,29 @@ def key_slices(ear: EarFindings, measured: EarMeasurements) -> tuple[KeySlice, .
         return ()
     geometry = ear.images.mrc.geometry
     shown = display(geometry, Plane.AXIAL)
-    planes = []
-    for place, level in zip(_places(ear, shown), measured.levels, strict=True):
-        planes.append(_key_slice(ear, place[0], place[1] or f"{level.part.capitalize()} level, {level.where}", shown))
-    return tuple(planes)
+    titles = [f"{level.part.capitalize()} level, {level.where}" if level.ratio else "" for level in measured.levels]
+    return tuple(
+        _key_slice(ear, index, title or _OTHERWISE[place], shown)
+        for place, (index, title) in enumerate(zip(_places(ear, shown), titles or ("", ""), strict=True))
+    )
 
 
-def _places(ear: EarFindings, shown: Display) -> list[tuple[int, str]]:
-    """For each level the plane's index within the ear's box, and a title if it is not the level that is shown."""
+_OTHERWISE: Final = ("Slice with much fluid", "Another slice with much fluid")
+"""What stands over a slice where a level cannot be told."""
+
+
+def _places(ear: EarFindings, shown: Display) -> list[int]:
+    """The plane to show for each level, counted within the ear's box; two planes if no levels were looked for."""
     assert ear.fluid is not None, "only a measured ear has key slices"
     mask = np.asarray(ear.fluid.total_fluid_mask.array, dtype=bool)
     area = np.moveaxis(mask, shown.through, 0).sum(axis=(1, 2)).astype(float)
     first = _first_slice(ear)
     told = [None if one.slice_index is None or shown.through != 0 else one.slice_index - first for one in ear.levels]
-    taken = [index for index in told if index is not None]
-    places = []
-    for index in told:
-        if index is None:
-            free = np.where(np.isin(np.arange(len(area)), taken), -1.0, area)
-            fallback = int(np.argmax(free))
-            taken.append(fallback)
-            places.append((fallback, "Slice with much fluid" if taken[:-1] else "Slice with most fluid"))
-        else:
-            places.append((index, ""))
+    places: list[int] = []
+    for index in told or [None, None]:
+        taken = [*(one for one in told if one is not None), *places]
+        free = np.where(np.isin(np.arange(len(area)), taken), -1.0, area)
+        places.append(int(np.argmax(free)) if index is None else index)
     return places
 
 

@@ -184,12 +184,13 @@ def _draw_previous(sheet: Sheet, measured: EarMeasurements, x: float, y: float) 
     if previous is None:
         sheet.write(x, y, "no earlier value known", size=13, color=sheet.theme.quiet)
         return
-    sheet.write(x, y, f"previous, {previous.date_text}", size=13, color=sheet.theme.quiet)
-    sheet.write(x, y + 15, f"{previous.ratio.text}, change {previous.change.text}", size=13)
-    sheet.write(x, y + 31, f"the {INTERVAL_NAME}s {'overlap' if previous.overlap else 'do not overlap'}", size=13)
+    sheet.write(x, y, f"previous {previous.ratio.text}, {previous.date_text}", size=13.5)
+    sheet.write(x, y + 17, f"change {previous.change.text}", size=13.5)
+    limits = f"the {INTERVAL_NAME}s {'overlap' if previous.overlap else 'do not overlap'}"
+    sheet.write(x, y + 33, limits, size=12, color=sheet.theme.quiet)
     if not previous.same_model:
         then = sheet.fitting(f"other model then: {previous.model}", COLUMN / 2, size=12)
-        sheet.write(x, y + 47, then, size=12, color=sheet.theme.warning)
+        sheet.write(x, y + 48, then, size=12, color=sheet.theme.warning)
 
 
 def _draw_remarks(sheet: Sheet, measurements: StudyMeasurements) -> None:

@@ -67,9 +67,15 @@ PAPER: Final = Theme(
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenText:
-    """One text on the sheet; `box` is its (left, top, right, bottom) in units."""
+    """One text on the sheet as it was passed to `write`, and its `box` (left, top, right, bottom) in units."""
 
     text: str
+    x: float
+    y: float
+    size: float
+    bold: bool
+    align: str
+    anchor: str
     box: tuple[float, float, float, float]
 
 
@@ -80,7 +86,7 @@ class Sheet:
         self.theme = theme
         gray = (theme.background,) * 3
         self._figure = Figure(figsize=(SIZE / DPI, SIZE / DPI), dpi=DPI, facecolor=gray)
-        self._texts: list[Any] = []
+        self._texts: list[tuple[Any, dict[str, Any]]] = []
 
     def write(
         self,
@@ -109,7 +115,7 @@ class Sheet:
             bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.0, "linewidth": 0.0} if on_picture else None,
             **_face(text, size, bold=bold),
         )
-        self._texts.append(artist)
+        self._texts.append((artist, {"x": x, "y": y, "size": size, "bold": bold, "align": align, "anchor": anchor}))
 
     def width_of(self, text: str, *, size: float = 15.0, bold: bool = False) -> float:
         """How wide a line of text would be, in units."""
@@ -209,15 +215,13 @@ class Sheet:
         """Every text on the sheet with its place, in the order of writing."""
         canvas: Any = FigureCanvasAgg(self._figure)
         renderer = canvas.get_renderer()
-        return tuple(_written(artist, renderer) for artist in self._texts)
+        return tuple(_written(artist, renderer, how) for artist, how in self._texts)
 
 
-def _written(artist: Any, renderer: Any) -> WrittenText:
+def _written(artist: Any, renderer: Any, how: dict[str, Any]) -> WrittenText:
     box = artist.get_window_extent(renderer)
-    return WrittenText(
-        text=artist.get_text(),
-        box=(float(box.x0), float(SIZE - box.y1), float(box.x1), float(SIZE - box.y0)),
-    )
+    places = (float(box.x0), float(SIZE - box.y1), float(box.x1), float(SIZE - box.y0))
+    return WrittenText(text=artist.get_text(), box=places, **how)
 
 
 def _face(text: str, size: float, *, bold: bool) -> dict[str, Any]:

@@ -3,83 +3,41 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 
 import numpy as np
 import pytest
 from ball_ears import ball_ear, grid_around
+from known_ears import CENTER_MM, KnownEar, ear_grid_around, ear_on, fluid_of
 from numpy.typing import NDArray
 
 from inference.anatomy import EarSide
-from inference.findings import EarFluid, EarROI, LevelRatio
-from inference.geometry import Volume, VolumeGeometry
+from inference.findings import EarFluid, LevelRatio
 from inference.labyrinth_parts import MAX_DISTANCE_MM, LabyrinthPart, LabyrinthParts, labyrinth_parts
 from inference.levels import level_ratios, tilt_deg
 from inference.phantom.average_ear import average_ear
-from inference.phantom.labyrinth import Compartment, fill, individual, place
-from inference.phantom.motion import euler
-from inference.phantom.voxelization import filled_fractions
-
-CENTER_MM = np.array([40.0, 6.0, -10.0])
+from inference.phantom.labyrinth import Compartment
 
 WITHIN = 0.09
 """What the border between the parts does to a ratio: on 25 other ears at most 0.08. Where a canal's ampulla begins, and
 where the cochlea's hook, is a matter of definition."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class KnownEar:
-    """One phantom ear on a grid: its fluid, and (2, 3, K, J, I) total and endolymph of every compartment."""
-
-    fluid: EarFluid
-    truth: NDArray[np.float32]
-
-    def area_mm2(self, which: int, part: LabyrinthPart) -> NDArray[np.float64]:
-        geometry = self.fluid.roi.geometry
-        pixel_mm2 = geometry.voxel_volume_mm3 / geometry.spacing_mm[0]
-        areas: NDArray[np.float64] = self.truth[which, Compartment[part.name]].sum(axis=(1, 2), dtype=float) * pixel_mm2
-        return areas
-
-
-@cache
 def known_ear(
-    seed: int, side: EarSide = EarSide.LEFT, turn_deg: tuple[float, float, float] = (0.0, 0.0, 0.0), flip: bool = False
+    seed: int,
+    side: EarSide = EarSide.LEFT,
+    turn_deg: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    flip: bool = False,
 ) -> KnownEar:
-    """A phantom person's ear, lying in the head at `turn_deg`, on a slab of 0.5 x 0.5 x 1.0 mm."""
-    center = CENTER_MM * [side.lps_sign, 1, 1]
-    to_lps = place(side, origin_lps_mm=center, rotation=euler(*turn_deg)[:3, :3], scale=1.0)
-    points = fill(individual(np.random.default_rng(seed)), to_lps, eh_ratio=0.25, step_mm=0.25)
-    grid = axial_grid(center, flip=flip)
-    of = np.array([points.compartment == one for one in Compartment], dtype=np.float32)
-    weights = np.concatenate([of, of * points.is_endolymph])
-    maps = filled_fractions(points.lps_mm, weights, points.volume_mm3, grid).reshape(2, 3, *grid.shape)
-    total, endolymph = maps.sum(axis=1)
-    return KnownEar(fluid=fluid_of(side, grid, total, endolymph), truth=maps)
+    return ear_on(ear_grid_around(side, flip=flip), seed, side, turn_deg=turn_deg)
 
 
-def axial_grid(center: NDArray[np.float64], *, flip: bool) -> VolumeGeometry:
-    grid = grid_around(center)
-    if not flip:
-        return grid
-    affine = grid.index_to_lps.copy()
-    affine[:3, 3] = grid.to_lps((grid.shape[0] - 1, 0, 0))
-    affine[:3, 0] *= -1.0
-    return VolumeGeometry(shape=grid.shape, index_to_lps=affine, frame_of_reference_uid="2.25.7")
-
-
-def fluid_of(
-    side: EarSide, grid: VolumeGeometry, total: NDArray[np.float32], endolymph: NDArray[np.float32]
-) -> EarFluid:
-    x, y, z = grid.center_lps_mm.tolist()
-    return EarFluid(
-        roi=EarROI(side=side, center_lps_mm=(x, y, z), geometry=grid, score=1.0),
-        total_fluid_fraction=Volume(array=total, geometry=grid),
-        endolymph_fraction=Volume(array=np.minimum(endolymph, total), geometry=grid),
-        total_fluid_mask=Volume(array=total >= 0.5, geometry=grid),
-        endolymph_mask=Volume(array=(total >= 0.5) & (endolymph >= 0.5 * total), geometry=grid),
-    )
+def area_mm2(ear: KnownEar, which: int, part: LabyrinthPart) -> NDArray[np.float64]:
+    """Of total fluid (0) or endolymph (1) of one part in every slice."""
+    geometry = ear.fluid.roi.geometry
+    pixel_mm2 = geometry.voxel_volume_mm3 / geometry.spacing_mm[0]
+    areas: NDArray[np.float64] = ear.truth[which, Compartment[part.name]].sum(axis=(1, 2), dtype=float) * pixel_mm2
+    return areas
 
 
 def levels_of(fluid: EarFluid, **options: int) -> dict[str, LevelRatio]:
@@ -111,7 +69,7 @@ def test_levels_lie_where_the_parts_are_largest_and_their_ratios_are_those_of_th
     for part in (LabyrinthPart.VESTIBULE, LabyrinthPart.COCHLEA):
         found = levels_of(ear.fluid)[part.value]
         assert found.slice_index is not None, found.reason
-        total, endolymph = ear.area_mm2(0, part), ear.area_mm2(1, part)
+        total, endolymph = area_mm2(ear, 0, part), area_mm2(ear, 1, part)
         assert total[found.slice_index] > 0.9 * total.max()
         assert found.total_fluid_mm2 == pytest.approx(total[found.slice_index], rel=0.2)
         assert found.ratio == pytest.approx(endolymph[found.slice_index] / total[found.slice_index], abs=WITHIN)
