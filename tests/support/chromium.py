@@ -29,8 +29,7 @@ SOFTWARE_WEBGL: Final = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader
 def chromium() -> Iterator[Browser]:
     """Headless Chromium; it ends with the block."""
     with sync_playwright() as playwright:
-        # Containers run as root and have no user namespaces: Chromium's own sandbox cannot start there.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *SOFTWARE_WEBGL])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SOFTWARE_WEBGL))
         try:
             yield browser
         finally:

@@ -103,10 +103,9 @@ def test_points_come_from_ledger_cards_and_outbox(tmp_path: Path):
     cards.put_results([result("2.25.1", "a" * 64, "right", 0.2), result("2.25.1", "a" * 64, "left", None)])
     for kind, after in (("SEG", 3.0), ("SR", 5.0)):
         outbox.put("a" * 64, "2.25.1", [stored(kind)], ["pacs"], at=130.0)
-        (waiting,) = [one for one in outbox.due("pacs", 140.0)]
-        outbox.record(
-            waiting.delivery_id, DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=""), 130.0 + after, POLICY
-        )
+        (waiting,) = outbox.due("pacs", 140.0)
+        confirmed = DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="")
+        outbox.record(waiting.delivery_id, confirmed, 130.0 + after, POLICY)
     outbox.put("b" * 64, "2.25.2", [stored("PDF")], ["pacs"], at=230.0)  # still waits
 
     computed, refused = study_points(ledger, cards, outbox, since=0.0)
