@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +18,12 @@ from dicom_node.web.access import SignInNeeded, parts_of, sign_in_address
 from dicom_node.web.rendering import page
 
 log = logging.getLogger(__name__)
+
+_PLAIN_SENTENCES: Final = {
+    404: "There is nothing at this address; the link may be an old one.",
+    405: "This address does not do that.",
+}
+"""For errors of the framework, which say no more than the name of the status."""
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -30,7 +37,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, SignInNeeded) and _is_navigation(request):
         return RedirectResponse(sign_in_address(request), status_code=HTTPStatus.SEE_OTHER)
-    return _answer(request, error.status_code, str(error.detail), dict(error.headers or {}))
+    phrase = HTTPStatus(error.status_code).phrase
+    sentence = _PLAIN_SENTENCES.get(error.status_code, phrase) if error.detail == phrase else str(error.detail)
+    return _answer(request, error.status_code, sentence, dict(error.headers or {}))
 
 
 async def _on_bad_request(request: Request, _error: Exception) -> Response:

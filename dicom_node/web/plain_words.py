@@ -74,10 +74,16 @@ ROLES: Final[Mapping[str, str]] = {
     SeriesRole.OTHER.value: "Something else",
 }
 
+USED: Final = {
+    True: Words(label="Used", tone="good", icon="check"),
+    False: Words(label="Left out", tone="none", icon="dash"),
+}
+
 DELIVERIES: Final[Mapping[DeliveryState, Words]] = {
     DeliveryState.WAITING: Words(label="On its way", tone="wait", icon="clock"),
     DeliveryState.DELIVERED: Words(label="Delivered", tone="good", icon="check"),
     DeliveryState.STOPPED: Words(label="Stopped", tone="bad", icon="stop"),
+    DeliveryState.NOT_SENT: Words(label="Not sent", tone="none", icon="dash"),
 }
 
 VERDICTS: Final[Mapping[Verdict, Words]] = {

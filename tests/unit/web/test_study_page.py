@@ -153,8 +153,8 @@ def test_each_delivery_says_where_it_stands_and_what_the_receiver_said(dashboard
     refused = DeliveryOutcome(kind=OutcomeKind.STOPPED, status=0xA900, detail="A900H: does not match SOP class")
     parts.outbox.record(first.delivery_id, refused, NOW, RetryPolicy())
     shown = text_of(page(dashboard))
-    assert "Segmentation Stopped 1 try A900H: does not match SOP class" in shown
-    assert "Structured report On its way nothing yet" in shown
+    assert "Segmentation to pacs Stopped 1 try A900H: does not match SOP class" in shown
+    assert "Structured report to pacs On its way nothing yet" in shown
 
 
 def test_downloads_are_the_bytes_of_the_outbox_under_names_made_of_uids(dashboard: Dashboard) -> None:
