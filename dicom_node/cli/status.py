@@ -1,6 +1,6 @@
 """Show every study and what became of it, or one study with its whole history.
 
-hydrops-node status                     the studies that changed last
+hydrops-node status                     what each destination gets, and the studies that changed last
 hydrops-node status STUDY_INSTANCE_UID  series roles with reasons, numbers, deliveries, history
 hydrops-node status --json [STUDY]      the same for programs
 """
@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, Any
 from dicom_node.errors import UnusableInput
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from dicom_node.delivery.capabilities import DestinationForms
     from dicom_node.delivery.outbox import Delivery, Outbox
     from dicom_node.ledger import Ledger, StudyRecord
+    from dicom_node.settings import LoadedSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
     ledger, outbox = Ledger(engine), Outbox(loaded.state_dir / "outbox", engine)
     if arguments.study is None:
         records = ledger.recent(limit=arguments.limit)
-        print(json.dumps([asdict(one) for one in records], indent=2) if arguments.json else _table(records))
+        if arguments.json:
+            print(json.dumps([asdict(one) for one in records], indent=2))
+            return 0
+        print("\n".join(destination_lines(forms_of_destinations(loaded, engine))))
+        print(_table(records))
         return 0
     record = ledger.get(arguments.study)
     if record is None:
@@ -96,7 +104,27 @@ def _ear_lines(findings: Mapping[str, Any] | None) -> list[str]:
     return [f"  {line}" for ear in measured.ears for line in ear.sentences]
 
 
+def forms_of_destinations(loaded: LoadedSettings, engine: Engine) -> list[DestinationForms]:
+    """What is known of each configured destination, in the order of the configuration."""
+    from dicom_node.cli.wiring import destinations
+    from dicom_node.delivery.capabilities import Capabilities
+
+    capabilities = Capabilities(engine)
+    return [capabilities.of(one) for one in destinations(loaded)]
+
+
+def destination_lines(forms: Sequence[DestinationForms]) -> list[str]:
+    """What goes to each destination and what does not, with the reason."""
+    if not forms:
+        return ["no destination is configured: results stay in the outbox", ""]
+    return ["destinations", *(f"  {one.destination}: {one.sentence}" for one in forms), ""]
+
+
 def _delivery_line(one: Delivery) -> str:
+    from dicom_node.delivery.outbox import DeliveryState
+
+    if one.state is DeliveryState.NOT_SENT:
+        return f"  {one.kind} to {one.destination}: {one.last_detail}"
     return f"  {one.kind} to {one.destination}: {one.state}, tries: {one.attempts}. {one.last_detail}".rstrip()
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dicom_node.cli.service import add_service_arguments, until_told_to_stop
 
 if TYPE_CHECKING:
-    from dicom_node.delivery.outbox import Outbox
-    from dicom_node.delivery.pump import DeliveryPump
     from dicom_node.settings import LoadedSettings
 
 
@@ -32,17 +31,23 @@ def run(arguments: argparse.Namespace) -> int:
     from dicom_node.cli.logs import start_logging
     from dicom_node.cli.state_folder import only_one, prepare
     from dicom_node.cli.wiring import load_settings
+    from dicom_node.cli.worker_renewal import WorkerRenewal
 
     start_logging(arguments.log_level)
     loaded = load_settings(Path(arguments.config))
     folder = prepare(loaded.state_dir)
     worker_id = loaded.settings.node.worker_id
     with only_one(folder, f"work-{worker_id}"), until_told_to_stop(stdin_too=arguments.until_stdin_ends) as stop:
-        _work(loaded, stop)
+        renewal = WorkerRenewal(Path(arguments.config), loaded, stop)
+        renewal.start()
+        _work(loaded, stop, renewal.gate)
+    if renewal.wanted:
+        renewal.begin_anew()
     return 0
 
 
-def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
+def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextManager[object]) -> None:
+    from dicom_node.cli.delivering import make_pump
     from dicom_node.cli.heartbeat import Heartbeat, model_words
     from dicom_node.cli.receiving import open_spool
     from dicom_node.cli.step_durations import StepDurations
@@ -58,7 +63,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
 
     engine = open_database(loaded.database_url)
     outbox = Outbox(loaded.state_dir / "outbox", engine)
-    pump = _pump(loaded, outbox)
+    pump = make_pump(loaded, outbox, engine)
     segmenter, durations = make_segmenter(loaded), StepDurations()
     Heartbeat(
         loaded.state_dir,
@@ -92,26 +97,10 @@ def _work(loaded: LoadedSettings, stop: threading.Event) -> None:
         on_published=pump.wake,
         on_step_done=durations.add,
     )
-    worker = StudyWorker(desk, workflow_url=loaded.workflow_url, worker_id=loaded.settings.node.worker_id)
+    worker = StudyWorker(desk, workflow_url=loaded.workflow_url, worker_id=loaded.settings.node.worker_id, gate=gate)
     pump.start()
     try:
         worker.run(stop)
     finally:
         pump.stop()
         engine.dispose()
-
-
-def _pump(loaded: LoadedSettings, outbox: Outbox) -> DeliveryPump:
-    from dicom_node.cli.wiring import destinations
-    from dicom_node.delivery import orthanc_rest, store_scu
-    from dicom_node.delivery.outbox import RetryPolicy
-    from dicom_node.delivery.pump import DeliveryPump
-
-    settings = loaded.settings.delivery
-    policy = RetryPolicy(
-        first_retry_s=settings.first_retry_s,
-        max_retry_s=settings.max_retry_s,
-        give_up_after_s=settings.give_up_after_h * 3600.0,
-    )
-    senders = {"dicom": store_scu.store, "orthanc": orthanc_rest.upload}
-    return DeliveryPump(outbox, destinations(loaded), senders, policy=policy, clock=time.time)

@@ -31,6 +31,7 @@ _FURTHER_MEANING: Final = {
 }
 BEHAVIOR: Final[Mapping[OutcomeKind, str]] = {
     OutcomeKind.DELIVERED: "Delivered",
+    OutcomeKind.NOT_TAKEN: "Noted as not sent, since the receiver does not take this kind of object",
     OutcomeKind.RETRY_LATER: "Sent again later",
     OutcomeKind.STOPPED: "Stopped until a person sends it again",
 }

@@ -34,7 +34,7 @@ class Destination:
     """Where results go. `kind` is "dicom" (C-STORE SCU) or "orthanc" (REST).
 
     DICOM needs `host`, `port`, `called_ae`, `calling_ae`, and `tls` where the receiver expects it; Orthanc needs `url`
-    and perhaps `username`/`password`.
+    and perhaps `username`/`password`. `send` lists the kinds of objects that go there; empty: all that it takes.
     """
 
     name: str
@@ -48,3 +48,4 @@ class Destination:
     password: str = ""
     timeout_s: float = 30.0
     tls: SenderTls | None = None
+    send: tuple[str, ...] = ()

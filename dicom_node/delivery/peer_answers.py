@@ -41,7 +41,7 @@ C_STORE_STATUSES: tuple[StatusMeaning, ...] = (
     _line(0xA900, 0xA9FF, OutcomeKind.STOPPED, "the receiver says that the object does not match its class"),
     _line(0xC000, 0xCFFF, OutcomeKind.STOPPED, "the receiver cannot understand the object"),
     _line(0x0117, 0x0117, OutcomeKind.STOPPED, "the receiver calls the SOP Instance UID invalid"),
-    _line(0x0122, 0x0122, OutcomeKind.STOPPED, "the receiver does not support this kind of object (SOP class)"),
+    _line(0x0122, 0x0122, OutcomeKind.NOT_TAKEN, "the receiver does not support this kind of object (SOP class)"),
     _line(0x0124, 0x0124, OutcomeKind.STOPPED, "the receiver does not allow us to store; allow our AE title there"),
     _line(0x0210, 0x0210, OutcomeKind.STOPPED, "the receiver saw our message number twice"),
     _line(0x0211, 0x0211, OutcomeKind.STOPPED, "the receiver does not know the C-STORE operation"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy.exc import OperationalError
 
+from dicom_node.delivery.capabilities import FormChoice
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.errors import OutputMismatch
@@ -41,6 +42,10 @@ class DeliveryPump:
         When to try again and when to give up.
     clock
         POSIX seconds now.
+    choice
+        What goes where; without it everything is tried.
+    on_delivered
+        Called after a delivery was confirmed and recorded.
     """
 
     def __init__(
@@ -51,8 +56,21 @@ class DeliveryPump:
         *,
         policy: RetryPolicy,
         clock: Callable[[], float],
+        choice: FormChoice | None = None,
+        on_delivered: Callable[[Delivery], None] = lambda _delivery: None,
     ) -> None:
-        self._lanes = [_Lane(outbox, one, senders[one.kind], policy=policy, clock=clock) for one in destinations]
+        self._lanes = [
+            _Lane(
+                outbox,
+                one,
+                senders[one.kind],
+                policy=policy,
+                clock=clock,
+                choice=choice,
+                on_delivered=on_delivered,
+            )
+            for one in destinations
+        ]
 
     def start(self) -> None:
         """Start one thread for each destination; what was left waiting by the last run is sent first."""
@@ -89,6 +107,8 @@ class _Lane(threading.Thread):
         *,
         policy: RetryPolicy,
         clock: Callable[[], float],
+        choice: FormChoice | None,
+        on_delivered: Callable[[Delivery], None],
     ) -> None:
         super().__init__(name=f"delivery-{destination.name}", daemon=True)
         self._outbox = outbox
@@ -96,6 +116,8 @@ class _Lane(threading.Thread):
         self._sender = sender
         self._policy = policy
         self._clock = clock
+        self._choice = choice
+        self._on_delivered = on_delivered
         self._awake = threading.Event()
         self._stopping = threading.Event()
         self._away_until: float | None = None
@@ -117,6 +139,7 @@ class _Lane(threading.Thread):
         while not self._stopping.is_set():
             self._awake.clear()
             try:
+                self._ask_daily()
                 self._send_what_is_due()
                 pause_s = self._pause_s()
             except OperationalError as error:  # the database is busy, gone or its disk full: nothing is lost by waiting
@@ -137,6 +160,8 @@ class _Lane(threading.Thread):
         outcome = self._attempt(delivery)
         after = self._outbox.record(delivery.delivery_id, outcome, self._clock(), self._policy)
         _log(outcome, after)
+        if after.state is DeliveryState.DELIVERED:
+            self._on_delivered(after)
         if outcome.kind is OutcomeKind.RETRY_LATER and outcome.status is None:
             # Nobody answered: the next object would only wait for the same silence. One knock per first delay.
             self._away_until = self._clock() + self._policy.first_retry_s
@@ -152,7 +177,7 @@ class _Lane(threading.Thread):
         except OSError as error:
             return DeliveryOutcome(kind=OutcomeKind.RETRY_LATER, detail=f"our disk does not answer: {error.strerror}")
         try:
-            return self._sender(data, self.destination)
+            return self._send(delivery, data)
         except Exception as error:  # the net of this worker: one object must not end the thread of all others
             LOGGER.exception(
                 "event=sender_failed destination=%s sop_instance=%s", delivery.destination, delivery.sop_instance_uid
@@ -161,6 +186,29 @@ class _Lane(threading.Thread):
                 kind=OutcomeKind.RETRY_LATER,
                 detail=f"this node failed to send it ({type(error).__name__}); see its log",
             )
+
+    def _send(self, delivery: Delivery, data: bytes) -> DeliveryOutcome:
+        """Send one object, unless its destination does not take its kind; a receiver that refuses is asked anew."""
+        if self._choice is None:
+            return self._sender(data, self.destination)
+        objection = self._choice.objection(self.destination, delivery.kind, queued_at=delivery.queued_at)
+        if objection is not None:
+            return objection
+        outcome = self._sender(data, self.destination)
+        if outcome.kind is OutcomeKind.NOT_TAKEN:
+            self._choice.look(self.destination)
+        return outcome
+
+    def _ask_daily(self) -> None:
+        """Learn what the destination takes, so that people see it before a study depends on it."""
+        if self._choice is None:
+            return
+        try:
+            self._choice.look_daily(self.destination)
+        except OperationalError:
+            raise
+        except Exception:  # the net of this worker: what could not be asked is tried when there is something to send
+            LOGGER.exception("event=asking_failed destination=%s", self.destination.name)
 
     def _is_away(self) -> bool:
         return self._away_until is not None and self._clock() < self._away_until

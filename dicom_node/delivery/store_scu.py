@@ -26,6 +26,7 @@ from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time
 
 from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.delivery.capabilities import FORMS
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.delivery.peer_answers import SUCCESS, outcome_of_rejection, outcome_of_status
 from dicom_node.dicom_tls import handshake_problem
@@ -119,6 +120,19 @@ def echo(destination: Destination, *, from_address: str = "") -> DeliveryOutcome
             status=status,
         )
     return DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=f"{_address(destination)} answers", status=status)
+
+
+def accepted_kinds(destination: Destination) -> frozenset[str] | DeliveryOutcome:
+    """Which kinds of result objects a receiver accepts in the form in which we make them, without sending any.
+
+    C-ECHO's context is proposed with them, so that a receiver that takes none of ours still opens the association.
+    """
+    contexts = [(str(Verification), "1.2.840.10008.1.2"), *(form.context for form in FORMS)]
+    with _association(destination, contexts) as association:
+        if isinstance(association, DeliveryOutcome):
+            return frozenset() if association.kind is OutcomeKind.NOT_TAKEN else association
+        accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts}
+    return frozenset(form.kind for form in FORMS if form.context in accepted)
 
 
 def send_folder(paths: Sequence[Path], destination: Destination, progress: Progress) -> list[FileOutcome]:
@@ -306,7 +320,7 @@ def _why_not(
 def _no_context(contexts: Sequence[tuple[str, str]], destination: Destination) -> DeliveryOutcome:
     wanted = "; ".join(f"{UID(sop_class).name} as {UID(syntax).name}" for sop_class, syntax in contexts)
     return DeliveryOutcome(
-        kind=OutcomeKind.STOPPED,
+        kind=OutcomeKind.NOT_TAKEN,
         detail=f"{_address(destination)} does not take {wanted}; let the receiver accept this kind of object",
     )
 

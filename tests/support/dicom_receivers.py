@@ -22,9 +22,10 @@ from dicom_node.delivery.outcome import Destination
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
-MODALITIES = {SEG: "SEG", COMPREHENSIVE_3D_SR: "SR", SECONDARY_CAPTURE: "OT", MR_IMAGE: "MR"}
+MODALITIES = {SEG: "SEG", COMPREHENSIVE_3D_SR: "SR", SECONDARY_CAPTURE: "OT", MR_IMAGE: "MR", ENCAPSULATED_PDF: "DOC"}
 
 
 def encoded(
@@ -116,12 +117,18 @@ class Receiver:
 
 
 @contextmanager
-def storescp(folder: Path, *options: str, port: int | None = None) -> Iterator[int]:
-    """DCMTK's receiver, which writes the data set bytes as it gets them (+B); yields its port."""
+def storescp(
+    folder: Path, *options: str, port: int | None = None, classes: Sequence[str] | None = None
+) -> Iterator[int]:
+    """DCMTK's receiver, which writes the data set bytes as it gets them (+B); yields its port.
+
+    With `classes` it accepts C-ECHO and these SOP classes in Explicit VR Little Endian, and nothing else.
+    """
     port = port or free_port()
+    accepting = ["+xa"] if classes is None else ["-xf", str(_negotiation_profile(folder, classes)), "Chosen"]
     # Without TCP_NODELAY each answer of DCMTK waits about 40 ms for our acknowledgement.
     process = subprocess.Popen(
-        ["/usr/bin/storescp", "-aet", "PACS", "+xa", "+B", *options, "-od", str(folder), str(port)],
+        ["/usr/bin/storescp", "-aet", "PACS", *accepting, "+B", *options, "-od", str(folder), str(port)],
         env={"TCP_NODELAY": "1", "PATH": "/usr/bin"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -132,6 +139,30 @@ def storescp(folder: Path, *options: str, port: int | None = None) -> Iterator[i
     finally:
         process.kill()
         process.wait()
+
+
+def _negotiation_profile(folder: Path, classes: Sequence[str]) -> Path:
+    """A file that tells storescp which presentation contexts to accept."""
+    contexts = [f"PresentationContext{n} = {uid}\\Written" for n, uid in enumerate(("1.2.840.10008.1.1", *classes), 1)]
+    path = folder.parent / f"{folder.name}.cfg"
+    path.write_text(
+        "\n".join(
+            (
+                "[[TransferSyntaxes]]",
+                "[Written]",
+                "TransferSyntax1 = LittleEndianExplicit",
+                "TransferSyntax2 = LittleEndianImplicit",
+                "[[PresentationContexts]]",
+                "[Chosen]",
+                *contexts,
+                "[[Profiles]]",
+                "[Chosen]",
+                "PresentationContexts = Chosen",
+            )
+        ),
+        encoding="ascii",
+    )
+    return path
 
 
 def _wait_for_port(port: int) -> None:

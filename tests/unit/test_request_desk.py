@@ -25,6 +25,12 @@ def parts(tmp_path: Path) -> DeskParts:
     return DeskParts(tmp_path)
 
 
+def is_sent_once(parts: DeskParts) -> bool:
+    """Whether a report is on its way, and no kind of object twice."""
+    kinds = [one.kind for one in parts.outbox.deliveries(STUDY)]
+    return "SR" in kinds and len(set(kinds)) == len(kinds)
+
+
 def finished(parts: DeskParts) -> None:
     """The study was worked off, and its report is at the destination."""
     parts.receive(hydrops_study())
@@ -60,7 +66,7 @@ def test_a_failed_study_is_computed_again_under_a_new_run(parts: DeskParts) -> N
     assert again.run_id == f"{first.run_id}:1"
     parts.desk.compute(again)
     assert parts.state()[0] is StudyState.REFUSED
-    assert parts.sent() == [("SR", "pacs")]
+    assert is_sent_once(parts)
     assert parts.look_round_after() == []
     line = parts.ledger.history(STUDY)[3]
     assert (line.event, line.detail) == (StudyEvent.RETRIED, "anna asked for it to be computed again")
@@ -80,22 +86,20 @@ def test_what_the_engine_still_holds_of_the_run_that_failed_changes_nothing_any_
 def test_replaying_with_nothing_changed_sends_the_same_bytes_again(parts: DeskParts) -> None:
     finished(parts)
     before = parts.record()
-    (delivery,) = parts.outbox.deliveries(STUDY)
-    content = parts.outbox.read(delivery.sop_instance_uid)
+    delivered = {
+        one.sop_instance_uid: parts.outbox.read(one.sop_instance_uid) for one in parts.outbox.deliveries(STUDY)
+    }
     parts.actions.replay(STUDY, "anna")
     assert parts.look_round_after() == []
     after = parts.record()
     assert (after.state, after.work_id, after.findings) == (before.state, before.work_id, before.findings)
-    (again,) = parts.outbox.deliveries(STUDY)
-    assert (again.sop_instance_uid, again.state, again.attempts) == (
-        delivery.sop_instance_uid,
-        DeliveryState.WAITING,
-        0,
-    )
-    assert parts.outbox.read(again.sop_instance_uid) == content
+    again = parts.outbox.deliveries(STUDY)
+    assert {(one.state, one.attempts) for one in again} == {(DeliveryState.WAITING, 0)}
+    assert {one.sop_instance_uid: parts.outbox.read(one.sop_instance_uid) for one in again} == delivered
     assert answer(parts) == (
         RequestState.DONE,
-        "nothing that a result depends on has changed: the earlier outcome stands, 1 deliveries go again",
+        "nothing that a result depends on has changed: the earlier outcome stands, "
+        f"{len(delivered)} deliveries go again",
     )
     assert parts.events()[-2:] == [StudyEvent.REPLAYED, StudyEvent.REFUSED]
 
@@ -103,14 +107,18 @@ def test_replaying_with_nothing_changed_sends_the_same_bytes_again(parts: DeskPa
 def test_replaying_with_other_settings_gives_a_new_result_beside_the_old(tmp_path: Path) -> None:
     before = DeskParts(tmp_path)
     finished(before)
+    count = len(before.outbox.deliveries(STUDY))
     after = DeskParts(tmp_path, digest="1" * 64)
     after.now = before.now
     after.actions.replay(STUDY, "anna")
     (work,) = after.look_round_after()
     after.desk.compute(work)
     uids = {one.sop_instance_uid for one in after.outbox.deliveries(STUDY)}
-    assert len(uids) == 2
-    assert [one.state for one in after.outbox.deliveries(STUDY)] == [DeliveryState.DELIVERED, DeliveryState.WAITING]
+    assert len(uids) == 2 * count
+    assert [one.state for one in after.outbox.deliveries(STUDY)] == [
+        *[DeliveryState.DELIVERED] * count,
+        *[DeliveryState.WAITING] * count,
+    ]
     assert answer(after)[1].startswith("rules, model, settings or images differ")
 
 
@@ -254,7 +262,7 @@ def test_new_images_open_a_canceled_study_again(parts: DeskParts) -> None:
     parts.receive(series_of(PEI))
     parts.work_off()
     assert parts.record().state is StudyState.REFUSED
-    assert parts.sent() == [("SR", "pacs")]
+    assert is_sent_once(parts)
 
 
 def test_a_study_canceled_by_mistake_is_opened_by_a_replay(parts: DeskParts) -> None:
@@ -268,7 +276,7 @@ def test_a_study_canceled_by_mistake_is_opened_by_a_replay(parts: DeskParts) -> 
     parts.desk.compute(work)  # what the engine still held of the first run
     assert parts.record().state is StudyState.QUEUED
     parts.desk.compute(again)
-    assert parts.sent() == [("SR", "pacs")]
+    assert is_sent_once(parts)
 
 
 def test_resending_goes_to_the_one_destination_only(tmp_path: Path) -> None:

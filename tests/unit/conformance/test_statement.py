@@ -22,6 +22,7 @@ from dicom_node.conformance.report_tree import TreeLine, tree_lines
 from dicom_node.conformance.statement import statement
 from dicom_node.conformance.status_codes import CONDITIONS
 from dicom_node.delivery import peer_answers
+from dicom_node.delivery.capabilities import FORMS
 from dicom_node.delivery.outcome import OutcomeKind
 from dicom_node.intake import wire_status
 from dicom_node.settings import AllowedCaller, DestinationSettings, ListenerSettings, NodeSettings
@@ -47,6 +48,16 @@ def rows(text: str) -> list[list[str]]:
 def test_the_pages_are_those_that_this_program_writes() -> None:
     assert statement() == PAGE
     assert (ROOT / "docs" / "ihe-air.md").read_text(encoding="utf-8") == air_sheet()
+
+
+def test_the_forms_that_receivers_are_asked_about_are_those_of_the_objects_that_we_make() -> None:
+    made = {
+        (kind, str(one.dataset.SOPClassUID), str(one.dataset.file_meta.TransferSyntaxUID))
+        for kind, families in created_objects().items()
+        for family in families
+        for one in family
+    }
+    assert {(form.kind, *form.context) for form in FORMS} == made
 
 
 def test_the_command_writes_the_pages_and_sees_a_page_that_is_not_its_own(
