@@ -14,6 +14,7 @@ Checks in this order, each by doing the thing and not only by reading about it:
   processor       CPU cores, memory, GPU
   model           the weights are the described ones, and they measure a synthetic ear whose truth is known
   orthanc         version, plug-ins, and settings that lose images or let strangers in
+  forms           which kinds of result each destination accepts, and so what it will get
   study           one synthetic study through a listener and a worker of its own to a receiver of its own
 
 examples:
@@ -56,6 +57,7 @@ CHECKS: Final = {
     "processor": "processor",
     "model": "model",
     "orthanc": "archive",
+    "forms": "object_forms",
     "study": "trial_study",
 }
 """What is checked, in this order, and the module here that checks it; each is imported when its turn comes."""

@@ -30,6 +30,7 @@ DICOMWEB: Final = "dicom-web"
 WRONG_NAME: Final = "NOT_THIS_ONE"
 STRANGER: Final = "HYDROPS_DOCTOR"
 TIMEOUT_S: Final = 10.0
+OK: Final = 200
 FORBIDDEN: Final = 403
 
 
@@ -79,7 +80,7 @@ def _examine(one: KnownOrthanc, *, our_title: str) -> Iterator[Line]:
         with one.client() as client:
             system = client.system()
             plugins = client.plugins()
-            runs_scripts = client.request("POST", "/tools/execute-script", data=b"-- nothing").status != FORBIDDEN
+            runs_scripts = _runs_scripts(client)
     except OrthancAccessDenied as error:
         if error.status == FORBIDDEN:
             yield problem(f"Orthanc at {one.url} does not allow us in (HTTP 403)", "set RemoteAccessAllowed to true")
@@ -99,6 +100,14 @@ def _examine(one: KnownOrthanc, *, our_title: str) -> Iterator[Line]:
         yield _overwrites(one.url)
     yield _password(one)
     yield from _dicom_door(system, one.url, our_title)
+
+
+def _runs_scripts(client: OrthancClient) -> bool:
+    """Whether it takes a Lua script over HTTP; ours is a comment."""
+    try:
+        return client.request("POST", "/tools/execute-script", data=b"-- nothing").status == OK
+    except OrthancAccessDenied:
+        return False
 
 
 def _version(system: OrthancSystem, url: str) -> Line:

@@ -14,7 +14,7 @@ import pydicom
 
 from dicom_node.cli.doctor.archive import KnownOrthanc, known_orthancs
 from dicom_node.cli.doctor.checkup import Line, Site, ok, problem
-from dicom_node.errors import NodeError
+from dicom_node.errors import NodeError, RejectedStudy
 
 if TYPE_CHECKING:
     from dicom_node.instance_files import InstanceFile
@@ -46,6 +46,9 @@ NAMES: Final = (
 """The names of PS3.5 annexes H, I and J, which stand in every implementer's tests."""
 
 
+REPORT: Final = "keep this node away from patients with such names, and report it with this line"
+
+
 def check(site: Site) -> Iterator[Line]:
     """Each name through reader, SEG and SR; with --through also through Orthanc."""
     site.say("making a synthetic ear")
@@ -64,14 +67,14 @@ def check(site: Site) -> Iterator[Line]:
 
 def _through_the_node(one: WrittenName, files: list[InstanceFile], findings: StudyFindings) -> Line:
     """Read the images, write SEG and SR, read those, compare."""
-    wrong = [kind for kind, name in _names_in_results(files, findings).items() if name != one.name]
+    try:
+        wrong = [kind for kind, name in _names_in_results(files, findings).items() if name != one.name]
+    except RejectedStudy as refused:
+        return problem(f"a patient with a {one.title} name would be refused: {refused}", REPORT)
     if files[0].header.PatientName != one.name:
         wrong.insert(0, "our reader")
     if wrong:
-        return problem(
-            f"a {one.title} name changes in: {', '.join(wrong)}",
-            "keep this node away from patients with such names, and report it with this line",
-        )
+        return problem(f"a {one.title} name changes in: {', '.join(wrong)}", REPORT)
     return ok(f"a {one.title} name comes through reader, SEG and SR unchanged")
 
 

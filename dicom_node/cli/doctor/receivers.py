@@ -28,7 +28,7 @@ def _judge(receiver: Destination, outcome: DeliveryOutcome) -> Line:
     """What an answer to our C-ECHO says about this destination."""
     if outcome.kind is OutcomeKind.DELIVERED:
         return ok(f"{receiver.name}: {outcome.detail} and knows us as {receiver.calling_ae}")
-    if "does not take" in outcome.detail:
+    if outcome.kind is OutcomeKind.NOT_TAKEN:
         return warning(
             f"{receiver.name}: lets us in as {receiver.calling_ae}, but answers no C-ECHO",
             "nothing to do if results arrive; some archives do not offer the Verification service",

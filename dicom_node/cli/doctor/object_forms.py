@@ -1,0 +1,49 @@
+"""Which kinds of result each destination accepts, asked of the receiver itself, and so what it will get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from dicom_node.cli.doctor.checkup import Line, Site, ok, problem, warning
+from dicom_node.cli.wiring import destinations
+from dicom_node.delivery.capabilities import FORMS, KINDS
+from dicom_node.delivery.outcome import DeliveryOutcome, Destination
+from dicom_node.delivery.store_scu import accepted_kinds
+
+SYNTAX: Final = "Explicit VR Little Endian"
+
+
+def check(site: Site) -> Iterator[Line]:
+    """One line for each destination."""
+    receivers = destinations(site.loaded)
+    if not receivers:
+        yield ok("no destination is configured")
+    for one in receivers:
+        site.say(one.name)
+        answer = frozenset(KINDS) if one.kind == "orthanc" else accepted_kinds(one)
+        if isinstance(answer, DeliveryOutcome):
+            yield problem(f"{one.name}: could not be asked, {answer.detail}", "see the receivers check")
+        else:
+            yield judge(one, answer)
+
+
+def judge(receiver: Destination, accepted: frozenset[str]) -> Line:
+    """What goes to a destination that accepts these kinds, and whether a person can read any of it."""
+    wanted = receiver.send or KINDS
+    sent = [kind for kind in KINDS if kind in accepted and kind in wanted]
+    refused = [kind for kind in wanted if kind not in accepted]
+    left_out = [kind for kind in KINDS if kind in accepted and kind not in wanted]
+    parts = [f"{receiver.name}: gets {', '.join(sent)}, as {SYNTAX}" if sent else f"{receiver.name}: gets nothing"]
+    parts += [f"it does not take {', '.join(refused)}"] if refused else []
+    parts += [f"its setting 'send' leaves out {', '.join(left_out)}"] if left_out else []
+    text = "; ".join(parts)
+    if not any(form.readable and form.kind in sent for form in FORMS):
+        return problem(
+            f"{text}: nothing that a person can read",
+            "let the receiver accept SOP class Secondary Capture Image Storage (1.2.840.10008.5.1.4.1.1.7) or "
+            "Comprehensive 3D SR Storage (1.2.840.10008.5.1.4.1.1.88.34)",
+        )
+    if "SEG" not in sent and "SC" not in sent:
+        return warning(f"{text}: numbers, but no picture", "let the receiver accept Secondary Capture Image Storage")
+    return ok(text)
