@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.exc import DatabaseError, OperationalError
+
+from dicom_node.errors import ConfigError
 
 metadata = MetaData()
 
@@ -24,6 +27,11 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
         ``sqlite:////absolute/path.db`` or ``postgresql+psycopg://user@host/name``.
     busy_timeout_s
         How long a writer waits for another writer before it raises.
+
+    Raises
+    ------
+    ConfigError
+        If the SQLite file is damaged so that it cannot even be opened; see `require_whole`.
     """
     engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
     if engine.dialect.name == "sqlite":
@@ -43,10 +51,44 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
             immediate = connection.get_execution_options().get("write_lock_at_once", False)
             connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
-    with writing(engine) as connection:  # with the write lock, or it fails where another process writes meanwhile
-        metadata.create_all(connection)
-        _add_new_indexes(connection)
+    try:
+        with writing(engine) as connection:  # with the write lock, or it fails where another process writes meanwhile
+            metadata.create_all(connection)
+            _add_new_indexes(connection)
+    except OperationalError:  # busy, full, read-only or away: that passes
+        raise
+    except DatabaseError as error:
+        raise _damaged(engine, str(error.orig)) from None
     return engine
+
+
+def require_whole(engine: Engine) -> None:
+    """Nothing if every page of the SQLite file hangs together; a node must not go on writing into a damaged one.
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged; says what is safe to do. PostgreSQL looks after itself and is not asked.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    try:
+        with engine.connect() as connection:
+            verdict = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+    except OperationalError:
+        raise
+    except DatabaseError as error:
+        verdict = str(error.orig)
+    if verdict != "ok":
+        raise _damaged(engine, verdict)
+
+
+def _damaged(engine: Engine, verdict: str) -> ConfigError:
+    return ConfigError(
+        f"{engine.url.database}: the state database is damaged ({verdict.splitlines()[0]}). Nothing was changed. Move "
+        "it and the files beside it that begin with its name to another place and start again: every image that was "
+        "acknowledged lies in the spool folder and is indexed anew, and its study is examined again"
+    )
 
 
 def _add_new_indexes(connection: Connection) -> None:

@@ -7,9 +7,13 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+from mr_images import STUDY, as_file, make_mr
 from sqlalchemy import Column, Integer, Table, inspect
 
-from dicom_node.database import metadata, open_database
+from dicom_node.database import metadata, open_database, require_whole
+from dicom_node.errors import ConfigError
+from dicom_node.intake.spool import Spool
 
 WRITER = """
     import sys, time
@@ -43,3 +47,29 @@ def test_new_tables_are_made_while_another_process_writes(tmp_path: Path) -> Non
         writer.kill()
         writer.wait()
         writer.stdout.close()
+
+
+@pytest.mark.parametrize("damage", ["header", "middle"])
+def test_f29_a_damaged_database_is_refused_untouched_and_its_images_are_indexed_anew(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "node.db"
+    engine = open_database(f"sqlite:///{path}")
+    spool = Spool(tmp_path / "spool", engine)
+    for _ in range(40):
+        spool.store(as_file(make_mr()), source="SCANNER", at=1.0)
+    engine.dispose()
+    content = bytearray(path.read_bytes())
+    start = 0 if damage == "header" else 4096
+    content[start : start + 4096 * 6] = b"\xa5" * (4096 * 6)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"node\.db: the state database is damaged"):
+        require_whole(open_database(f"sqlite:///{path}"))
+    assert path.read_bytes() == bytes(content)
+    for one in tmp_path.glob("node.db*"):
+        one.rename(tmp_path / f"damaged-{one.name}")
+    anew = open_database(f"sqlite:///{path}")
+    require_whole(anew)
+    again = Spool(tmp_path / "spool", anew)
+    again.sweep()
+    assert len(again.instances(STUDY)) == 40
