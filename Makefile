@@ -17,6 +17,7 @@ setup: $(stamp) ## install what is missing: system packages (root or sudo) and .
 $(stamp): pyproject.toml $(wildcard setup/*.sh)
 	@setup/install-system-packages.sh
 	@setup/make-environment.sh
+	@setup/install-viewer.sh
 	@touch $@
 
 demo: $(stamp) ## a synthetic study through a real Orthanc and the node, with the known truth beside the result

@@ -1,4 +1,4 @@
-"""Whether the dashboard may be shown where it is configured to be shown."""
+"""Whether dashboard and viewer may be shown where it is configured to be shown."""
 
 from __future__ import annotations
 
@@ -18,16 +18,24 @@ def check_exposure(loaded: LoadedSettings, *, users: int) -> None:
     ConfigError
         If the dashboard is on, the address is not this machine's own, and one of the two is missing.
     """
+    web, viewer = loaded.settings.web, loaded.settings.viewer
+    if web.dashboard:
+        _check(loaded, "web.host", web.host, "dashboard", "web.dashboard = false", users)
+    if viewer.enabled:
+        _check(loaded, "viewer.host", viewer.host, "viewer", "viewer.enabled = false", users)
+
+
+def _check(loaded: LoadedSettings, key: str, host: str, what: str, switch: str, users: int) -> None:
     web = loaded.settings.web
-    if not web.dashboard or web.host in LOOPBACK:
+    if host in LOOPBACK:
         return
     if users == 0:
         raise ConfigError(
-            f"web.host: the dashboard would listen on {web.host} and has no users; make one with "
-            "`hydrops-node user add NAME --role admin`, or set web.dashboard = false, or web.host = '127.0.0.1'"
+            f"{key}: the {what} would listen on {host} and has no users; make one with "
+            f"`hydrops-node user add NAME --role admin`, or set {switch}, or {key} = '127.0.0.1'"
         )
     if not web.tls_certificate and not web.tls_elsewhere:
         raise ConfigError(
-            f"web.host: the dashboard would listen on {web.host} without TLS; set web.tls_certificate and "
+            f"{key}: the {what} would listen on {host} without TLS; set web.tls_certificate and "
             "web.tls_key, or say web.tls_elsewhere = true where a proxy protects the way to the browsers"
         )

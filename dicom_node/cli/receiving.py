@@ -13,11 +13,12 @@ from dicom_node.cli.configuration_files import ConfigurationFiles
 from dicom_node.cli.exposure import check_exposure
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.messaging import make_messenger
+from dicom_node.cli.node_audit import RejectionAuditor
 from dicom_node.cli.state_folder import prepare
 from dicom_node.cli.tls_files import allowed_peer, listener_tls
 from dicom_node.cli.web_parts import web_parts
 from dicom_node.cli.wiring import audit_trail
-from dicom_node.database import open_database
+from dicom_node.database import open_database, require_whole
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.errors import ConfigError
 from dicom_node.intake.listener import TRANSFER_SYNTAXES, Listener, ListenerOptions
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dicom_node.cli.node_state import NodeState
+    from dicom_node.cli.viewer_server import ViewerServer
     from dicom_node.cli.web_server import WebServer
     from dicom_node.notices.messenger import Messenger
     from dicom_node.web.parts import WebParts
@@ -61,6 +63,7 @@ class Receiving:
         self._live = None if config is None else LiveConfiguration(config, loaded, self._take_over)
         self._folder = prepare(loaded.state_dir)
         self._engine = open_database(loaded.database_url)
+        require_whole(self._engine)
         self._spool = open_spool(loaded, self._engine)
         self._ledger = Ledger(self._engine)
         self._outbox = Outbox(loaded.state_dir / "outbox", self._engine)
@@ -70,6 +73,7 @@ class Receiving:
         self._feed = self._make_feed()
         self._feed_thread: threading.Thread | None = None
         self._web: WebServer | None = None
+        self._viewer: ViewerServer | None = None
         self._state: NodeState | None = None
         self._messenger: Messenger | None = None
 
@@ -97,6 +101,8 @@ class Receiving:
             self._feed_thread.join(DRAIN_S)
         if self._web is not None:
             self._web.stop(DRAIN_S)
+        if self._viewer is not None:
+            self._viewer.stop(DRAIN_S)
         if self._messenger is not None:
             self._messenger.join(MESSAGE_S)
         self._engine.dispose()
@@ -125,7 +131,7 @@ class Receiving:
             network_timeout_s=settings.network_timeout_s,
             tls=listener_tls(self._loaded),
         )
-        return Listener(options, self._spool)
+        return Listener(options, self._spool, on_rejected=RejectionAuditor(audit_trail(self._loaded)))
 
     def _start_listener(self, listener: Listener) -> None:
         settings = self._loaded.settings.listener
@@ -161,6 +167,7 @@ class Receiving:
     def _start_web(self) -> None:
         # Imported here: the web's 0.2 s are not to delay the first C-ECHO.
         from dicom_node.cli.node_state import NodeState
+        from dicom_node.cli.viewer_server import make_viewer
         from dicom_node.cli.web_server import WebServer
 
         self._state = NodeState(
@@ -175,6 +182,9 @@ class Receiving:
         )
         self._web = WebServer(self._loaded, self._web_parts(self._loaded))
         self._web.start()
+        self._viewer = make_viewer(self._loaded, self._engine)
+        if self._viewer is not None:
+            self._viewer.start()
         self._messenger = make_messenger(
             self._loaded, self._engine, ledger=self._ledger, outbox=self._outbox, health=self._state, stop=self._stop
         )

@@ -11,6 +11,7 @@ from dicom_node.accounts.pauses import SignInPauses
 from dicom_node.accounts.searches import Searches
 from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
+from dicom_node.cli.viewer_place import viewer_address
 from dicom_node.cli.wiring import audit_trail
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.orthanc_feed import OrthancFeed
@@ -67,6 +68,7 @@ def web_parts(
         numbers=state,
         metrics_token=loaded.secrets.get("HYDROPS_METRICS_TOKEN", ""),
         dashboard=web.dashboard,
+        viewer_url=viewer_address(loaded),
         configuration=configuration,
         node_name=loaded.settings.results.device_name,
     )

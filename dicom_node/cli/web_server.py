@@ -22,7 +22,7 @@ class WebServer:
     def __init__(self, loaded: LoadedSettings, parts: WebParts) -> None:
         web = loaded.settings.web
         self._app = create_app(parts)
-        certificate, key = (_file(loaded, name, one) for name, one in _tls_files(loaded))
+        certificate, key = tls_files(loaded)
         config = uvicorn.Config(
             self._serve,
             interface="asgi3",
@@ -56,9 +56,16 @@ class WebServer:
         self._thread.join(wait_s)
 
 
-def _tls_files(loaded: LoadedSettings) -> tuple[tuple[str, str], tuple[str, str]]:
+def tls_files(loaded: LoadedSettings) -> tuple[str | None, str | None]:
+    """Certificate and key of [web] as paths, or None and None where it speaks plain HTTP.
+
+    Raises
+    ------
+    ConfigError
+        If a file is not there.
+    """
     web = loaded.settings.web
-    return ("web.tls_certificate", web.tls_certificate), ("web.tls_key", web.tls_key)
+    return _file(loaded, "web.tls_certificate", web.tls_certificate), _file(loaded, "web.tls_key", web.tls_key)
 
 
 def _file(loaded: LoadedSettings, key: str, name: str) -> str | None:

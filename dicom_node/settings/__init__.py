@@ -26,6 +26,7 @@ from dicom_node.settings.sections import (
     ProcessingSettings,
     ResultSettings,
     Settings,
+    ViewerSettings,
     WebSettings,
     password_variable,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "ProcessingSettings",
     "ResultSettings",
     "Settings",
+    "ViewerSettings",
     "WebSettings",
     "find_problems",
     "password_variable",

@@ -31,6 +31,7 @@ def problems_of(settings: Settings, secrets: Mapping[str, str]) -> Iterator[str]
     for check in _CHECKS:
         check(settings, require)
     _check_web(settings, secrets, require)
+    _check_viewer(settings, require)
     yield from found
 
 
@@ -200,6 +201,18 @@ def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> Non
     for key in ("session_idle_s", "session_lifetime_s"):
         seconds = getattr(s.web, key)
         require(60 <= seconds <= 604800, f"web.{key}", "60 to 604800 s", seconds)
+
+
+def _check_viewer(s: Settings, require: Require) -> None:
+    one = s.viewer
+    require(bool(one.host), "viewer.host", "an address of this machine, or 0.0.0.0 for all", one.host)
+    require(0 < one.port < 65536, "viewer.port", _PORT, one.port)
+    apart = not one.enabled or one.port != s.web.port
+    require(apart, "viewer.port", f"another port than web.port ({s.web.port})", one.port)
+    for key in ("address", "dicomweb_url"):
+        url = getattr(one, key)
+        require(not url or _is_http(url), f"viewer.{key}", "http://... or https://...", url)
+    _check_timeout(one.timeout_s, "viewer.timeout_s", require)
 
 
 def _check_notices(s: Settings, require: Require) -> None:

@@ -145,6 +145,19 @@ class WebSettings:
     session_lifetime_s: float = 43200.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ViewerSettings:
+    """OHIF on a port of its own, in front of a DICOMweb archive. Certificate and sessions are those of [web]."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = 8081
+    address: str = ""
+    dicomweb_url: str = ""
+    username: str = ""
+    timeout_s: float = 30.0
+
+
 NOTICE_SUBJECTS: Final = (
     "study_refused",
     "study_failed",
@@ -185,6 +198,7 @@ class Settings:
     destinations: tuple[DestinationSettings, ...] = ()
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
     web: WebSettings = field(default_factory=WebSettings)
+    viewer: ViewerSettings = field(default_factory=ViewerSettings)
     notices: NoticeSettings = field(default_factory=NoticeSettings)
 
 

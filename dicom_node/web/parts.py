@@ -52,7 +52,7 @@ class WebParts:
     """False: health and wake-up only, no pages."""
     node_name: str = "Hydrops Node"
     viewer_url: str = ""
-    """Where OHIF is served, such as "http://127.0.0.1:8081"; empty when there is no viewer."""
+    """Where OHIF is served, such as "http://{host}:8081" (`viewer.links.HOST`); empty when there is no viewer."""
     configuration: ConfigurationDesk | None = None
     """Who reads, checks and writes the configuration files; None: there is no page for it."""
     clock: Callable[[], float] = time.time

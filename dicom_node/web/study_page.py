@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, HTTPException, Path, Request, status
 from fastapi.responses import JSONResponse, Response
@@ -34,6 +33,7 @@ from dicom_node.web.progress import progress
 from dicom_node.web.rendering import page
 from dicom_node.web.study_actions import fitting_actions
 from dicom_node.web.study_views import views_of
+from dicom_node.web.viewer.links import viewer_link
 
 StudyUid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$")]
 
@@ -116,7 +116,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "actions": fitting_actions(record, visitor_of(request).role),
         "examinations": None if card is None else history_of(card, parts.cards),
         "views": views_of(record, ViewShelf(parts.state_dir / "views")),
-        "viewer_link": f"{parts.viewer_url}/viewer?{urlencode({'StudyInstanceUIDs': uid})}" if parts.viewer_url else "",
+        "viewer_link": viewer_link(parts.viewer_url, request.url.hostname or "", uid),
     }
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from fastapi import Request
+
 from dicom_node.accounts.sessions import Sessions
 from dicom_node.accounts.users import Users
+from dicom_node.web.access import cookie_name
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -40,8 +43,6 @@ class SessionGate:
 
     Parameters
     ----------
-    cookie
-        Name of the session's cookie.
     open_without_users
         Whether a node without any user shows its viewer at all; only for a viewer on the loopback address.
     clock
@@ -53,21 +54,19 @@ class SessionGate:
         users: Users,
         sessions: Sessions,
         *,
-        cookie: str,
         open_without_users: bool,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._users = users
         self._sessions = sessions
-        self._cookie = cookie
         self._open_without_users = open_without_users
         self._clock = clock
         self._checked: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def may_look(self, cookies: Mapping[str, str]) -> bool:
-        """Whether a request with these cookies may see images; asks the database, so not for the event loop."""
-        token, now = cookies.get(self._cookie, ""), self._clock()
+    def may_look(self, request: Request) -> bool:
+        """Whether this request may see images; asks the database, so not for the event loop."""
+        token, now = request.cookies.get(cookie_name(request), ""), self._clock()
         with self._lock:
             checked = self._checked.get(token)
         if checked is not None and 0 <= now - checked < TRUSTED_FOR_S:

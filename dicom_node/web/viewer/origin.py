@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,12 @@ LASTING: Final = re.compile(r"(?:.*\.)?[0-9a-f]{16}\.(?:js|css|wasm|woff2?|png|s
 
 @dataclass(frozen=True, kw_only=True)
 class ViewerParts:
-    """What the viewer is made of: OHIF's folder, the archive, where it listens, and who may look (by cookies)."""
+    """What the viewer is made of: OHIF's folder, the archive, where it listens, and who may look."""
 
     files: Path
     archive: Archive
     doors: Doors
-    may_look: Callable[[Mapping[str, str]], bool]
+    may_look: Callable[[Request], bool]
 
 
 def create_viewer_app(parts: ViewerParts) -> Starlette:
@@ -118,7 +118,7 @@ async def _refusal(request: Request, parts: ViewerParts) -> Response | None:
     if parts.doors.on_this_machine_only and name not in LOOPBACK:
         # Another site's name that leads to this machine would read images through its visitor's browser.
         return PlainTextResponse(f"The viewer is open on this machine only: http://127.0.0.1:{request.url.port}/", 421)
-    if await run_in_threadpool(parts.may_look, request.cookies):
+    if await run_in_threadpool(parts.may_look, request):
         return None
     if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/dicom-web/"):
         return RedirectResponse(parts.doors.dashboard_url(name), status_code=303)

@@ -33,7 +33,7 @@ PAGE = f"/studies/{STUDY}"
 
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Iterator[Dashboard]:
-    with serving(make_parts(tmp_path, viewer_url="http://127.0.0.1:8081")) as served:
+    with serving(make_parts(tmp_path, viewer_url="http://{host}:8081")) as served:
         yield served
 
 
