@@ -24,6 +24,7 @@ from local_orthanc import LocalOrthanc, free_port
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import DeliveryState, Outbox
 from dicom_node.ledger import Ledger, StudyRecord, StudyState
+from dicom_node.web.viewer.links import viewer_link
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S: Final = 30.0
@@ -68,6 +69,7 @@ class LocalNode:
         self.folder = folder
         self.dicom_port = dicom_port or free_port()
         self.web_port = web_port or free_port()
+        self.viewer_port = free_port()
         self._orthanc = orthanc
         self._entrance = entrance
         self._callers = tuple(callers)
@@ -98,6 +100,10 @@ class LocalNode:
     def health_url(self) -> str:
         """GET it for the node's state as JSON."""
         return f"http://127.0.0.1:{self.web_port}/health"
+
+    def viewer_url(self, study: str) -> str:
+        """Where OHIF shows one study, if OHIF is installed and the PACS has DICOMweb."""
+        return viewer_link(f"http://127.0.0.1:{self.viewer_port}", "127.0.0.1", study)
 
     @property
     def ledger(self) -> Ledger:
@@ -209,6 +215,7 @@ class LocalNode:
             "node": f'state_dir = "{self.state_dir}"',
             "listener": f"port = {self.dicom_port}\nmin_free_bytes = 500000000",
             "web": f"port = {self.web_port}",
+            "viewer": f"port = {self.viewer_port}",
             "assembly": "quiet_s = 5.0",
         }
         if self._orthanc is not None and self._entrance == "orthanc":

@@ -32,6 +32,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dicom_node.ledger import StudyRecord, StudyState
+from dicom_node.web.viewer.installation import is_installed, viewer_folder
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 HOOK: Final = REPOSITORY / "orthanc_plugin" / "route_to_node.lua"
@@ -83,7 +84,7 @@ def _run(arguments: argparse.Namespace, out: Path, stack: ExitStack, began: floa
     ]
     tell(record, truth, sent, results, pictures, time.monotonic() - began)
     if arguments.keep:
-        keep_running(orthanc, node)
+        keep_running(orthanc, node, record.study_instance_uid)
     return 0
 
 
@@ -199,7 +200,7 @@ def tell(
     for name, path in (*results.items(), *((path.stem, path) for path in pictures)):
         console.print(f"  {name:9} {os.path.relpath(path)}")
     console.print("  look at overview.png first; `dsrdump` prints the SR; a DICOM SEG viewer shows the SEG on the MRC")
-    console.print("  make demo KEEP=1 leaves the PACS running, so that you can connect a viewer")
+    console.print("  make demo KEEP=1 leaves PACS and node running and says where OHIF shows the study")
     console.print(f"\nThe whole demo took {seconds:.0f} s. Research use only. Not for diagnostic use.")
 
 
@@ -226,8 +227,12 @@ def _numbers(findings: Mapping[str, Any], truth: Mapping[str, Any]) -> Table:
     return table
 
 
-def keep_running(orthanc: LocalOrthanc, node: LocalNode) -> None:
+def keep_running(orthanc: LocalOrthanc, node: LocalNode, study: str) -> None:
     """Leave everything up until Ctrl-C."""
+    if is_installed(viewer_folder()):
+        console.print(f"\nOpen the study in OHIF: {node.viewer_url(study)}")
+    else:
+        console.print("\nNo viewer: `hydrops-node install-viewer` fetches OHIF; then run the demo again.")
     console.print(f"\nPACS:  {orthanc.url}  user {orthanc.username}  password {orthanc.password}")
     console.print(f"       DICOM {orthanc.aet}@127.0.0.1:{orthanc.dicom_port}, DICOMweb {orthanc.dicom_web_url}")
     console.print(f"Node:  {node.health_url}  DICOM HYDROPS@127.0.0.1:{node.dicom_port}")

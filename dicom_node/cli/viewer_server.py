@@ -88,6 +88,8 @@ def make_viewer(loaded: LoadedSettings, engine: Engine) -> ViewerServer | None:
     if archive is None or reason:
         log.info("event=no_viewer reason=%s", reason)
         return None
+    # Its lines would quote every search, and searches name patients.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     viewer, web = loaded.settings.viewer, loaded.settings.web
     limits = SessionLimits(idle_s=web.session_idle_s, lifetime_s=web.session_lifetime_s)
     scheme = "https" if web.tls_certificate else "http"
