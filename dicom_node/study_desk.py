@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.audit import AuditTrail
+from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.casework import Case, CaseOptions, CaseResult, refuse_case, work_case
 from dicom_node.delivery.outbox import KeptObjects, Outbox
 from dicom_node.earlier_values import earlier_values
@@ -25,7 +25,7 @@ from dicom_node.intake.spool import Spool, StudyActivity
 from dicom_node.ledger import Ledger, StudyRecord
 from dicom_node.pipeline import StepTimer
 from dicom_node.request_desk import RequestDesk
-from dicom_node.study_cards import EarResult, StudyCards, ear_results
+from dicom_node.study_cards import EarResult, StudyCard, StudyCards, ear_results
 from dicom_node.study_moves import IllegalMoveError, StudyEvent, StudyState
 from dicom_node.study_requests import StudyRequests
 from dicom_node.views.pack import build_view_pack
@@ -83,6 +83,7 @@ class StudyDesk:
         self._cards = cards
         self._outbox = outbox
         self._views = views
+        self._audit = audit
         self._segmenter = segmenter
         self._case_options = case_options
         self._options = options
@@ -155,8 +156,20 @@ class StudyDesk:
                 return None
             if _was_forced(record):  # what was asked for was another set of images: these are judged by themselves
                 examination = self._examiner.examine(activity, now)
+            self._audit_arrival(activity, examination.card)
             self._ledger.arrived(activity.study_instance_uid, revision=activity.revision, at=now)
         return write_decision(self._ledger, examination, at=now).work
+
+    def _audit_arrival(self, activity: StudyActivity, card: StudyCard) -> None:
+        """Write who sent what is there now. Before the ledger: an entry too many is better than one too few."""
+        study = activity.study_instance_uid
+        self._audit.record(
+            AuditAction.IMAGES_RECEIVED,
+            actor=", ".join(sorted({one.source for one in self._spool.instances(study)})),
+            study_instance_uid=study,
+            patient_id=card.patient_id,
+            detail=f"{activity.instances} images of this study are here",
+        )
 
     def compute(self, work: Work) -> None:
         """Do one piece of work and put its objects into the outbox; publish nothing if new images came meanwhile."""

@@ -19,13 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Receive until SIGTERM or Ctrl-C."""
     from dicom_node.cli.logs import start_logging
+    from dicom_node.cli.node_audit import audited_run
     from dicom_node.cli.receiving import Receiving
     from dicom_node.cli.state_folder import only_one, prepare
-    from dicom_node.cli.wiring import load_settings
+    from dicom_node.cli.wiring import audit_trail, load_settings
 
     start_logging(arguments.log_level)
     path = Path(arguments.config)
     loaded = load_settings(path)
-    with only_one(prepare(loaded.state_dir), "listen"), until_told_to_stop() as stop, Receiving(loaded, path):
+    with (
+        only_one(prepare(loaded.state_dir), "listen"),
+        audited_run(audit_trail(loaded), "receiving"),
+        until_told_to_stop() as stop,
+        Receiving(loaded, path),
+    ):
         stop.wait()
     return 0

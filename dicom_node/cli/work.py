@@ -29,15 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Work until SIGTERM, Ctrl-C or (as a child of `serve`) the parent's end."""
     from dicom_node.cli.logs import start_logging
+    from dicom_node.cli.node_audit import audited_run
     from dicom_node.cli.state_folder import only_one, prepare
-    from dicom_node.cli.wiring import load_settings
+    from dicom_node.cli.wiring import audit_trail, load_settings
     from dicom_node.cli.worker_renewal import WorkerRenewal
 
     start_logging(arguments.log_level)
     loaded = load_settings(Path(arguments.config))
     folder = prepare(loaded.state_dir)
     worker_id = loaded.settings.node.worker_id
-    with only_one(folder, f"work-{worker_id}"), until_told_to_stop(stdin_too=arguments.until_stdin_ends) as stop:
+    with (
+        only_one(folder, f"work-{worker_id}"),
+        audited_run(audit_trail(loaded), f"computing as {worker_id}"),
+        until_told_to_stop(stdin_too=arguments.until_stdin_ends) as stop,
+    ):
         renewal = WorkerRenewal(Path(arguments.config), loaded, stop)
         renewal.start()
         _work(loaded, stop, renewal.gate)

@@ -71,6 +71,15 @@ class Rejection:
         return bytes((0x03, 0, 0, 0, 0, 4, 0, self.result, self.source, self.reason))
 
 
+@dataclass(frozen=True, kw_only=True)
+class RejectedCaller:
+    """Who was turned away and why, for the audit trail; `calling_ae` is empty where none was legible."""
+
+    calling_ae: str
+    address: str
+    words: str
+
+
 LIMIT_REACHED = Rejection(result=2, source=3, reason=2, words="all associations of this node are in use, try later")
 
 

@@ -23,7 +23,7 @@ from pynetdicom.events import Event
 from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.dicom_tls import ListenerTls
 from dicom_node.errors import TransientError
-from dicom_node.intake.admission import Admission, AllowedPeer
+from dicom_node.intake.admission import Admission, AllowedPeer, RejectedCaller
 from dicom_node.intake.association import OversizedDataset
 from dicom_node.intake.server import IntakeServer, ServerBounds
 from dicom_node.intake.spool import Spool
@@ -109,10 +109,20 @@ class Listener:
         Where instances are kept.
     clock
         Time of receipt, POSIX seconds.
+    on_rejected
+        Called after a caller was turned away, in the thread of its connection.
     """
 
-    def __init__(self, options: ListenerOptions, spool: Spool, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        options: ListenerOptions,
+        spool: Spool,
+        clock: Callable[[], float] = time.time,
+        *,
+        on_rejected: Callable[[RejectedCaller], None] = lambda _caller: None,
+    ) -> None:
         self._options = options
+        self._on_rejected = on_rejected
         self._spool = spool
         self._clock = clock
         self.tally = IntakeTally()
@@ -158,6 +168,7 @@ class Listener:
             ),
             tls=options.tls,
             tally=self.tally,
+            on_rejected=self._on_rejected,
         )
         self._server = server
         self._thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="Listener", daemon=True)

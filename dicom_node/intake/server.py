@@ -29,6 +29,7 @@ from dicom_node.intake.admission import (
     Admission,
     AssociateRequest,
     NoRequest,
+    RejectedCaller,
     Rejection,
     read_request,
     refuse,
@@ -71,11 +72,13 @@ class IntakeServer(ThreadedAssociationServer):
         bounds: ServerBounds,
         tls: ListenerTls | None,
         tally: IntakeTally,
+        on_rejected: Callable[[RejectedCaller], None],
     ) -> None:
         self.admission = admission
         self.bounds = bounds
         self.tls = tls
         self.tally = tally
+        self.on_rejected = on_rejected
         self.on_store = on_store
         self._changed = threading.Condition()
         self._waiting: dict[int, socket.socket] = {}
@@ -194,6 +197,11 @@ class FrontDesk(BaseRequestHandler):
             server.tally.add_rejection(rejection.code)
             self._log_rejection(request, rejection)
             self._send_away(rejection.encoded())
+            if rejection is not LIMIT_REACHED:  # that is no fault of the caller's
+                caller = RejectedCaller(
+                    calling_ae=request.calling_ae or "", address=self._address, words=rejection.words
+                )
+                server.on_rejected(caller)
             return
         try:
             server.begin(self._association(connection, request))

@@ -64,7 +64,10 @@ class StoredKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SpooledInstance:
-    """One kept instance. `conflict` marks every instance whose SOP Instance UID has more than one content."""
+    """One kept instance. `source` is who sent it: calling AE title, or the name of the Orthanc.
+
+    `conflict` marks every instance whose SOP Instance UID has more than one content.
+    """
 
     sop_instance_uid: str
     series_instance_uid: str
@@ -72,6 +75,7 @@ class SpooledInstance:
     transfer_syntax_uid: str
     sha256: str
     path: Path
+    source: str
     received_at: float
     conflict: bool
 
@@ -266,6 +270,7 @@ class SpoolIndex:
             transfer_syntax_uid=row.transfer_syntax_uid,
             sha256=row.sha256,
             path=self.path_of(row.file_name),
+            source=row.source,
             received_at=row.received_at,
             conflict=row.conflict,
         )

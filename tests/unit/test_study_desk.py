@@ -10,6 +10,7 @@ import pytest
 from desk_parts import LOCALIZER, PARTNER_WAIT_S, DeskParts, hydrops_study, series_of
 from scanned_series import MRC, PEI, PPI
 
+from dicom_node.audit import AuditAction
 from dicom_node.errors import Reason, Refusal
 from dicom_node.examination import Work
 from dicom_node.ledger import StudyEvent, StudyState
@@ -263,3 +264,18 @@ def test_the_report_says_the_study_and_the_patient_that_it_is_about(parts: DeskP
     (delivery,) = parts.outbox.deliveries(STUDY)
     report = pydicom.dcmread(io.BytesIO(parts.outbox.read(delivery.sop_instance_uid)))
     assert (report.StudyInstanceUID, report.PatientID) == (STUDY, "PHANTOM-1")
+
+
+def test_what_arrived_is_audited_with_its_sender_and_patient_but_without_a_name(parts: DeskParts) -> None:
+    images = hydrops_study()
+    for one in images:
+        one.PatientID, one.PatientName = "P-4711", "Marker^Name"
+    parts.receive(images)
+    parts.work_off()
+    (entry,) = parts.audit.entries()
+    assert entry.action is AuditAction.IMAGES_RECEIVED
+    assert entry.message["ActiveParticipant"][0]["UserID"] == "SCANNER"
+    objects = [one["ParticipantObjectID"] for one in entry.message["ParticipantObjectIdentification"]]
+    assert objects == [STUDY, "P-4711"]
+    assert entry.message["EventIdentification"]["EventOutcomeDescription"] == "24 images of this study are here"
+    assert "Marker" not in str(entry.message)

@@ -17,7 +17,9 @@ from mr_images import encode, make_mr
 from raw_peer import associate_request, connect, fragment, pdu, receive_pdu, store_command
 
 from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles
-from dicom_node.intake.listener import AllowedPeer
+from dicom_node.intake.admission import RejectedCaller
+from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
+from dicom_node.intake.spool import Spool
 
 ACCEPTED, REJECTED, ABORTED, CLOSED = 0x02, 0x03, 0x07, 0
 STALLED_PEERS = 15
@@ -262,3 +264,22 @@ def is_closed(port: int) -> bool:
 def resident_kib() -> int:
     with open(f"/proc/{os.getpid()}/status") as status:  # noqa: PTH123
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+def test_a_caller_that_was_turned_away_is_told_of_but_not_one_that_only_found_no_place(spool: Spool) -> None:
+    rejected: list[RejectedCaller] = []
+    scanner = AllowedPeer(ae_title="SCANNER", networks=("127.0.0.0/8",))
+    options = ListenerOptions(ae_title="HYDROPS", port=0, allowed=(scanner,), max_associations=1)
+    listener = Listener(options, spool, on_rejected=rejected.append)
+    listener.start()
+    try:
+        assert answer_to(listener.port, associate_request(calling=b"STRANGER"))[0] == REJECTED
+        with connect(listener.port) as first:
+            first.sendall(associate_request())
+            assert receive_pdu(first)[0] == ACCEPTED
+            assert answer_to(listener.port, associate_request())[1] == (2, 3, 2)
+    finally:
+        listener.stop(drain_s=0)
+    assert rejected == [
+        RejectedCaller(calling_ae="STRANGER", address="127.0.0.1", words="calling AE title is not in listener.allowed")
+    ]
