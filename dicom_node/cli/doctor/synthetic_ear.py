@@ -30,6 +30,7 @@ def ear_study() -> PhantomStudy:
             series=("MRC", "PPI", "PEI"),
             matrix=SLAB,
             slab_shift_mm=(EAR_LPS_MM[0], EAR_LPS_MM[1], 0.0),
+            step_mm=0.15,
         )
     )
 
