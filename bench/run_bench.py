@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 HELPERS = ("machine", "spoiled_studies", Path(__file__).stem)
 BENCHES = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in HELPERS}
 QUICK = {
+    "dashboard": ["--studies", "1000", "--rounds", "3"],
     "cohort": ["--studies", "2", "--jobs", "2"],
     "intake": ["--images", "40", "--rounds", "1"],
     "localization": ["--heads", "8"],

@@ -50,7 +50,7 @@ ledger_studies = Table(
     "ledger_studies",
     metadata,
     Column("study_instance_uid", String(64), primary_key=True),
-    Column("state", String(16), nullable=False),
+    Column("state", String(16), nullable=False, index=True),
     Column("revision", Integer, nullable=False),
     Column("look_again_at", Float),
     Column("step", String(64), nullable=False, default=""),

@@ -280,7 +280,8 @@ class StudyCards:
 
     def counts(self, text: str = "") -> dict[StudyState, int]:
         """How many studies `search` would list in each state."""
-        query = _matching(select(ledger_studies.c.state, func.count()), text, None).group_by(ledger_studies.c.state)
+        query = select(ledger_studies.c.state, func.count()).group_by(ledger_studies.c.state)
+        query = _matching(query, text, None) if text.strip() else query  # everything is counted from the index alone
         with self._engine.connect() as connection:
             found = {row[0]: int(row[1]) for row in connection.execute(query)}
         return {state: found.get(state.value, 0) for state in StudyState}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from dicom_node.web import (
@@ -25,6 +28,16 @@ from dicom_node.web.headers import GuardHeaders
 from dicom_node.web.parts import WebParts
 
 
+class PageFiles(StaticFiles):
+    """Style sheets, scripts and icons: they hold nothing of a patient, so a browser may keep them for some minutes."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """One file, with leave to be kept."""
+        answer = super().file_response(*args, **options)
+        answer.headers["Cache-Control"] = "public, max-age=300"
+        return answer
+
+
 def create_app(parts: WebParts) -> FastAPI:
     """The application; run it with uvicorn.
 
@@ -38,7 +51,7 @@ def create_app(parts: WebParts) -> FastAPI:
     app.include_router(health.router(parts))
     app.include_router(metrics.router(parts))
     if parts.dashboard:
-        app.mount("/static", StaticFiles(packages=[("dicom_node.web", "static")]), name="static")
+        app.mount("/static", PageFiles(packages=[("dicom_node.web", "static")]), name="static")
         app.include_router(sign_in.router(parts))
         app.include_router(studies.router(parts))
         app.include_router(study_page.router(parts))

@@ -258,7 +258,7 @@ def test_every_answer_forbids_foreign_scripts_frames_and_guesses(people: dict[st
     assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
-    assert headers["cache-control"] == "no-store"
+    assert headers["cache-control"] == ("public, max-age=300" if path.startswith("/static/") else "no-store")
     assert not [name for name in headers if name.startswith("access-control")]
 
 
