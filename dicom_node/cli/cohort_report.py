@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from dicom_node.cohort.work import SourceOutcome, SourceState
+from dicom_node.cohort.outcome import SourceOutcome, SourceState
 from dicom_node.encoding.measurements import read_measurements
 
 FILES_PER_LINE = 5000

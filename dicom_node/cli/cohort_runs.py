@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dicom_node.cli.wiring import case_options, load_settings, make_segmenter
+from dicom_node.cohort.outcome import SourceOutcome, SourceState
 from dicom_node.cohort.sources import Source
-from dicom_node.cohort.work import Bench, SourceOutcome, SourceState, work_source
 from dicom_node.errors import ConfigError, UnusableInput
 
 if TYPE_CHECKING:
     from dicom_node.casework import CaseOptions
+    from dicom_node.cohort.work import Bench
 
 LOCK: Final = ".process.lock"
 
@@ -147,6 +148,8 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 
 def _work(source: Source, order: Order) -> SourceOutcome:
+    from dicom_node.cohort.work import work_source
+
     bench = make_bench(order)
     now = datetime.now().astimezone()
     return work_source(source, order.results / source.name, bench, encoded_at=now)
@@ -162,6 +165,7 @@ def make_bench(order: Order) -> Bench:
         If the configuration, a site rule or the model cannot be used.
     """
     from dicom_node.cli.logs import silence_quotations
+    from dicom_node.cohort.work import Bench
 
     silence_quotations()
     loaded = load_settings(order.config)

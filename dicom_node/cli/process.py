@@ -11,6 +11,7 @@ Of one study the results lie in RESULT_FOLDER itself; of several, or with --tabl
   findings.json  volumes and EH ratio of each ear, every series with "taken as ... because", reasons, timings
   seg.dcm        segmentation on the grid of the MR cisternography (only when computed)
   sr.dcm         structured report with the numbers, or, when refused, the "not computed" report with the reason
+  sc.dcm         summary page as a picture; pdf.dcm where the configuration asks for it
   *.nii.gz       with --nifti: mrc, aligned contrast, labels, total_fluid, endolymph (NIfTI input: always, no DICOM)
 
 The same command again goes on where it was stopped: what was done with the same images, model and settings stays.
@@ -32,8 +33,8 @@ from dicom_node.errors import UnusableInput
 
 if TYPE_CHECKING:
     from dicom_node.cli.cohort_report import Reporter
+    from dicom_node.cohort.outcome import SourceOutcome
     from dicom_node.cohort.sources import Source
-    from dicom_node.cohort.work import SourceOutcome
 
 EXIT_COMPUTED: Final = 0
 EXIT_REFUSED: Final = 3
@@ -111,8 +112,9 @@ def _wanted(arguments: argparse.Namespace, on_file: Callable[[], None]) -> Seque
 def _process_one(source: Source, arguments: argparse.Namespace, reporter: Reporter) -> int:
     """One study in this process, step by step, into --out itself."""
     from dicom_node.cli.cohort_runs import Order, make_bench
+    from dicom_node.cohort.outcome import SourceState
     from dicom_node.cohort.sources import DicomStudy
-    from dicom_node.cohort.work import SourceState, work_source
+    from dicom_node.cohort.work import work_source
 
     order = Order(results=arguments.out, config=arguments.config, nifti=arguments.nifti, again=arguments.again)
     reporter.say(f"reading {source.folder}")
@@ -135,8 +137,8 @@ def _process_one(source: Source, arguments: argparse.Namespace, reporter: Report
 def _process_many(sources: Sequence[Source], arguments: argparse.Namespace, reporter: Reporter) -> int:
     """Every study in a folder of its own below --out, then the table and the summary."""
     from dicom_node.cli.cohort_runs import Order, only_one, run_cohort
+    from dicom_node.cohort.outcome import SourceState
     from dicom_node.cohort.result_folder import remove_unfinished
-    from dicom_node.cohort.work import SourceState
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     jobs = min(arguments.jobs, len(sources))
@@ -149,8 +151,12 @@ def _process_many(sources: Sequence[Source], arguments: argparse.Namespace, repo
     )
     with only_one(arguments.out):
         remove_unfinished(arguments.out)
-        with reporter.working(len(sources)) as on_done:
-            outcomes = run_cohort(sources, order, jobs=jobs, on_done=on_done)
+        try:
+            with reporter.working(len(sources)) as on_done:
+                outcomes = run_cohort(sources, order, jobs=jobs, on_done=on_done)
+        except KeyboardInterrupt:
+            reporter.say("stopped; the same command goes on from here")
+            raise
         if arguments.table is not None:
             _write_table(arguments.table, outcomes, patient_id=arguments.patient_id)
             reporter.say(f"table: {arguments.table}")

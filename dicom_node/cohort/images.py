@@ -20,16 +20,6 @@ from inference.geometry import Volume, VolumeGeometry
 
 DESCRIPTION: Final = "Hydrops Node, research use only"
 
-IMAGE_FILES: Final = (
-    "mrc.nii.gz",
-    "hydrops.nii.gz",
-    "real_ir.nii.gz",
-    "labels.nii.gz",
-    "total_fluid.nii.gz",
-    "endolymph.nii.gz",
-)
-"""Every name that `result_images` may use; of `hydrops` and `real_ir` a study has one."""
-
 
 def result_images(volumes: Volumes, findings: StudyFindings) -> dict[str, bytes]:
     """Files by name.
@@ -59,13 +49,6 @@ def result_images(volumes: Volumes, findings: StudyFindings) -> dict[str, bytes]
         "endolymph": _fractions(ears, FluidSpace.ENDOLYMPH, mrc.geometry),
     }
     return {f"{name}.nii.gz": nifti_bytes(image, description=DESCRIPTION) for name, image in images.items()}
-
-
-def missing_images(there: Iterable[str]) -> bool:
-    """Whether a computed study's folder with these files lacks one of its images."""
-    names = set(there)
-    contrast = {"hydrops.nii.gz", "real_ir.nii.gz"}
-    return not (set(IMAGE_FILES) - contrast <= names and contrast & names)
 
 
 def _small(image: Volume) -> Volume:

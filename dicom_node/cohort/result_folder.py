@@ -9,14 +9,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from dicom_node.cohort.images import IMAGE_FILES
 from dicom_node.durable_file import sync_directory
 
 Json = Mapping[str, Any]
+
+IMAGE_FILES: Final = (
+    "mrc.nii.gz",
+    "hydrops.nii.gz",
+    "real_ir.nii.gz",
+    "labels.nii.gz",
+    "total_fluid.nii.gz",
+    "endolymph.nii.gz",
+)
+"""What `images` writes; of `hydrops` and `real_ir` a study has one."""
 
 FINDINGS: Final = "findings.json"
 OBJECTS: Final = ("seg.dcm", "sr.dcm", "sc.dcm", "pdf.dcm")
@@ -58,6 +67,13 @@ def read_result(folder: Path) -> Json | None:
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def missing_images(there: Iterable[str]) -> bool:
+    """Whether a computed study's folder with these files lacks one of its images."""
+    names = set(there)
+    contrast = {"hydrops.nii.gz", "real_ir.nii.gz"}
+    return not (set(IMAGE_FILES) - contrast <= names and contrast & names)
 
 
 def findings_bytes(document: Json) -> bytes:

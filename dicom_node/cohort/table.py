@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from dicom_node.cohort.work import SourceOutcome
+from dicom_node.cohort.outcome import SourceOutcome
 from dicom_node.errors import UnusableInput
 from inference.anatomy import EarSide
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,16 @@ from dicom_node.casework import (
     open_case,
     work_case,
 )
-from dicom_node.cohort.images import missing_images, result_images
-from dicom_node.cohort.result_folder import FINDINGS, OBJECTS, findings_bytes, put_result, read_result
+from dicom_node.cohort.images import result_images
+from dicom_node.cohort.outcome import SourceOutcome, SourceState
+from dicom_node.cohort.result_folder import (
+    FINDINGS,
+    OBJECTS,
+    findings_bytes,
+    missing_images,
+    put_result,
+    read_result,
+)
 from dicom_node.cohort.sources import DicomStudy, NiftiSubject, Source
 from dicom_node.cohort.subject import Subject, open_subject
 from dicom_node.encoding.findings_json import findings_document
@@ -32,35 +39,6 @@ from inference.segmentation import FluidSegmenter
 
 Json = Mapping[str, Any]
 Tell = Callable[[str], None]
-
-
-class SourceState(StrEnum):
-    """What became of a source."""
-
-    COMPUTED = "computed"
-    REFUSED = "refused"
-    UNUSABLE = "unusable"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceOutcome:
-    """What became of one source, and the little that is told of whose it is.
-
-    `findings` is the content of findings.json; None if there is no such file, and then `problem` says why.
-    `study_date` is YYYYMMDD, `scanner` manufacturer and model; both are empty where no header says so.
-    """
-
-    name: str
-    folder: str
-    state: SourceState
-    findings: Json | None = None
-    problem: str = ""
-    done_before: bool = False
-    patient_id: str = ""
-    study_date: str = ""
-    scanner: str = ""
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from dicom_node.cli import COMMANDS, _parser
-from dicom_node.cohort.images import IMAGE_FILES
-from dicom_node.cohort.result_folder import FINDINGS, OBJECTS
+from dicom_node.cohort.result_folder import FINDINGS, IMAGE_FILES, OBJECTS
 from dicom_node.cohort.table import columns
 from dicom_node.delivery import peer_answers
 from dicom_node.delivery.outcome import OutcomeKind

@@ -13,21 +13,21 @@ import time
 from pathlib import Path
 
 import pytest
-from mr_images import STUDY, as_file, make_mr
+from small_studies import quick_config, study_uid, write_small_study
 
 from dicom_node.cli.cohort_runs import Order, only_one, run_cohort
+from dicom_node.cohort.outcome import SourceOutcome, SourceState
 from dicom_node.cohort.sources import DicomStudy
-from dicom_node.cohort.work import SourceOutcome, SourceState
 from dicom_node.errors import ConfigError, UnusableInput
 
 
 def small_study(folder: Path, number: int) -> DicomStudy:
-    """One image: enough for a refusal with a report, in a second."""
-    folder.mkdir()
-    uid = f"{STUDY}.{number}"
-    path = folder / "IM1"
-    path.write_bytes(as_file(make_mr(StudyInstanceUID=uid)))
+    path, uid = write_small_study(folder, number), study_uid(number)
     return DicomStudy(name=uid, folder=folder, study_instance_uid=uid, paths=(path,))
+
+
+def quick_order(folder: Path) -> Order:
+    return Order(results=folder / "out", config=quick_config(folder), threads=1)
 
 
 def stuck_study(folder: Path) -> DicomStudy:
@@ -61,24 +61,22 @@ def states(outcomes: list[SourceOutcome]) -> list[SourceState]:
     return [outcome.state for outcome in outcomes]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_study_whose_process_is_killed_fails_alone(jobs: int, tmp_path: Path) -> None:
+def test_a_study_whose_process_is_killed_fails_alone(tmp_path: Path) -> None:
     sources = [small_study(tmp_path / "a", 1), stuck_study(tmp_path / "b"), small_study(tmp_path / "c", 2)]
     kill_every_reader_of(tmp_path / "b" / "IM1", times=2)
     told: list[str] = []
-    order = Order(results=tmp_path / "out", threads=1)
-    outcomes = run_cohort(sources, order, jobs=jobs, on_done=lambda outcome: told.append(outcome.name))
+    outcomes = run_cohort(sources, quick_order(tmp_path), jobs=2, on_done=lambda outcome: told.append(outcome.name))
     assert states(outcomes) == [SourceState.REFUSED, SourceState.FAILED, SourceState.REFUSED]
     assert "was killed" in outcomes[1].problem
     assert sorted(told) == sorted(source.name for source in sources)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{STUDY}.1", f"{STUDY}.2"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [study_uid(1), study_uid(2)]
 
 
 def test_a_disk_that_does_not_take_a_result_fails_that_study_with_the_reason(tmp_path: Path) -> None:
     sources = [small_study(tmp_path / "a", 1), small_study(tmp_path / "b", 2)]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / sources[0].name).write_text("a file where a folder has to be")
-    outcomes = run_cohort(sources, Order(results=tmp_path / "out", threads=1), jobs=1, on_done=lambda _outcome: None)
+    outcomes = run_cohort(sources, quick_order(tmp_path), jobs=1, on_done=lambda _outcome: None)
     assert states(outcomes) == [SourceState.FAILED, SourceState.REFUSED]
     assert "NotADirectoryError: Not a directory" in outcomes[0].problem
 

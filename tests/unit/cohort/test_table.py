@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
+from dicom_node.cohort.outcome import SourceOutcome, SourceState
 from dicom_node.cohort.table import COLUMNS, PATIENT_ID, csv_table, parquet_table
-from dicom_node.cohort.work import SourceOutcome, SourceState
 
 RATIO = 0.27123456789012345
 LEVEL = {"part": "cochlea", "ratio": 0.4, "total_fluid_mm2": 12.5, "endolymph_mm2": 5.0}
