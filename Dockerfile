@@ -3,9 +3,9 @@ FROM python:3.11.13-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
 
-# libexpat1: linked by GDCM, the second decoder for compressed images.
+# libexpat1: linked by GDCM, the second decoder for compressed images. Fonts: East Asian names on the summary page.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libexpat1 \
+    && apt-get install -y --no-install-recommends libexpat1 fonts-droid-fallback fonts-nanum \
     && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin hydrops \

@@ -14,6 +14,8 @@ packages=(
     orthanc orthanc-python orthanc-dicomweb orthanc-gdcm # the PACS of the demo and the tests
     dcmtk dicom3tools libgdcm-tools                     # senders, receivers and validators that are not ours
     chromium fonts-dejavu-core                          # the browser of the viewer's and the dashboard's tests
+    fonts-droid-fallback fonts-nanum                    # Chinese, Japanese and Korean names on the summary page
+    poppler-utils                                       # reads the summary's PDF back in the tests
     strace e2fsprogs                                    # the fault campaign: failing system calls, a disk of its own
 )
 

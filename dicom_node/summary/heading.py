@@ -106,7 +106,7 @@ def draw_foot(sheet: Sheet, model: str) -> None:
     first, rest = RESEARCH_USE_TEXT.split(". ", 1)
     sheet.write(MARGIN, FOOT_TOP, f"{first}.", size=18, bold=True, color=sheet.theme.warning)
     made_by = f"Model {model}. Hydrops Node {__version__}." if model else f"Hydrops Node {__version__}."
+    for number, line in enumerate(sheet.wrapped(rest, SIZE - 2 * MARGIN, size=12.5)):
+        sheet.write(MARGIN, FOOT_TOP + 23 + 14 * number, line, size=12.5, color=sheet.theme.quiet)
     wide = SIZE / 2 + 100
     sheet.write(SIZE - MARGIN, FOOT_TOP + 2, sheet.fitting(made_by, wide, size=14), size=14, align="right")
-    for number, line in enumerate(sheet.wrapped(rest, SIZE - 2 * MARGIN, size=12.5)[:2]):
-        sheet.write(MARGIN, FOOT_TOP + 23 + 14 * number, line, size=12.5, color=sheet.theme.quiet)

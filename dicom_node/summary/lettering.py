@@ -8,6 +8,7 @@ written at all: a row of empty boxes in a patient's name looks like a name.
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -53,9 +54,10 @@ def families_for(text: str) -> tuple[str, ...]:
 
 
 def missing_characters(text: str) -> tuple[str, ...]:
-    """The characters of `text` that no font here can draw; spaces and marks without a shape count as drawn."""
+    """The characters of `text` that no font here can draw; spaces and marks of direction have no shape to draw."""
     drawn = frozenset[int]().union(*(face.characters for face in _typefaces()))
-    return tuple(char for char in dict.fromkeys(text) if ord(char) not in drawn and char.isprintable())
+    needed = (char for char in dict.fromkeys(text) if unicodedata.category(char) not in ("Cf", "Zs"))
+    return tuple(char for char in needed if ord(char) not in drawn)
 
 
 def first_writable(texts: Iterable[str]) -> str | None:

@@ -6,6 +6,7 @@ text that was written is remembered with its place, so that it can be read back 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -237,7 +238,19 @@ def _face(text: str, size: float, *, bold: bool) -> dict[str, Any]:
 
 @lru_cache(maxsize=2048)
 def _text_width(text: str, size: float, bold: bool) -> float:
-    figure = Figure(figsize=(1, 1), dpi=DPI)
-    artist = figure.text(0, 0, text, **_face(text, size, bold=bold))
-    canvas: Any = FigureCanvasAgg(figure)
-    return float(artist.get_window_extent(canvas.get_renderer()).width)
+    renderer, artist = _measuring()
+    artist.set(text=text, **_face(text, size, bold=bold))
+    return float(artist.get_window_extent(renderer).width)
+
+
+_of_thread = threading.local()
+
+
+def _measuring() -> tuple[Any, Any]:
+    """A renderer and a text of this thread's own, to measure with: a figure for each word took most of a page."""
+    if not hasattr(_of_thread, "measuring"):
+        figure = Figure(figsize=(1, 1), dpi=DPI)
+        canvas: Any = FigureCanvasAgg(figure)
+        _of_thread.measuring = (canvas.get_renderer(), figure.text(0, 0, ""))
+    measuring: tuple[Any, Any] = _of_thread.measuring
+    return measuring
