@@ -53,6 +53,8 @@ class LocalNode:
         TOML text added to sections, by section name, e.g. ``{"assembly": "quiet_s = 2.0"}``.
     dicom_port, web_port
         Free ones are taken when None; chosen beforehand where the PACS must know them first.
+    command
+        "serve", or "listen" for a node that receives only and starts in a second.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class LocalNode:
         overrides: Mapping[str, str] | None = None,
         dicom_port: int | None = None,
         web_port: int | None = None,
+        command: str = "serve",
     ) -> None:
         self.folder = folder
         self.dicom_port = dicom_port or free_port()
@@ -74,6 +77,7 @@ class LocalNode:
         self._entrance = entrance
         self._callers = tuple(callers)
         self._overrides = dict(overrides or {})
+        self._command = command
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -140,7 +144,7 @@ class LocalNode:
         if self._orthanc is not None:
             environment["HYDROPS_ORTHANC_PASSWORD"] = self._orthanc.password
             environment["HYDROPS_DESTINATION_PACS_PASSWORD"] = self._orthanc.password
-        command = [sys.executable, "-m", "dicom_node.cli", "serve", "--config", str(self.config)]
+        command = [sys.executable, "-m", "dicom_node.cli", self._command, "--config", str(self.config)]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_TIMEOUT_S

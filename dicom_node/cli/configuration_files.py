@@ -80,7 +80,7 @@ class ConfigurationFiles:
             sentence = f"The check did not end within {JUDGING_S:.0f} s. Is there a pattern that never comes to an end?"
             return Verdict(problems=(ConfigurationProblem(key="", sentence=sentence),))
         except subprocess.CalledProcessError as error:
-            sentence = f"The check itself failed ({_last_line(error.stderr)}); see the node's log."
+            sentence = f"The check itself failed ({_exception_in(error.stderr)}); see the node's log."
             return Verdict(problems=(ConfigurationProblem(key="", sentence=sentence),))
         return _verdict(json.loads(done.stdout))
 
@@ -177,9 +177,9 @@ def _moment(name: str) -> float:
     return datetime.strptime(name, _MOMENT).replace(tzinfo=UTC).timestamp()
 
 
-def _last_line(text: str) -> str:
-    """Type of the exception at the end of a traceback; its message may quote what stood in a header."""
-    return (text.strip().splitlines() or ["no message"])[-1].partition(":")[0]
+def _exception_in(text: str) -> str:
+    """Type of the exception that ended a program, from its traceback; the message may quote what stood in a header."""
+    return (re.findall(r"(?m)^([\w.]+(?:Error|Exception|Missing))\b", text) or ["no traceback"])[-1]
 
 
 def _not_writable(folder: Path, error: OSError) -> str:

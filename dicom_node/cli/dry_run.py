@@ -117,9 +117,10 @@ def _configuration(path: Path, settings: str, rules: str) -> Configuration:
 
 def _changed(old: Configuration, new: Configuration) -> Iterator[ChangedKey]:
     keys = [*changed_keys(old.loaded.settings, new.loaded.settings)]
-    keys += [] if old.rules_text == new.rules_text else [RULES_KEY]
     for key in keys:
         yield ChangedKey(key=key, effect=effect_of(key).value)
+    if old.rules_text != new.rules_text:
+        yield ChangedKey(key="series rules", effect=effect_of(RULES_KEY).value)
 
 
 def _studies(spool: Spool, old: Configuration, new: Configuration) -> Iterator[StudyPreview]:

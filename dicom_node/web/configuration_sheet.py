@@ -174,11 +174,11 @@ def _write_rows(
                 where = f"{PLACES[table]}[{number}].{kind.key}"
                 _set(entry, kind.key, kind, row.values[kind.key], where, problems)
         if row.origin is None:
-            entries.append(entry)
+            _append(entries, entry)
     kept = {row.origin for row in rows}
     for number in reversed(range(len(before))):
         if number not in kept:
-            del entries[number]
+            _remove(entries, number)
 
 
 def _untouched(kinds: Iterable[FieldKind]) -> dict[str, str]:
@@ -194,6 +194,33 @@ def _entries(document: Any, place: str) -> Any:
     if name not in document:
         document[name] = tomlkit.array().multiline(True) if sections else tomlkit.aot()
     return document[name]
+
+
+def _append(entries: Any, entry: Any) -> None:
+    """Put an entry behind the last one; comments that stand there belong to what follows and stay in front of it."""
+    if isinstance(entries, AoT) and len(entries):
+        tail = _tail(entries[-1])
+        entries[-1].add(tomlkit.nl())
+        for item in tail:
+            entry.add(item)
+    entries.append(entry)
+
+
+def _remove(entries: Any, number: int) -> None:
+    """Take an entry out, but not the comments behind it."""
+    tail = _tail(entries[number]) if isinstance(entries, AoT) and number else []
+    for item in tail:
+        entries[number - 1].add(item)
+    del entries[number]
+
+
+def _tail(entry: Any) -> list[Any]:
+    """Blank lines and comments behind the last key of a table, taken off it; tomlkit keeps them there."""
+    body = entry.value.body
+    taken: list[Any] = []
+    while body and body[-1][0] is None:
+        taken.insert(0, body.pop()[1])
+    return taken
 
 
 def _new_entry(entries: Any) -> Any:

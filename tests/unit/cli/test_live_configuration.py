@@ -1,0 +1,143 @@
+"""Changed files are taken over when they are whole and good; a worker begins anew only between two studies."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from dicom_node.audit import AuditTrail
+from dicom_node.cli import configuration_files
+from dicom_node.cli.configuration_files import ConfigurationFiles
+from dicom_node.cli.live_configuration import LiveConfiguration
+from dicom_node.cli.worker_renewal import WorkerRenewal
+from dicom_node.settings import LoadedSettings, read_settings
+from dicom_node.settings.effects import Effect
+from dicom_node.web.configuration_desk import ConfigurationTexts
+
+SETTINGS = '[listener]\nallowed = [{ ae_title = "A", networks = ["10.0.0.0/8"] }]\n[delivery]\nmax_retry_s = 600.0\n'
+
+
+class Taken:
+    """What `apply` was told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[LoadedSettings, frozenset[Effect]]] = []
+
+    def __call__(self, loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
+        self.calls.append((loaded, effects))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "series_rules.toml").write_text("", encoding="utf-8")
+    path = tmp_path / "node.toml"
+    path.write_text(SETTINGS, encoding="utf-8")
+    return path
+
+
+def live(path: Path, taken: Taken) -> LiveConfiguration:
+    return LiveConfiguration(path, read_settings(path, {}), taken, clock=lambda: 1.0)
+
+
+def test_a_file_counts_once_two_looks_find_the_same(path: Path) -> None:
+    taken = Taken()
+    configuration = live(path, taken)
+    path.write_text(SETTINGS.replace("600.0", "700.0")[:-4], encoding="utf-8")  # an editor that is not done yet
+    configuration.look()
+    path.write_text(SETTINGS.replace("600.0", "700.0"), encoding="utf-8")
+    configuration.look()
+    assert taken.calls == []
+    configuration.look()
+    ((loaded, effects),) = taken.calls
+    assert loaded.settings.delivery.max_retry_s == 700.0
+    assert effects == {Effect.WORKER}
+    assert configuration.state.problem == ""
+
+
+def test_a_file_that_was_only_touched_changes_nothing(path: Path) -> None:
+    taken = Taken()
+    configuration = live(path, taken)
+    path.write_text(SETTINGS, encoding="utf-8")
+    configuration.look(settled=True)
+    assert taken.calls == []
+
+
+@pytest.mark.parametrize("bad", ["[listener", "[listener]\nport = 0\n", "[listener]\ncolour = 1\n"])
+def test_a_bad_file_is_told_and_the_old_settings_stay(path: Path, bad: str) -> None:
+    taken = Taken()
+    configuration = live(path, taken)
+    path.write_text(bad, encoding="utf-8")
+    configuration.look(settled=True)
+    assert taken.calls == []
+    assert configuration.state.problem
+    assert configuration.running.settings.listener.allowed[0].ae_title == "A"
+    path.write_text(SETTINGS, encoding="utf-8")
+    configuration.look(settled=True)
+    assert configuration.state.problem == ""
+
+
+def test_bad_rules_keep_good_settings_from_being_taken(path: Path) -> None:
+    taken = Taken()
+    configuration = live(path, taken)
+    path.with_name("series_rules.toml").write_text("[[rule]]\nname = 'x'\nrole = 'NOTHING'\n", encoding="utf-8")
+    configuration.look(settled=True)
+    assert taken.calls == []
+    assert "role must be one of" in configuration.state.problem
+
+
+def test_a_key_that_needs_a_restart_is_named_until_it_is_put_back(path: Path) -> None:
+    configuration = live(path, Taken())
+    path.write_text(f"{SETTINGS}[web]\nport = 9090\n", encoding="utf-8")
+    configuration.look(settled=True)
+    assert configuration.state.restart_needed == ("web.port",)
+    path.write_text(SETTINGS, encoding="utf-8")
+    configuration.look(settled=True)
+    assert configuration.state.restart_needed == ()
+
+
+def test_the_worker_ends_after_the_study_that_it_computes(path: Path) -> None:
+    stop = threading.Event()
+    renewal = WorkerRenewal(path, read_settings(path, {}), stop)
+    with renewal.gate:  # a study is being computed
+        path.write_text(SETTINGS.replace("600.0", "700.0"), encoding="utf-8")
+        renewal.start()
+        assert not stop.wait(4.0)
+    assert stop.wait(4.0)
+    assert renewal.wanted
+    assert not renewal.gate.acquire(blocking=False)  # no other study begins
+
+
+def test_senders_do_not_make_the_worker_begin_anew(path: Path) -> None:
+    stop = threading.Event()
+    renewal = WorkerRenewal(path, read_settings(path, {}), stop)
+    renewal.start()
+    path.write_text(SETTINGS.replace('"A"', '"B"'), encoding="utf-8")
+    assert not stop.wait(4.0)
+    stop.set()
+
+
+def test_a_pattern_that_never_ends_ends_the_check_and_not_the_node(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration_files, "JUDGING_S", 5.0)
+    files = ConfigurationFiles(live(path, Taken()), AuditTrail(tmp_path / "audit"))
+    endless = (
+        "[[rule]]\nname = 'x'\nrole = 'OTHER'\nwhen = { protocol_name = { pattern = '^(a+)+$' } }\n"
+        f"examples = [{{ protocol_name = '{'a' * 40}' }}]\ncounterexamples = [{{ protocol_name = '{'a' * 40}!' }}]\n"
+    )
+    (problem,) = files.judge(ConfigurationTexts(settings=SETTINGS, rules=endless)).problems
+    assert "did not end within 5 s" in problem.sentence
+
+
+def test_a_folder_that_may_not_be_written_is_told_with_the_next_step(path: Path, tmp_path: Path) -> None:
+    files = ConfigurationFiles(live(path, Taken()), AuditTrail(tmp_path / "audit"))
+    (tmp_path / "state").mkdir()
+    (tmp_path / "backups").write_text("a file where the folder of backups should be", encoding="utf-8")
+    found = files.found()
+    changed = ConfigurationTexts(settings=SETTINGS.replace("600.0", "700.0"), rules="")
+    saved = files.save(changed, digest=found.digest, actor="ada")
+    assert not saved.done
+    assert "ReadWritePaths=" in saved.sentence
+    assert path.read_text(encoding="utf-8") == SETTINGS
