@@ -204,7 +204,8 @@ def photograph(running: LocalNode, uid: str, out: Path, *, every: bool) -> Itera
                         page.goto(f"{address}{path}")
                         if name == "both":
                             page.wait_for_selector('[data-views][data-state="ready"]')
-                        yield saved(page.screenshot(full_page=True), out / f"views-{name}-{size}-{theme}.png")
+                        whole = every or size == "desktop"  # a phone's whole page is two meters of paper
+                        yield saved(page.screenshot(full_page=whole), out / f"views-{name}-{size}-{theme}.png")
                 if (size, theme) == ("desktop", "light"):
                     yield from states(page, out)
         browser.close()

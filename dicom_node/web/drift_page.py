@@ -80,7 +80,7 @@ def drift_of(points: Sequence[StudyPoint], *, since: float, until: float, period
     found = periods(points, since=since, until=until, length_s=period_s)
     if not found:
         return Drift(shifts=(), plots=(), rows=())
-    ticks = thinned([(_middle(period), _day_text(period.begin)) for period in found])
+    ticks = thinned([(_middle(period), _day_text(period.begin)) for period in found], at_most=6)
     ratio = _spread_line("median EH ratio, middle half", found, [period.ratio for period in found], 100.0, "%")
     latency = _spread_line("median latency, middle half", found, [period.latency for period in found], 1.0, "s")
     shares = [

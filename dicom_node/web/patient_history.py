@@ -123,7 +123,7 @@ def _plot(results: Sequence[EarResult], dates: dict[str, str]) -> Plot:
         "EH ratio of both ears over time",
         f"{count} examinations; each mark is a ratio with its 95 % interval. The same numbers stand in the table.",
         lines,
-        x_ticks=thinned(ticks, at_most=6),
+        x_ticks=thinned(ticks, at_most=5),
         unit="%",
         uprights=uprights,
     )
