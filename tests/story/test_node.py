@@ -66,20 +66,23 @@ def send(folder: Path, called_ae: str, port: int) -> None:
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"TCP_NODELAY": "1"})
 
 
+MODALITIES = {"SEG": "SEG", "SR": "SR", "SC": "OT"}
+
+
 def results(orthanc: LocalOrthanc, study: str) -> dict[str, list[bytes]]:
-    """What the PACS holds of the study besides MR, by modality."""
+    """What the PACS holds of the study besides MR, by the outbox's word for it."""
     found: dict[str, list[bytes]] = {}
-    for modality in ("SEG", "SR"):
+    for kind, modality in MODALITIES.items():
         query = {"Level": "Instance", "Query": {"StudyInstanceUID": study, "Modality": modality}}
         ids = orthanc.session.post(f"{orthanc.url}/tools/find", json=query).json()
-        found[modality] = [orthanc.session.get(f"{orthanc.url}/instances/{one}/file").content for one in ids]
+        found[kind] = [orthanc.session.get(f"{orthanc.url}/instances/{one}/file").content for one in ids]
     return found
 
 
 def assert_one_of_each(orthanc: LocalOrthanc, node: LocalNode, study: str) -> None:
-    """One SEG and one SR, and they are the very bytes that the outbox keeps."""
+    """One SEG, one SR and one summary, and they are the very bytes that the outbox keeps."""
     at_pacs = results(orthanc, study)
-    assert {modality: len(objects) for modality, objects in at_pacs.items()} == {"SEG": 1, "SR": 1}
+    assert {kind: len(objects) for kind, objects in at_pacs.items()} == {"SEG": 1, "SR": 1, "SC": 1}
     for one in node.outbox.deliveries(study):
         kept = node.outbox.read(one.sop_instance_uid)
         assert hashlib.sha256(at_pacs[one.kind][0]).digest() == hashlib.sha256(kept).digest()
@@ -147,7 +150,7 @@ def test_a_study_that_cannot_be_computed_gets_a_report_that_says_why(
         record = node.wait_until_finished(study_uid)
         assert (record.state, record.reason) == (StudyState.REFUSED, "PATIENT_MISMATCH")
         at_pacs = results(orthanc, study_uid)
-        assert {modality: len(objects) for modality, objects in at_pacs.items()} == {"SEG": 0, "SR": 1}
+        assert {kind: len(objects) for kind, objects in at_pacs.items()} == {"SEG": 0, "SR": 1, "SC": 1}
         assert b"PATIENT_MISMATCH" in at_pacs["SR"][0]
         assert "SOMEBODY-ELSE" not in node.log_path.read_text()
 
@@ -165,7 +168,7 @@ def test_an_image_that_the_pacs_cannot_give_as_we_need_it_refuses_its_study_soon
         record = node.wait_until_finished(study_uid, timeout_s=90)
         assert (record.state, record.reason) == (StudyState.REFUSED, "TS_UNSUPPORTED")
         at_pacs = results(orthanc, study_uid)
-        assert {modality: len(objects) for modality, objects in at_pacs.items()} == {"SEG": 0, "SR": 1}
+        assert {kind: len(objects) for kind, objects in at_pacs.items()} == {"SEG": 0, "SR": 1, "SC": 1}
 
 
 def test_nothing_of_the_patient_is_in_the_log_even_where_the_values_are_illegal(
