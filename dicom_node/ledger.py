@@ -50,7 +50,7 @@ ledger_studies = Table(
     "ledger_studies",
     metadata,
     Column("study_instance_uid", String(64), primary_key=True),
-    Column("state", String(16), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
     Column("revision", Integer, nullable=False),
     Column("look_again_at", Float),
     Column("step", String(64), nullable=False, default=""),
@@ -279,6 +279,14 @@ class Ledger:
             return int(within.execute(query).scalar_one())
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
+
+    def overruns(self, study_instance_uid: str, *, within: Connection) -> int:
+        """How often a worker was ended over this study since it was queued last."""
+        of_study = _events.c.study_instance_uid == study_instance_uid
+        queued = select(func.max(_events.c.id)).where(of_study, _events.c.event == StudyEvent.COMPLETED.value)
+        since = _events.c.id > queued.scalar_subquery()
+        query = select(func.count()).where(of_study, _events.c.event == StudyEvent.OVERRAN.value, since)
+        return int(within.execute(query).scalar_one())
 
     def arrived(self, study_instance_uid: str, *, revision: int, at: float, within: Connection | None = None) -> None:
         """Images of this study came; it waits (again) to be examined at this revision."""

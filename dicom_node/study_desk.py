@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.audit import AuditAction, AuditTrail
@@ -41,6 +42,10 @@ SETTLE_S: Final = 0.5
 UNDER_WAY: Final = (StudyState.QUEUED, StudyState.COMPUTING)
 DECIDED: Final = (*UNDER_WAY, StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS)
 """States whose work id still holds; a failed study is examined anew, which queues it again."""
+
+
+MAX_OVERRUNS: Final = 2
+"""Once may have been a busy machine; a study that hangs twice would take the worker from all others for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +197,21 @@ class StudyDesk:
         if not self._ledger.step(work.study_instance_uid, name, work=work.as_json(), at=self._clock()):
             raise _Dropped
 
+    def overran(self, run_id: str, limit_s: float) -> None:
+        """Note that a worker was ended because this run took too long; after `MAX_OVERRUNS` the study is FAILED."""
+        for record in self._ledger.in_state(StudyState.COMPUTING):
+            work = Work.from_json(record.work)
+            if work.run_id != run_id:
+                continue
+            study, now = work.study_instance_uid, self._clock()
+            sentence = f"computing took longer than {limit_s:g} s (processing.time_limit_s)"
+            with self._ledger.transaction() as connection:
+                self._ledger.note(study, StudyEvent.OVERRAN, sentence, at=now, within=connection)
+                if self._ledger.overruns(study, within=connection) >= MAX_OVERRUNS:
+                    problem = f"{sentence} {MAX_OVERRUNS} times; it is not tried again unless somebody asks for a retry"
+                    self._fail(study, problem, of_work=work.as_json(), within=connection)
+            log.error("event=study_overran study=%s limit_s=%g", study, limit_s)
+
     def fail(self, work: Work, problem: str) -> None:
         """Record that the node itself failed on this work; the study stays and can be repeated."""
         if not self._is_at(work):
@@ -201,11 +221,19 @@ class StudyDesk:
         except IllegalMoveError:
             _log_dropped(work)
 
-    def _fail(self, study_instance_uid: str, problem: str, *, of_work: Mapping[str, Any] | None = None) -> None:
+    def _fail(
+        self,
+        study_instance_uid: str,
+        problem: str,
+        *,
+        of_work: Mapping[str, Any] | None = None,
+        within: Connection | None = None,
+    ) -> None:
         self._ledger.move(
             study_instance_uid,
             StudyEvent.FAILED,
             at=self._clock(),
+            within=within,
             of_work=of_work,
             reason=Reason.INTERNAL.value,
             detail=problem,

@@ -31,6 +31,7 @@ class StudyEvent(StrEnum):
     NOT_OURS = "not_ours"
     SUPERSEDED = "superseded"
     FAILED = "failed"
+    OVERRAN = "overran"
     # what a person asked for
     RETRIED = "retried"
     REPLAYED = "replayed"
@@ -64,6 +65,8 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     (StudyState.COMPUTING, StudyEvent.COMPUTED): StudyState.COMPUTED,
     (StudyState.COMPUTING, StudyEvent.REFUSED): StudyState.REFUSED,
     (StudyState.COMPUTING, StudyEvent.FAILED): StudyState.FAILED,
+    # a worker was ended because it took too long; its successor tries once more
+    (StudyState.COMPUTING, StudyEvent.OVERRAN): StudyState.COMPUTING,
     # ... or the node's own fault shows before anything is computed
     (StudyState.WAITING, StudyEvent.FAILED): StudyState.FAILED,
     (StudyState.QUEUED, StudyEvent.FAILED): StudyState.FAILED,

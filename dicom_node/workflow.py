@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.study_desk import StudyDesk
+from dicom_node.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,11 @@ LOOK_ROUND_S: Final = 0.25
 class StudyWorkflow(DBOSConfiguredInstance):
     """The durable run of one piece of work."""
 
-    def __init__(self, desk: StudyDesk, gate: AbstractContextManager[object]) -> None:
+    def __init__(self, desk: StudyDesk, gate: AbstractContextManager[object], time_limit: TimeLimit | None) -> None:
         super().__init__("node")
         self._desk = desk
         self._gate = gate
+        self._time_limit = time_limit
 
     @DBOS.workflow(name="process_study", max_recovery_attempts=1000)
     def process_study(self, work: dict[str, Any]) -> None:
@@ -61,8 +63,10 @@ class StudyWorkflow(DBOSConfiguredInstance):
     )
     def compute(self, work: dict[str, Any]) -> None:
         """From spool to outbox; repeating it changes nothing."""
-        with self._gate:
-            self._desk.compute(Work.from_json(work))
+        piece = Work.from_json(work)
+        limited = nullcontext() if self._time_limit is None else self._time_limit.guard(piece.run_id)
+        with self._gate, limited:
+            self._desk.compute(piece)
 
     @DBOS.step(
         name="fail",
@@ -86,6 +90,8 @@ class StudyWorker:
         Unique among all processes on the same workflow database, and the same after every restart.
     gate
         Every study is computed inside it: who holds a lock given here keeps the next study from beginning.
+    time_limit
+        Ends this process when a study takes too long; without it, none is too long.
     """
 
     def __init__(
@@ -95,8 +101,10 @@ class StudyWorker:
         workflow_url: str,
         worker_id: str,
         gate: AbstractContextManager[object] | None = None,
+        time_limit: TimeLimit | None = None,
     ) -> None:
         self._desk = desk
+        self._time_limit = time_limit
         DBOS(
             config={
                 "name": "hydrops-node",
@@ -108,10 +116,11 @@ class StudyWorker:
                 "log_level": "WARNING",
             }
         )
-        self._workflow = StudyWorkflow(desk, gate or nullcontext())
+        self._workflow = StudyWorkflow(desk, gate or nullcontext(), time_limit)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; work that a dead predecessor left is taken up first."""
+        self._note_overrun()
         # Before the engine takes up what it held: a study that was canceled meanwhile must not be published.
         self._desk.look_round()
         DBOS.launch()
@@ -124,6 +133,14 @@ class StudyWorker:
                 stop.wait(LOOK_ROUND_S)
         finally:
             DBOS.destroy(workflow_completion_timeout_sec=0)
+
+    def _note_overrun(self) -> None:
+        """Tell the desk over which study a predecessor was ended, if it was: before that study begins again."""
+        run_id = None if self._time_limit is None else self._time_limit.overran()
+        if self._time_limit is None or run_id is None:
+            return
+        log.error("event=worker_overran trace=%s", self._time_limit.keep_trace())
+        self._desk.overran(run_id, self._time_limit.limit_s)
 
     def _queue(self, ready: Iterable[Work]) -> None:
         """Queue each piece of work under its own id: queued twice, it runs once."""

@@ -93,7 +93,8 @@ def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
 def settings_digest(settings: Settings, rules: SeriesRules) -> str:
     """SHA-256 over the node's version and everything configured that can change a result."""
     processing = asdict(settings.processing)
-    del processing["threads"]  # how fast, not what
+    for key in ("threads", "time_limit_s"):  # how fast, not what
+        del processing[key]
     results = asdict(settings.results)
     for switch in ("summary", "pdf"):  # whether a page goes along, not what any object says
         del results[switch]

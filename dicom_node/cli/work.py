@@ -63,6 +63,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextMa
     from dicom_node.study_cards import StudyCards
     from dicom_node.study_desk import DeskOptions, StudyDesk
     from dicom_node.study_requests import StudyRequests
+    from dicom_node.time_limit import TimeLimit
     from dicom_node.views.shelf import ViewShelf
     from dicom_node.workflow import StudyWorker
 
@@ -102,7 +103,14 @@ def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextMa
         on_published=pump.wake,
         on_step_done=durations.add,
     )
-    worker = StudyWorker(desk, workflow_url=loaded.workflow_url, worker_id=loaded.settings.node.worker_id, gate=gate)
+    worker_id = loaded.settings.node.worker_id
+    worker = StudyWorker(
+        desk,
+        workflow_url=loaded.workflow_url,
+        worker_id=worker_id,
+        gate=gate,
+        time_limit=TimeLimit(loaded.state_dir / f"{worker_id}.limit", loaded.settings.processing.time_limit_s),
+    )
     pump.start()
     try:
         worker.run(stop)

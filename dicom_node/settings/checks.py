@@ -142,6 +142,7 @@ def _check_numbers(s: Settings, require: Require) -> None:
         ("assembly.max_series_per_study", s.assembly.max_series_per_study),
         ("processing.max_shift_mm", s.processing.max_shift_mm),
         ("processing.max_rotation_deg", s.processing.max_rotation_deg),
+        ("processing.time_limit_s", s.processing.time_limit_s),
         ("delivery.first_retry_s", s.delivery.first_retry_s),
         ("delivery.max_retry_s", s.delivery.max_retry_s),
         ("delivery.give_up_after_h", s.delivery.give_up_after_h),

@@ -84,6 +84,7 @@ class ProcessingSettings:
     threads: int = 0
     max_shift_mm: float = 10.0
     max_rotation_deg: float = 10.0
+    time_limit_s: float = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)

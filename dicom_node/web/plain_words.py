@@ -56,6 +56,7 @@ EVENTS: Final[Mapping[StudyEvent, str]] = {
     StudyEvent.NOT_OURS: "Recognized as another examination",
     StudyEvent.SUPERSEDED: "Begun work was dropped",
     StudyEvent.FAILED: "The node failed",
+    StudyEvent.OVERRAN: "Measuring took too long and was ended",
     StudyEvent.RETRIED: "To be measured again",
     StudyEvent.REPLAYED: "To be examined again, as things are today",
     StudyEvent.FORCED: "Taken as complete",
