@@ -157,6 +157,6 @@ def test_orthanc_is_configured_safely() -> None:
 
 
 def test_the_viewer_talks_to_its_own_address_only() -> None:
-    text = (ROOT / "config" / "ohif" / "app-config.js").read_text(encoding="utf-8")
+    text = (ROOT / "dicom_node" / "web" / "viewer" / "app-config.js").read_text(encoding="utf-8")
     assert "://" not in text
     assert re.findall(r"(?:qido|wado|wadoUri)Root: '(.*?)'", text) == ["/dicom-web"] * 3

@@ -1,0 +1,276 @@
+"""The viewer's server: OHIF's files, our configuration, a reading window to the archive, nobody without a session."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from argon2 import PasswordHasher
+from fastapi import Request
+from starlette.testclient import TestClient
+
+from dicom_node.accounts.roles import Role
+from dicom_node.accounts.sessions import SessionLimits, Sessions
+from dicom_node.accounts.users import Users
+from dicom_node.database import open_database
+from dicom_node.web.viewer.access import TRUSTED_FOR_S, Doors, SessionGate
+from dicom_node.web.viewer.archive import Archive
+from dicom_node.web.viewer.links import viewer_link
+from dicom_node.web.viewer.origin import ViewerParts, create_viewer_app
+
+SCRIPT = "window.PUBLIC_URL='/'"
+STUDY = "studies/1.2.3"
+INSTANCE = f"{STUDY}/series/1.2.4/instances/1.2.5"
+
+
+class RecordingArchive(ThreadingHTTPServer):
+    """A DICOMweb server that writes down what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.asked: list[dict[str, str]] = []
+        self.status = 200
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: RecordingArchive
+
+    def do_GET(self) -> None:
+        self.server.asked.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
+        body = json.dumps({"path": self.path}).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/dicom+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Set-Cookie", "archive=1")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
+
+
+@pytest.fixture
+def archive() -> Iterator[RecordingArchive]:
+    server = RecordingArchive()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "ohif"
+    folder.mkdir()
+    (folder / "index.html").write_text(f"<html><script>{SCRIPT}</script></html>")
+    (folder / "app.bundle.0f6159c501addfe9.js").write_text("1")
+    (folder / "manifest.json").write_text("{}")
+    (folder / "sw.js").write_text("importScripts('https://elsewhere.example')")
+    (folder / "app-config.js").write_text("demonstration server")
+    (tmp_path / "secret.txt").write_text("secret")
+    return folder
+
+
+def viewer(files: Path, url: str, *, host: str = "127.0.0.1", may_look: bool = True) -> TestClient:
+    parts = ViewerParts(
+        files=files,
+        archive=Archive(url=f"{url}/dicom-web", username="hydrops", password="pass"),
+        doors=Doors(host=host, dashboard_url=lambda name: f"http://{name}:8080/"),
+        may_look=lambda _request: may_look,
+    )
+    return TestClient(create_viewer_app(parts), base_url="http://127.0.0.1:8081", follow_redirects=False)
+
+
+@pytest.fixture
+def client(files: Path, archive: RecordingArchive) -> Iterator[TestClient]:
+    with viewer(files, f"http://127.0.0.1:{archive.server_port}") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "studies",
+        f"{STUDY}/metadata",
+        f"{STUDY}/series",
+        f"{STUDY}/series/1.2.4/metadata",
+        INSTANCE,
+        f"{INSTANCE}/frames/1,2,3",
+        f"{INSTANCE}/bulk/7FE00010",
+        f"{INSTANCE}/bulk/52009230/1/7FE00010",
+    ],
+)
+def test_what_ohif_reads_passes_with_our_password_and_its_own_address(
+    client: TestClient, archive: RecordingArchive, path: str
+) -> None:
+    answer = client.get(f"/dicom-web/{path}", headers={"Accept": "multipart/related", "Cookie": "session=secret"})
+    assert answer.json() == {"path": f"/dicom-web/{path}"}
+    (asked,) = archive.asked
+    assert asked["authorization"] == "Basic " + base64.b64encode(b"hydrops:pass").decode()
+    assert asked["forwarded"] == "host=127.0.0.1:8081;proto=http"
+    assert (asked["accept"], asked["accept-encoding"]) == ("multipart/related", "identity")
+    assert "cookie" not in asked
+    assert "set-cookie" not in answer.headers
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        STUDY,
+        f"{STUDY}/series/1.2.4",
+        "../system",
+        "%2e%2e/system",
+        "studies/..%2f..%2finstances",
+        "studies/1.2.3%3Fx=1/metadata",
+        "studies/1.2.3/../../system",
+        f"studies/{'1' * 65}/metadata",
+        f"{INSTANCE}/frames/1,",
+        f"{INSTANCE}/bulk/7FE00010/../../x",
+        "servers",
+    ],
+)
+def test_no_other_path_reaches_the_archive(client: TestClient, archive: RecordingArchive, path: str) -> None:
+    assert client.get(f"/dicom-web/{path}").status_code in (200, 404)
+    assert archive.asked == []
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_the_archive_is_read_only(client: TestClient, archive: RecordingArchive, method: str) -> None:
+    assert client.request(method, "/dicom-web/studies").status_code == 405
+    assert archive.asked == []
+
+
+def test_a_search_passes_and_an_endless_one_does_not(client: TestClient, archive: RecordingArchive) -> None:
+    client.get("/dicom-web/studies?PatientID=7&limit=10")
+    assert [one["path"] for one in archive.asked] == ["/dicom-web/studies?PatientID=7&limit=10"]
+    assert client.get(f"/dicom-web/studies?PatientID={'7' * 3000}").status_code == 414
+    client.get(f"/dicom-web/{INSTANCE}/frames/1?accept=text/html")
+    assert archive.asked[-1]["path"].endswith("/frames/1")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_password_that_the_archive_refuses_is_our_fault_and_asks_nobody_for_one(
+    client: TestClient, archive: RecordingArchive, status: int
+) -> None:
+    archive.status = status
+    answer = client.get("/dicom-web/studies")
+    assert answer.status_code == 502
+    assert "viewer.username" in answer.text
+    assert "www-authenticate" not in answer.headers
+
+
+def test_an_archive_that_is_not_there_is_said_to_be_unreachable(files: Path) -> None:
+    with viewer(files, "http://127.0.0.1:9") as client:
+        answer = client.get("/dicom-web/studies")
+    assert (answer.status_code, "cannot be reached" in answer.text) == (502, True)
+
+
+def test_pages_of_ohif_are_its_index_and_missing_files_are_missing(client: TestClient) -> None:
+    for path in ("/", "/viewer?StudyInstanceUIDs=1.2.3", "/local"):
+        assert SCRIPT in client.get(path).text
+    assert client.get("/nothing.js").status_code == 404
+    for path in ("/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt"):
+        assert "secret" not in client.get(path).text
+
+
+def test_browsers_keep_only_files_whose_name_changes_with_their_content(client: TestClient) -> None:
+    assert "immutable" in client.get("/app.bundle.0f6159c501addfe9.js").headers["cache-control"]
+    for path in ("/", "/manifest.json", "/app-config.js", "/init-service-worker.js"):
+        assert client.get(path).headers["cache-control"] == "no-cache"
+
+
+def test_ohifs_own_configuration_and_service_worker_are_replaced(client: TestClient) -> None:
+    assert "demonstration server" not in client.get("/app-config.js").text.replace("* demonstration server.", "")
+    assert "/dicom-web" in client.get("/app-config.js").text
+    assert client.get("/sw.js").status_code == 404
+    assert "importScripts" not in client.get("/init-service-worker.js").text
+
+
+def test_the_policy_names_no_other_host_and_the_pages_scripts_by_digest(client: TestClient) -> None:
+    policy = client.get("/").headers["content-security-policy"]
+    assert "http" not in policy
+    assert "*" not in policy
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'" in policy
+    assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
+    for directive in ("default-src 'none'", "frame-ancestors 'none'", "form-action 'none'", "base-uri 'none'"):
+        assert directive in policy
+
+
+def test_another_name_that_leads_to_this_machine_reads_nothing(client: TestClient, archive: RecordingArchive) -> None:
+    for path in ("/", "/dicom-web/studies"):
+        assert client.get(path, headers={"Host": "evil.example:8081"}).status_code == 421
+    assert archive.asked == []
+
+
+def test_who_is_not_signed_in_is_sent_to_the_dashboard_and_gets_no_image(
+    files: Path, archive: RecordingArchive
+) -> None:
+    with viewer(files, f"http://127.0.0.1:{archive.server_port}", may_look=False) as client:
+        page = client.get("/viewer?StudyInstanceUIDs=1.2.3", headers={"Accept": "text/html"})
+        assert (page.status_code, page.headers["location"]) == (303, "http://127.0.0.1:8080/")
+        assert client.get("/dicom-web/studies", headers={"Accept": "text/html"}).status_code == 401
+        assert client.get("/app.bundle.0f6159c501addfe9.js").status_code == 401
+    assert archive.asked == []
+
+
+class Clock:
+    """A time that the test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def request_with(token: str) -> Request:
+    headers = [(b"cookie", f"hydrops_session={token}".encode())] if token else []
+    return Request({"type": "http", "scheme": "http", "path": "/", "query_string": b"", "headers": headers})
+
+
+def test_the_dashboards_session_opens_the_viewer_until_it_ends(tmp_path: Path) -> None:
+    engine, clock = open_database(f"sqlite:///{tmp_path / 'node.db'}"), Clock()
+    users, sessions = (
+        Users(engine, hasher=PasswordHasher(time_cost=1, memory_cost=64)),
+        Sessions(engine, SessionLimits()),
+    )
+    gate = SessionGate(users, sessions, open_without_users=True, clock=clock)
+    assert gate.may_look(request_with(""))  # nobody can sign in yet, and only this machine can ask
+    clock.now += TRUSTED_FOR_S + 1
+    users.add("vera", Role.VIEWER, "correct horse battery", at=clock.now)
+    assert not gate.may_look(request_with(""))
+    assert not gate.may_look(request_with("guessed"))
+    clock.now += 1
+    token = sessions.open("vera", at=clock.now)
+    assert gate.may_look(request_with(token))
+    sessions.close(token)
+    clock.now += TRUSTED_FOR_S + 1
+    assert not gate.may_look(request_with(token))
+
+
+def test_a_viewer_for_other_machines_shows_nothing_without_users(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    gate = SessionGate(Users(engine), Sessions(engine, SessionLimits()), open_without_users=False)
+    assert not gate.may_look(request_with(""))
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "expected"),
+    [
+        ("http://{host}:8081", "node.example", "http://node.example:8081/viewer?StudyInstanceUIDs=1.2.3"),
+        ("http://{host}:8081", "::1", "http://[::1]:8081/viewer?StudyInstanceUIDs=1.2.3"),
+        ("https://view.example", "node", "https://view.example/viewer?StudyInstanceUIDs=1.2.3"),
+        ("", "node", ""),
+    ],
+)
+def test_the_link_keeps_the_name_under_which_the_dashboard_was_reached(url: str, host: str, expected: str) -> None:
+    assert viewer_link(url, host, "1.2.3") == expected
