@@ -200,7 +200,7 @@ _NEXT_STEPS: dict[Reason, str] = {
     Reason.OUTPUT_MISMATCH: "Nothing left the node. Report it with the log; it is a fault of ours or of a decoder.",
     Reason.CANCELED: "Nothing to do.",
     Reason.BEGUN_ON_REQUEST: "Images that come later re-open the study and give a new result.",
-    Reason.INTERNAL: "See the log; report it. See docs/troubleshooting.md.",
+    Reason.INTERNAL: "See the log; report it.",
 }
 
 

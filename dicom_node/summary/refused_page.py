@@ -130,7 +130,9 @@ def _draw_reason(sheet: Sheet, reason: Reason, details: Sequence[str], y: float)
 
 
 def _detail_lines(sheet: Sheet, details: Sequence[str]) -> list[str]:
-    lines = [line for detail in details for line in sheet.wrapped(f"Found: {writable(plain(detail))}", WIDTH, size=14)]
+    lines = [
+        line for detail in details for line in sheet.wrapped(f"In detail: {writable(plain(detail))}", WIDTH, size=14)
+    ]
     if len(lines) > DETAIL_LINES:
         lines = [*lines[: DETAIL_LINES - 1], "More details stand in the report (SR)."]
     return lines

@@ -14,6 +14,12 @@ def test_every_reason_has_a_sentence_for_a_radiologist(reason: Reason) -> None:
     assert reason.value not in reason.sentence
 
 
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_says_what_can_be_done(reason: Reason) -> None:
+    assert reason.next_step.endswith(".")
+    assert "`" not in reason.next_step
+
+
 @pytest.mark.parametrize("code", list(QualityCode))
 def test_every_quality_code_of_the_core_is_a_reason_of_the_node(code: QualityCode) -> None:
     assert Reason(code.value).value == code.value

@@ -60,8 +60,8 @@ def test_many_reasons_and_series_stay_on_the_page_and_the_rest_is_counted() -> N
 def test_one_reason_found_in_several_places_is_said_once() -> None:
     twice = [Refusal(reason=Reason.SLICE_GAP, detail=f"series {number}") for number in (1, 2)]
     assert text_of(*twice).count(Reason.SLICE_GAP.sentence) == 1
-    assert "Found: series 1" in text_of(*twice)
-    assert "Found: series 2" in text_of(*twice)
+    assert "In detail: series 1" in text_of(*twice)
+    assert "In detail: series 2" in text_of(*twice)
 
 
 def test_a_page_without_a_reason_is_not_drawn() -> None:
