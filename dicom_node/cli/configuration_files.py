@@ -179,7 +179,8 @@ def _moment(name: str) -> float:
 
 def _exception_in(text: str) -> str:
     """Type of the exception that ended a program, from its traceback; the message may quote what stood in a header."""
-    return (re.findall(r"(?m)^([\w.]+(?:Error|Exception|Missing))\b", text) or ["no traceback"])[-1]
+    found: list[str] = re.findall(r"(?m)^([\w.]+(?:Error|Exception|Missing))\b", text)
+    return found[-1] if found else "no traceback"
 
 
 def _not_writable(folder: Path, error: OSError) -> str:

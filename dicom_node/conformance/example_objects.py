@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+import numpy as np
 import pydicom
 
 from dicom_node.conformance.example_study import ExampleStudy, sparse_source, talkative_source
@@ -26,7 +27,9 @@ from dicom_node.encoding.measurement_report import (
 from dicom_node.encoding.part10 import part10_bytes, read_part10
 from dicom_node.encoding.provenance import ResultOptions
 from dicom_node.encoding.segmentation import build_segmentation
+from dicom_node.encoding.summary_objects import SummarySource, build_summary_document, build_summary_image
 from dicom_node.errors import Reason, Refusal
+from dicom_node.summary.sheet import SIZE as PAGE_PIXELS
 from inference.anatomy import EarSide
 from inference.findings import ModelIdentity
 
@@ -101,7 +104,12 @@ EXAMPLES: Final[tuple[Example, ...]] = (
     Example(
         change=Change.CONFIGURATION,
         options=ResultOptions(
-            segmentation_series_number=1, report_series_number=2, device_name="Device two", device_serial_number="2"
+            segmentation_series_number=1,
+            report_series_number=2,
+            summary_series_number=3,
+            document_series_number=4,
+            device_name="Device two",
+            device_serial_number="2",
         ),
     ),
     Example(change=Change.MOMENT, encoded_at=datetime(2027, 2, 4, 11, 1, 2, 3)),  # noqa: DTZ001
@@ -169,7 +177,45 @@ def _predecessor(example: Example) -> DocumentReference | None:
     )
 
 
-MAKERS: Final[Mapping[str, tuple[Maker, ...]]] = {"SEG": (_segmentation,), "SR": (_report, _not_computed)}
+def _summary_source(example: Example, *reasons: Reason) -> SummarySource:
+    headers = [*example.study.series(MRC_SERIES), *example.study.series(CONTRAST_SERIES)]
+    return SummarySource(
+        header=headers[0],
+        instances=() if reasons else headers,
+        key=example.key,
+        options=example.options,
+        model=example.study.model,
+        encoded_at=example.encoded_at,
+        reasons=reasons,
+    )
+
+
+def _image(*reasons: Reason) -> Maker:
+    """The encoder of summary images; the page itself is left blank, its attributes do not depend on what is drawn."""
+
+    def make(example: Example) -> pydicom.Dataset:
+        page = np.full((PAGE_PIXELS, PAGE_PIXELS, 3), int(100 * example.study.ratio), dtype=np.uint8)
+        return build_summary_image(page, _summary_source(example, *reasons))
+
+    return make
+
+
+def _document(*reasons: Reason) -> Maker:
+    """The encoder of summary documents, with another document in place of the page."""
+
+    def make(example: Example) -> pydicom.Dataset:
+        page = b"%PDF-1.7" + b" " * int(100 * example.study.ratio)
+        return build_summary_document(page, _summary_source(example, *reasons))
+
+    return make
+
+
+MAKERS: Final[Mapping[str, tuple[Maker, ...]]] = {
+    "SEG": (_segmentation,),
+    "SR": (_report, _not_computed),
+    "SC": (_image(), _image(Reason.PARTNER_MISSING)),
+    "PDF": (_document(), _document(Reason.PARTNER_MISSING)),
+}
 """By kind of the outbox: every way in which an object of that kind comes about."""
 
 

@@ -137,31 +137,49 @@ def _attribute(path: tuple[str, ...], families: Sequence[Family], seen: Seen) ->
     fixed: list[str] = []
     for family, lines in zip(families, seen, strict=True):
         values = [[one.value for one in own if one.path == path] for own in lines]
-        for place in range(len(values[0]) or max(len(one) for one in values)):
-            comparable = [_at(place, one, expected=len(values[0])) for one in values]
-            source = _source(path, [pair for pair in zip(family, comparable, strict=True) if pair[1] is not MOVED])
-            sources.add(source)
-            if source is Source.FIXED and place < len(values[0]):
-                fixed.append(values[0][place])
-        if sources == {Source.FIXED} and _follows_findings(family, values):
-            sources, fixed = {Source.AUTO}, []
+        by_value = _by_value(path, family, values)
+        sources |= {source for _, source in by_value}
+        fixed += [value for value, source in by_value if source is Source.FIXED and value]
     if SEVERAL in fixed:
-        sources.clear()
+        sources, fixed = set(), []
     return Attribute(
         path=path,
         vr=next(one.vr for family in seen for lines in family for one in lines if one.path == path),
         presence=_presence(path, [lines for family in seen for lines in family]),
         sources=tuple(one for one in Source if one in sources),
-        values=tuple(dict.fromkeys(value for value in fixed if value and value != SEVERAL)),
+        values=tuple(dict.fromkeys(fixed)),
     )
 
 
-def _follows_findings(family: Family, values: Sequence[Sequence[str]]) -> bool:
-    """True if other findings bring other values with them, however many: the numbering of frames, for one."""
-    return any(
-        one.example.change is Change.FINDINGS and set(found) != set(values[0])
-        for one, found in zip(family, values, strict=True)
-    )
+def _by_value(
+    path: tuple[str, ...], family: Family, values: Sequence[Sequence[str]]
+) -> list[tuple[str | None, Source]]:
+    """Every value of the base (or None, where it stands in other examples only) and where it comes from."""
+    found: list[tuple[str | None, Source]] = []
+    for place in range(len(values[0]) or max(len(one) for one in values)):
+        comparable = [_at(place, one, expected=len(values[0])) for one in values]
+        source = _source(path, [pair for pair in zip(family, comparable, strict=True) if pair[1] is not MOVED])
+        found.append((values[0][place] if values[0] else None, source))
+    if {source for _, source in found} == {Source.FIXED}:
+        return [(value, _followed(value, path, family, values) or source) for value, source in found]
+    return found
+
+
+def _followed(
+    value: str | None, path: tuple[str, ...], family: Family, values: Sequence[Sequence[str]]
+) -> Source | None:
+    """Where a value comes from whose places cannot be compared, because their number changes with the cause.
+
+    Other findings bring other values: the numbering of frames, for one. Another source brings others in place of it.
+    """
+    base = set(values[0])
+    for one, found in zip(family, values, strict=True):
+        if one.example.change is Change.FINDINGS and set(found) != base:
+            return Source.AUTO
+        instead = set(found) - base
+        if one.example.change is Change.SOURCE and instead and value not in found:
+            return Source.COPY if instead <= _said_by_source(path, one) else Source.AUTO
+    return None
 
 
 def _at(place: int, values: Sequence[str], *, expected: int) -> str | None:

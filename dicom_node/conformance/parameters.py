@@ -42,6 +42,7 @@ SENDER: Final[Mapping[str, str]] = {
     "destinations[].host": "host name or address",
     "destinations[].port": "TCP port",
     "destinations[].called_ae": "its AE title",
+    "destinations[].send": "kinds of objects to send (SEG, SR, SC, PDF); empty: all that the receiver takes",
     "destinations[].timeout_s": "waits for each answer; for a C-STORE as much longer as 64 000 bytes/s would take",
     "destinations[].tls": "whether to call it by TLS",
     "destinations[].tls_ca": "who signs its certificate; empty: the authorities that the system trusts",
@@ -54,6 +55,10 @@ SENDER: Final[Mapping[str, str]] = {
     "results.send_not_computed": "whether a refused study gets a report with the reasons",
     "results.segmentation_series_number": "Series Number of the segmentation",
     "results.report_series_number": "Series Number of the report",
+    "results.summary": "whether the summary is made as a Secondary Capture image",
+    "results.summary_series_number": "its Series Number",
+    "results.pdf": "whether the summary is made as an Encapsulated PDF",
+    "results.pdf_series_number": "its Series Number",
 }
 
 

@@ -88,8 +88,8 @@ def network_section() -> str:
         "##### 7.3.2.5 Storage service",
         "###### 7.3.2.5.1 SCU: C-STORE",
         status_codes.understood_statuses(),
-        'No answer, no connection and an association that breaks are taken as "sent again later". A SOP class that '
-        "the receiver does not accept stops the delivery.",
+        'No answer, no connection and an association that breaks are taken as "sent again later". A kind of object '
+        "whose presentation context the receiver does not accept is noted as not sent, and holds nothing else back.",
         status_codes.understood_rejections(),
         "###### 7.3.2.5.2 SCP: C-STORE",
         status_codes.answered_statuses(),
@@ -148,13 +148,15 @@ def _sender() -> str:
     return paragraphs(
         "#### 7.2.2 Sender Application Entity",
         "##### 7.2.2.1 Sequencing of real-world activities",
-        "One association for each object: request, C-STORE, release. After a failure the next try follows "
+        "Once a day a receiver is asked which kinds of results it takes, by an association that proposes Verification "
+        "and all of them and sends nothing. Then one association for each object: request, C-STORE, release. After a "
+        "failure the next try follows "
         f"{delivery.first_retry_s:g} s later, the pause doubles up to {delivery.max_retry_s:g} s, and "
         f"{delivery.give_up_after_h:g} h after the first try the delivery stops.",
         "##### 7.2.2.2 Association parameters",
         table(("Name", "Value"), rows),
         "##### 7.2.2.3 Association initiation",
-        "Proposed, each on an association of its own; for Verification Implicit VR Little Endian:",
+        "Proposed: to send an object its own class alone, to ask what a receiver takes all of them:",
         context_table(
             (Context(abstract_syntax=VERIFICATION, transfer_syntaxes=("1.2.840.10008.1.2",)), *proposed_contexts())
         ),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
+from mr_sources import ENCODED_AT
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.uid import UID
-from result_objects import make_results
+from result_objects import OPTIONS, make_results
 
 from dicom_node.cli import main
 from dicom_node.conformance.ihe_air import air_sheet, capabilities
@@ -20,10 +22,11 @@ from dicom_node.conformance.occurrences import occurrences
 from dicom_node.conformance.parameters import GENERAL, LISTENER, SENDER, default_of
 from dicom_node.conformance.report_tree import TreeLine, tree_lines
 from dicom_node.conformance.statement import statement
-from dicom_node.conformance.status_codes import CONDITIONS
+from dicom_node.conformance.status_codes import BEHAVIOR, CONDITIONS
 from dicom_node.delivery import peer_answers
 from dicom_node.delivery.capabilities import FORMS
-from dicom_node.delivery.outcome import OutcomeKind
+from dicom_node.encoding.part10 import part10_bytes, read_part10
+from dicom_node.encoding.summary_objects import SummarySource, build_summary_document, build_summary_image
 from dicom_node.intake import wire_status
 from dicom_node.settings import AllowedCaller, DestinationSettings, ListenerSettings, NodeSettings
 from dicom_node.settings.effects import Effect, effect_of
@@ -78,12 +81,12 @@ def test_sections_stand_in_the_order_of_annex_n() -> None:
 
 
 def test_statuses_are_listed_with_what_the_sender_makes_of_them() -> None:
-    behavior = {"Delivered": OutcomeKind.DELIVERED, "Sent again later": OutcomeKind.RETRY_LATER}
+    behavior = {words: kind for kind, words in BEHAVIOR.items()}
     listed = {}
     for cells in rows(section("7.3.2.5.1 SCU: C-STORE"))[2:]:
         if len(cells) == 4 and re.match("[0-9A-F]{4}", cells[2]):
             first, _, last = cells[2].partition("-")
-            listed[int(first, 16), int(last or first, 16)] = behavior.get(cells[3], OutcomeKind.STOPPED)
+            listed[int(first, 16), int(last or first, 16)] = behavior[cells[3]]
     assert listed == {(one.first, one.last): one.kind for one in peer_answers.C_STORE_STATUSES}
 
 
@@ -103,7 +106,7 @@ def test_every_dicom_setting_is_listed_with_its_default() -> None:
         ("destinations[]", DestinationSettings),
     ):
         keys = {f"{prefix}.{name}" for name in kind.__dataclass_fields__}
-        not_of_dicom = {"destinations[].url", "destinations[].username", "destinations[].send"}
+        not_of_dicom = {"destinations[].url", "destinations[].username"}
         assert keys - not_of_dicom <= listed
     assert f'| `node.ae_title` | `"{NodeSettings().ae_title}"` |' in PAGE
     assert default_of("listener.allowed[].networks") == '`["127.0.0.1/32"]`'
@@ -127,10 +130,25 @@ def test_every_capability_of_the_air_sheet_was_found_in_our_objects() -> None:
 def objects(kind: str) -> tuple[pydicom.Dataset, tuple[pydicom.Dataset, ...]]:
     """One object of each kind from the encoders' own test study, and the headers of its source."""
     results = make_results()
-    return {"SEG": results.seg, "SR": results.report}[kind], (*results.source, *results.contrast)
+    sources = (*results.source, *results.contrast)
+    summary = SummarySource(
+        header=results.source[0],
+        instances=sources,
+        key=results.key,
+        options=OPTIONS,
+        model=results.findings.model,
+        encoded_at=ENCODED_AT,
+    )
+    made = {
+        "SEG": lambda: results.seg,
+        "SR": lambda: results.report,
+        "SC": lambda: build_summary_image(np.zeros((1024, 1024, 3), dtype=np.uint8), summary),
+        "PDF": lambda: build_summary_document(b"%PDF-1.4 another", summary),
+    }
+    return read_part10(part10_bytes(made[kind]())), sources
 
 
-@pytest.mark.parametrize("kind", ["SEG", "SR"])
+@pytest.mark.parametrize("kind", ["SEG", "SR", "SC", "PDF"])
 def test_an_object_holds_what_its_annex_lists_and_nothing_else(kind: str) -> None:
     dataset, _ = objects(kind)
     held = {one.path for one in occurrences(dataset)}
@@ -144,7 +162,7 @@ def test_an_object_holds_what_its_annex_lists_and_nothing_else(kind: str) -> Non
     assert missing == set()
 
 
-@pytest.mark.parametrize("kind", ["SEG", "SR"])
+@pytest.mark.parametrize("kind", ["SEG", "SR", "SC", "PDF"])
 def test_values_come_from_where_the_annex_says(kind: str) -> None:
     dataset, source = objects(kind)
     said = {(line.path[-1], line.value) for header in source for line in occurrences(header)}
@@ -159,7 +177,7 @@ def test_values_come_from_where_the_annex_says(kind: str) -> None:
         if attribute.sources == (Source.COPY,) and line.value and not lossiness(line.path[-1]):
             assert (line.path[-1], line.value) in said or line.value in uids, line
             looked_at += 1
-    assert looked_at > 40
+    assert looked_at > 25
 
 
 def lossiness(keyword: str) -> bool:
@@ -171,7 +189,7 @@ def annex(kind: str) -> tuple[Module, ...]:
     return modules_of(created_objects()[kind])
 
 
-@pytest.mark.parametrize("kind", ["SEG", "SR"])
+@pytest.mark.parametrize("kind", ["SEG", "SR", "SC", "PDF"])
 def test_every_attribute_of_the_annex_stands_on_the_page(kind: str) -> None:
     uid = UID(str(created_objects()[kind][0][0].dataset.SOPClassUID))
     text = section(f"A.A.{list(created_objects()).index(kind) + 1} {uid.name.removesuffix(' Storage')} ({kind})")
