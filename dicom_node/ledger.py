@@ -10,151 +10,45 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
-    Column,
     Connection,
     Engine,
-    Float,
-    Index,
-    Integer,
-    String,
-    Table,
-    Text,
     func,
     insert,
     select,
     update,
 )
 
-from dicom_node.database import metadata, writing
+from dicom_node.database import writing
+from dicom_node.ledger_rows import (
+    FinishedStudy,
+    FinishedWork,
+    StudyEventRecord,
+    StudyHappening,
+    StudyRecord,
+    ledger_events,
+    ledger_results,
+    ledger_studies,
+    record_of,
+)
 from dicom_node.study_moves import REOPENING, TRANSITIONS, IllegalMoveError, StudyEvent, StudyState, next_state
 
 __all__ = [
     "TRANSITIONS",
+    "FinishedStudy",
     "FinishedWork",
     "IllegalMoveError",
     "Ledger",
     "StudyEvent",
     "StudyEventRecord",
+    "StudyHappening",
     "StudyRecord",
     "StudyState",
     "ledger_studies",
     "next_state",
 ]
-
-
-ledger_studies = Table(
-    "ledger_studies",
-    metadata,
-    Column("study_instance_uid", String(64), primary_key=True),
-    Column("state", String(16), nullable=False),
-    Column("revision", Integer, nullable=False),
-    Column("look_again_at", Float),
-    Column("step", String(64), nullable=False, default=""),
-    Column("reason", String(64), nullable=False, default=""),
-    Column("detail", Text, nullable=False, default=""),
-    Column("work_id", String(128), nullable=False, default=""),
-    Column("work", Text, nullable=False, default="{}"),
-    Column("decisions", Text, nullable=False, default="[]"),
-    Column("findings", Text, nullable=False, default=""),
-    Column("first_seen_at", Float, nullable=False),
-    Column("updated_at", Float, nullable=False, index=True),
-)
-
-Index("ledger_studies_by_state", ledger_studies.c.state)  # counting needs only this, not the rows with their findings
-
-_results = Table(
-    "ledger_results",
-    metadata,
-    Column("work_id", String(128), primary_key=True),
-    Column("study_instance_uid", String(64), nullable=False, index=True),
-    Column("event", String(16), nullable=False),
-    Column("reason", String(64), nullable=False),
-    Column("detail", Text, nullable=False),
-    Column("findings", Text, nullable=False),
-    Column("at", Float, nullable=False),
-)
-
-_events = Table(
-    "ledger_events",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("study_instance_uid", String(64), nullable=False, index=True),
-    Column("at", Float, nullable=False),
-    Column("event", String(16), nullable=False),
-    Column("detail", Text, nullable=False, default=""),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRecord:
-    """One study as the ledger knows it. Times are POSIX seconds.
-
-    `revision` is the spool's revision that was last examined; `work_id` names the piece of work (inputs, model,
-    settings) and `work` is what the worker was asked to do; `decisions` lists per series role, rule, reason and
-    whether it was used; `findings` is the content of findings.json once there is one.
-    """
-
-    study_instance_uid: str
-    state: StudyState
-    revision: int
-    look_again_at: float | None
-    step: str
-    reason: str
-    detail: str
-    work_id: str
-    work: Mapping[str, Any]
-    decisions: Sequence[Mapping[str, Any]]
-    findings: Mapping[str, Any] | None
-    first_seen_at: float
-    updated_at: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedWork:
-    """The outcome of one piece of work: COMPUTED or REFUSED, and its findings.json."""
-
-    work_id: str
-    event: StudyEvent
-    reason: str
-    detail: str
-    findings: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedStudy:
-    """When a piece of work ended and how long it had taken; times are POSIX seconds.
-
-    `arrived_at` is when images of the study were last seen to come before that.
-    """
-
-    work_id: str
-    study_instance_uid: str
-    refused: bool
-    arrived_at: float
-    finished_at: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyHappening:
-    """One event of any study; `number` grows with every event of the ledger."""
-
-    number: int
-    study_instance_uid: str
-    at: float
-    event: StudyEvent
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyEventRecord:
-    """One line of a study's history."""
-
-    at: float
-    event: StudyEvent
-    detail: str
 
 
 class Ledger:
@@ -177,19 +71,21 @@ class Ledger:
         query = select(ledger_studies).where(ledger_studies.c.study_instance_uid == study_instance_uid)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().one_or_none()
-        return None if row is None else _record(row)
+        return None if row is None else record_of(row)
 
     def recent(self, *, limit: int = 1000) -> list[StudyRecord]:
         """The studies that changed last, newest first."""
         query = select(ledger_studies).order_by(ledger_studies.c.updated_at.desc()).limit(limit)
         with self._engine.connect() as connection:
-            return [_record(row) for row in connection.execute(query).mappings()]
+            return [record_of(row) for row in connection.execute(query).mappings()]
 
     def in_state(self, *states: StudyState) -> list[StudyRecord]:
         """The studies in one of these states, the longest waiting first."""
         query = select(ledger_studies).where(ledger_studies.c.state.in_([state.value for state in states]))
         with self._engine.connect() as connection:
-            return [_record(row) for row in connection.execute(query.order_by(ledger_studies.c.updated_at)).mappings()]
+            return [
+                record_of(row) for row in connection.execute(query.order_by(ledger_studies.c.updated_at)).mappings()
+            ]
 
     def counts(self) -> Mapping[StudyState, int]:
         """How many studies are in each state; reads the index only, so it stays quick with 100,000 studies."""
@@ -200,7 +96,7 @@ class Ledger:
 
     def finished(self, work_id: str) -> FinishedWork | None:
         """The outcome of this piece of work if it was done before."""
-        query = select(_results).where(_results.c.work_id == work_id)
+        query = select(ledger_results).where(ledger_results.c.work_id == work_id)
         with self._engine.connect() as connection:
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
@@ -215,16 +111,21 @@ class Ledger:
 
     def finished_since(self, at: float) -> list[FinishedStudy]:
         """Every piece of work that was computed or refused at `at` or later, in the order in which it ended."""
-        arrival = func.max(_events.c.at).label("arrived_at")
-        before = _results.join(
-            _events,
-            (_events.c.study_instance_uid == _results.c.study_instance_uid)
-            & (_events.c.event == StudyEvent.ARRIVED.value)
-            & (_events.c.at <= _results.c.at),
+        arrival = func.max(ledger_events.c.at).label("arrived_at")
+        before = ledger_results.join(
+            ledger_events,
+            (ledger_events.c.study_instance_uid == ledger_results.c.study_instance_uid)
+            & (ledger_events.c.event == StudyEvent.ARRIVED.value)
+            & (ledger_events.c.at <= ledger_results.c.at),
         )
-        wanted = (_results.c.work_id, _results.c.study_instance_uid, _results.c.event, _results.c.at)
-        query = select(*wanted, arrival).select_from(before).where(_results.c.at >= at)
-        query = query.group_by(*wanted).order_by(_results.c.at, _results.c.work_id)
+        wanted = (
+            ledger_results.c.work_id,
+            ledger_results.c.study_instance_uid,
+            ledger_results.c.event,
+            ledger_results.c.at,
+        )
+        query = select(*wanted, arrival).select_from(before).where(ledger_results.c.at >= at)
+        query = query.group_by(*wanted).order_by(ledger_results.c.at, ledger_results.c.work_id)
         with self._engine.connect() as connection:
             return [
                 FinishedStudy(
@@ -240,14 +141,14 @@ class Ledger:
     def last_event_number(self) -> int:
         """The number of the last thing that happened to any study; 0 before the first."""
         with self._engine.connect() as connection:
-            return connection.scalar(select(func.max(_events.c.id))) or 0
+            return connection.scalar(select(func.max(ledger_events.c.id))) or 0
 
     def happened_after(self, number: int, events: Sequence[StudyEvent]) -> list[StudyHappening]:
         """What of these kinds happened to any study after event `number`, in order."""
         query = (
-            select(_events)
-            .where(_events.c.id > number, _events.c.event.in_([event.value for event in events]))
-            .order_by(_events.c.id)
+            select(ledger_events)
+            .where(ledger_events.c.id > number, ledger_events.c.event.in_([event.value for event in events]))
+            .order_by(ledger_events.c.id)
         )
         with self._engine.connect() as connection:
             return [
@@ -262,7 +163,11 @@ class Ledger:
 
     def history(self, study_instance_uid: str) -> list[StudyEventRecord]:
         """Everything that happened to one study, oldest first."""
-        query = select(_events).where(_events.c.study_instance_uid == study_instance_uid).order_by(_events.c.id)
+        query = (
+            select(ledger_events)
+            .where(ledger_events.c.study_instance_uid == study_instance_uid)
+            .order_by(ledger_events.c.id)
+        )
         with self._engine.connect() as connection:
             return [
                 StudyEventRecord(at=row["at"], event=StudyEvent(row["event"]), detail=row["detail"])
@@ -272,8 +177,8 @@ class Ledger:
     def runs(self, study_instance_uid: str, *, within: Connection | None = None) -> int:
         """How often a person opened or stopped this study: part of the id of its next run."""
         query = select(func.count()).where(
-            _events.c.study_instance_uid == study_instance_uid,
-            _events.c.event.in_([event.value for event in REOPENING]),
+            ledger_events.c.study_instance_uid == study_instance_uid,
+            ledger_events.c.event.in_([event.value for event in REOPENING]),
         )
         if within is not None:
             return int(within.execute(query).scalar_one())
@@ -282,10 +187,12 @@ class Ledger:
 
     def overruns(self, study_instance_uid: str, *, within: Connection) -> int:
         """How often a worker was ended over this study since it was queued last."""
-        of_study = _events.c.study_instance_uid == study_instance_uid
-        queued = select(func.max(_events.c.id)).where(of_study, _events.c.event == StudyEvent.COMPLETED.value)
-        since = _events.c.id > queued.scalar_subquery()
-        query = select(func.count()).where(of_study, _events.c.event == StudyEvent.OVERRAN.value, since)
+        of_study = ledger_events.c.study_instance_uid == study_instance_uid
+        queued = select(func.max(ledger_events.c.id)).where(
+            of_study, ledger_events.c.event == StudyEvent.COMPLETED.value
+        )
+        since = ledger_events.c.id > queued.scalar_subquery()
+        query = select(func.count()).where(of_study, ledger_events.c.event == StudyEvent.OVERRAN.value, since)
         return int(within.execute(query).scalar_one())
 
     def arrived(self, study_instance_uid: str, *, revision: int, at: float, within: Connection | None = None) -> None:
@@ -440,9 +347,9 @@ def _keep_result(
             select(ledger_studies.c.work_id).where(ledger_studies.c.study_instance_uid == study_instance_uid)
         ).scalar_one()
     )
-    if connection.execute(select(_results.c.work_id).where(_results.c.work_id == work_id)).first() is None:
+    if connection.execute(select(ledger_results.c.work_id).where(ledger_results.c.work_id == work_id)).first() is None:
         connection.execute(
-            insert(_results).values(
+            insert(ledger_results).values(
                 work_id=work_id,
                 study_instance_uid=study_instance_uid,
                 event=event.value,
@@ -456,23 +363,5 @@ def _keep_result(
 
 def _log(connection: Connection, study_instance_uid: str, at: float, event: StudyEvent, detail: str) -> None:
     connection.execute(
-        insert(_events).values(study_instance_uid=study_instance_uid, at=at, event=event.value, detail=detail)
-    )
-
-
-def _record(row: Any) -> StudyRecord:
-    return StudyRecord(
-        study_instance_uid=row["study_instance_uid"],
-        state=StudyState(row["state"]),
-        revision=row["revision"],
-        look_again_at=row["look_again_at"],
-        step=row["step"],
-        reason=row["reason"],
-        detail=row["detail"],
-        work_id=row["work_id"],
-        work=json.loads(row["work"]),
-        decisions=json.loads(row["decisions"]),
-        findings=json.loads(row["findings"]) if row["findings"] else None,
-        first_seen_at=row["first_seen_at"],
-        updated_at=row["updated_at"],
+        insert(ledger_events).values(study_instance_uid=study_instance_uid, at=at, event=event.value, detail=detail)
     )

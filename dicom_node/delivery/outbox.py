@@ -10,112 +10,49 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    Engine,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    String,
-    Table,
-    UniqueConstraint,
-    and_,
-    case,
-    exists,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from dicom_node.database import metadata, writing
+from dicom_node.database import writing
 from dicom_node.delivery.object_files import ObjectFiles
+from dicom_node.delivery.outbox_rows import (
+    STATE_AFTER,
+    Delivery,
+    DeliveryState,
+    DestinationBacklog,
+    KeptObjects,
+    OutboxObject,
+    StoredObject,
+    delivery_columns,
+    delivery_rows,
+    digests_of,
+    fresh,
+    joined_rows,
+    object_rows,
+    queue_rows,
+    sendable,
+)
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 from dicom_node.errors import OutputMismatch
+
+__all__ = [
+    "Delivery",
+    "DeliveryState",
+    "DestinationBacklog",
+    "KeptObjects",
+    "Outbox",
+    "OutboxObject",
+    "RetryPolicy",
+    "StoredObject",
+]
 
 # Structured reports of every class (PS3.4 annex B.5) begin with this root. A report refers to the segmentation, so
 # it goes last: a viewer that opens it must find what it points at.
 _REPORT_CLASSES = "1.2.840.10008.5.1.4.1.1.88."
-
-
-class DeliveryState(StrEnum):
-    """WAITING: to be sent, now or later. DELIVERED: the receiver said so. STOPPED: dead letter, a person decides.
-
-    NOT_SENT: the destination does not take this kind of object, or is not to get it; nothing is wrong.
-    """
-
-    WAITING = "waiting"
-    DELIVERED = "delivered"
-    STOPPED = "stopped"
-    NOT_SENT = "not_sent"
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutboxObject:
-    """One encoded result: `data` is its complete Part 10 file, `kind` the word for logs and status ("SEG", "SR")."""
-
-    kind: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    data: bytes
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeptObjects:
-    """Objects whose files are durable, in the order of sending. `digests` names those that were not here before."""
-
-    objects: tuple[OutboxObject, ...]
-    digests: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """One result that is in the outbox, without its bytes (`Outbox.read` gives them)."""
-
-    kind: str
-    sop_class_uid: str
-    sop_instance_uid: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Delivery:
-    """One object on its way to one destination. Times are POSIX seconds."""
-
-    delivery_id: int
-    key: str
-    study_instance_uid: str
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-    kind: str
-    destination: str
-    state: DeliveryState
-    attempts: int
-    queued_at: float
-    next_attempt_at: float
-    last_attempt_at: float | None
-    last_status: int | None
-    last_detail: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class DestinationBacklog:
-    """How many deliveries of one destination are in one state; `oldest_queued_at` (POSIX seconds) of those waiting."""
-
-    destination: str
-    state: DeliveryState
-    count: int
-    oldest_queued_at: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,43 +73,6 @@ class RetryPolicy:
         # The exponent is bounded: 2.0 ** 1024 raises, and the cap is reached long before.
         full_s = min(self.max_retry_s, self.first_retry_s * 2.0 ** min(failures - 1, 60))
         return full_s * (1.0 - self.jitter * chance)
-
-
-_objects = Table(
-    "outbox_object",
-    metadata,
-    Column("sop_instance_uid", String(64), primary_key=True),
-    Column("key", String(128), nullable=False),
-    Column("study_instance_uid", String(64), nullable=False, index=True),
-    Column("series_instance_uid", String(64), nullable=False),
-    Column("sop_class_uid", String(64), nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("send_order", Integer, nullable=False),
-    Column("sha256", String(64), nullable=False),
-)
-
-_deliveries = Table(
-    "outbox_delivery",
-    metadata,
-    Column("delivery_id", Integer, primary_key=True, autoincrement=True),
-    Column("sop_instance_uid", ForeignKey(_objects.c.sop_instance_uid), nullable=False),
-    Column("destination", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("queued_at", Float, nullable=False),
-    Column("next_attempt_at", Float, nullable=False),
-    Column("last_attempt_at", Float),
-    Column("last_status", Integer),
-    Column("last_detail", String, nullable=False),
-    UniqueConstraint("sop_instance_uid", "destination"),
-    Index("outbox_due", "destination", "state", "next_attempt_at"),
-)
-
-_joined = _deliveries.join(_objects, _deliveries.c.sop_instance_uid == _objects.c.sop_instance_uid)
-_delivery_columns = (
-    *_deliveries.c,
-    *(column for column in _objects.c if column.name not in ("sop_instance_uid", "send_order", "sha256")),
-)
 
 
 class Outbox:
@@ -235,7 +135,7 @@ class Outbox:
         ordered = sorted(objects, key=lambda one: one.sop_class_uid.startswith(_REPORT_CLASSES))
         uids = [one.sop_instance_uid for one in ordered]
         with self._engine.connect() as connection:
-            first = _digests(connection, uids)
+            first = digests_of(connection, uids)
         # A retried step may have encoded the same object anew: those bytes are not even written.
         digests = {
             one.sop_instance_uid: self._files.keep(one.data) for one in ordered if one.sop_instance_uid not in first
@@ -255,7 +155,7 @@ class Outbox:
         """Write the rows that are not there yet: in one transaction, or as part of the one given as `within`."""
         uids = [one.sop_instance_uid for one in kept.objects]
         with nullcontext(within) if within is not None else writing(self._engine) as connection:
-            known = _digests(connection, uids)
+            known = digests_of(connection, uids)
             rows = [
                 {
                     "sop_instance_uid": one.sop_instance_uid,
@@ -271,20 +171,20 @@ class Outbox:
                 if one.sop_instance_uid not in known
             ]
             if rows:
-                connection.execute(insert(_objects), rows)
-            _queue(connection, uids, destinations, at)
+                connection.execute(insert(object_rows), rows)
+            queue_rows(connection, uids, destinations, at)
 
     def objects(self, key: str) -> list[StoredObject]:
         """The objects of one input key, in the order of sending."""
-        query = select(*(_objects.c[name] for name in ("kind", "sop_class_uid", "sop_instance_uid")))
-        query = query.where(_objects.c.key == key).order_by(_objects.c.send_order, _objects.c.sop_instance_uid)
+        query = select(*(object_rows.c[name] for name in ("kind", "sop_class_uid", "sop_instance_uid")))
+        query = query.where(object_rows.c.key == key).order_by(object_rows.c.send_order, object_rows.c.sop_instance_uid)
         with self._engine.connect() as connection:
             return [StoredObject(**row) for row in connection.execute(query).mappings()]
 
     def holds(self, key: str) -> bool:
         """Whether there are objects of this input key."""
         with self._engine.connect() as connection:
-            return connection.execute(select(_objects.c.kind).where(_objects.c.key == key)).first() is not None
+            return connection.execute(select(object_rows.c.kind).where(object_rows.c.key == key)).first() is not None
 
     def send_again(self, key: str, destinations: Sequence[str], *, at: float, within: Connection | None = None) -> int:
         """Queue the objects of one input key again, as the bytes they are, also for destinations new to them.
@@ -296,12 +196,16 @@ class Outbox:
         """
         with nullcontext(within) if within is not None else writing(self._engine) as connection:
             found = connection.scalars(
-                select(_objects.c.sop_instance_uid).where(_objects.c.key == key).order_by(_objects.c.send_order)
+                select(object_rows.c.sop_instance_uid)
+                .where(object_rows.c.key == key)
+                .order_by(object_rows.c.send_order)
             )
             uids = list(found)
-            known = and_(_deliveries.c.sop_instance_uid.in_(uids), _deliveries.c.destination.in_(list(destinations)))
-            connection.execute(update(_deliveries).where(known).values(**_fresh(at)))
-            _queue(connection, uids, destinations, at)
+            known = and_(
+                delivery_rows.c.sop_instance_uid.in_(uids), delivery_rows.c.destination.in_(list(destinations))
+            )
+            connection.execute(update(delivery_rows).where(known).values(**fresh(at)))
+            queue_rows(connection, uids, destinations, at)
         return len(uids) * len(set(destinations))
 
     def due(self, destination: str, now: float) -> list[Delivery]:
@@ -310,12 +214,14 @@ class Outbox:
         An object is held back while an earlier one of the same key still waits for the same destination, so the
         report never arrives before its segmentation. One that was stopped holds nothing back.
         """
-        ready = and_(_sendable(destination), _deliveries.c.next_attempt_at <= now)
-        return self._select(ready, order=(_deliveries.c.next_attempt_at, _deliveries.c.delivery_id))
+        ready = and_(sendable(destination), delivery_rows.c.next_attempt_at <= now)
+        return self._select(ready, order=(delivery_rows.c.next_attempt_at, delivery_rows.c.delivery_id))
 
     def next_attempt_at(self, destination: str) -> float | None:
         """When the next delivery to `destination` is due, or None when nothing waits."""
-        soonest = select(func.min(_deliveries.c.next_attempt_at)).select_from(_joined).where(_sendable(destination))
+        soonest = (
+            select(func.min(delivery_rows.c.next_attempt_at)).select_from(joined_rows).where(sendable(destination))
+        )
         with self._engine.connect() as connection:
             found: float | None = connection.scalar(soonest)
         return found
@@ -331,7 +237,7 @@ class Outbox:
             If the disk does not let us read it now.
         """
         with self._engine.connect() as connection:
-            expected = _digests(connection, [sop_instance_uid]).get(sop_instance_uid)
+            expected = digests_of(connection, [sop_instance_uid]).get(sop_instance_uid)
         if expected is None:
             raise OutputMismatch(f"{sop_instance_uid}: not in the outbox")
         try:
@@ -345,13 +251,13 @@ class Outbox:
     def record(self, delivery_id: int, outcome: DeliveryOutcome, now: float, policy: RetryPolicy) -> Delivery:
         """Note what one attempt came to, and plan the next one if there is to be one."""
         with writing(self._engine) as connection:
-            row = connection.execute(select(_deliveries).where(_deliveries.c.delivery_id == delivery_id)).one()
+            row = connection.execute(select(delivery_rows).where(delivery_rows.c.delivery_id == delivery_id)).one()
             change: dict[str, Any] = {
                 "attempts": row.attempts + 1,
                 "last_attempt_at": now,
                 "last_status": outcome.status,
                 "last_detail": outcome.detail,
-                "state": _AFTER[outcome.kind],
+                "state": STATE_AFTER[outcome.kind],
             }
             if outcome.kind is OutcomeKind.RETRY_LATER:
                 next_at = now + policy.delay_s(row.attempts + 1, self._random.random())
@@ -360,25 +266,25 @@ class Outbox:
                     hours = policy.give_up_after_s / 3600
                     change["state"] = DeliveryState.STOPPED
                     change["last_detail"] = f"given up after {hours:g} h and {row.attempts + 1} tries: {outcome.detail}"
-            connection.execute(update(_deliveries).where(_deliveries.c.delivery_id == delivery_id).values(**change))
-        return self._select(_deliveries.c.delivery_id == delivery_id)[0]
+            connection.execute(update(delivery_rows).where(delivery_rows.c.delivery_id == delivery_id).values(**change))
+        return self._select(delivery_rows.c.delivery_id == delivery_id)[0]
 
     def deliveries(self, study_instance_uid: str) -> list[Delivery]:
         """Every delivery of one study, in the order of queueing."""
-        return self._select(_objects.c.study_instance_uid == study_instance_uid)
+        return self._select(object_rows.c.study_instance_uid == study_instance_uid)
 
     def dead_letters(self) -> list[Delivery]:
         """Every delivery that was stopped and waits for a person."""
-        return self._select(_deliveries.c.state == DeliveryState.STOPPED)
+        return self._select(delivery_rows.c.state == DeliveryState.STOPPED)
 
     def stopped_since(self, at: float) -> list[Delivery]:
         """Deliveries that were stopped after `at` (POSIX seconds) and are still."""
-        stopped = _deliveries.c.state == DeliveryState.STOPPED
-        return self._select(and_(stopped, _deliveries.c.last_attempt_at > at))
+        stopped = delivery_rows.c.state == DeliveryState.STOPPED
+        return self._select(and_(stopped, delivery_rows.c.last_attempt_at > at))
 
     def counts(self) -> Mapping[DeliveryState, int]:
         """How many deliveries are in each state."""
-        counted = select(_deliveries.c.state, func.count()).group_by(_deliveries.c.state)
+        counted = select(delivery_rows.c.state, func.count()).group_by(delivery_rows.c.state)
         with self._engine.connect() as connection:
             found = {row[0]: int(row[1]) for row in connection.execute(counted)}
         return {state: found.get(state, 0) for state in DeliveryState}
@@ -386,11 +292,11 @@ class Outbox:
     def backlog(self) -> list[DestinationBacklog]:
         """Every destination's deliveries by state, and since when its oldest waits; by destination and state."""
         # Two queries: the first reads the index only, the second only the rows that wait.
-        group = (_deliveries.c.destination, _deliveries.c.state)
+        group = (delivery_rows.c.destination, delivery_rows.c.state)
         counted = select(*group, func.count()).group_by(*group).order_by(*group)
         waiting = (
-            select(*group, func.min(_deliveries.c.queued_at))
-            .where(_deliveries.c.state == DeliveryState.WAITING)
+            select(*group, func.min(delivery_rows.c.queued_at))
+            .where(delivery_rows.c.state == DeliveryState.WAITING)
             .group_by(*group)
         )
         with self._engine.connect() as connection:
@@ -427,107 +333,47 @@ class Outbox:
             How many deliveries were queued.
         """
         states = [DeliveryState.STOPPED, *([DeliveryState.DELIVERED] if delivered_too else [])]
-        of_study = select(_objects.c.sop_instance_uid).where(_objects.c.study_instance_uid == study_instance_uid)
+        of_study = select(object_rows.c.sop_instance_uid).where(object_rows.c.study_instance_uid == study_instance_uid)
         wanted: list[ColumnElement[bool]] = [
-            _deliveries.c.sop_instance_uid.in_(of_study),
-            _deliveries.c.state.in_(states),
+            delivery_rows.c.sop_instance_uid.in_(of_study),
+            delivery_rows.c.state.in_(states),
         ]
         if destination is not None:
-            wanted.append(_deliveries.c.destination == destination)
+            wanted.append(delivery_rows.c.destination == destination)
         with writing(self._engine) as connection:
-            return connection.execute(update(_deliveries).where(*wanted).values(**_fresh(at))).rowcount
+            return connection.execute(update(delivery_rows).where(*wanted).values(**fresh(at))).rowcount
 
     def delivered_since(self, at: float) -> dict[str, float]:
         """By key: when the last object of a piece of work was confirmed, if all that is to be sent was.
 
         Deliveries that were queued before `at` are left out.
         """
-        missing = func.sum(case((_deliveries.c.state.in_([DeliveryState.WAITING, DeliveryState.STOPPED]), 1), else_=0))
-        delivered = _deliveries.c.state == DeliveryState.DELIVERED
-        last = func.max(case((delivered, _deliveries.c.last_attempt_at)))
-        query = select(_objects.c.key, last).select_from(_joined).where(_deliveries.c.queued_at >= at)
-        query = query.group_by(_objects.c.key).having(missing == 0, last.is_not(None))
+        missing = func.sum(
+            case((delivery_rows.c.state.in_([DeliveryState.WAITING, DeliveryState.STOPPED]), 1), else_=0)
+        )
+        delivered = delivery_rows.c.state == DeliveryState.DELIVERED
+        last = func.max(case((delivered, delivery_rows.c.last_attempt_at)))
+        query = select(object_rows.c.key, last).select_from(joined_rows).where(delivery_rows.c.queued_at >= at)
+        query = query.group_by(object_rows.c.key).having(missing == 0, last.is_not(None))
         with self._engine.connect() as connection:
             return {key: float(confirmed) for key, confirmed in connection.execute(query)}
 
     def hurry(self, destination: str, now: float) -> None:
         """Let everything that waits for `destination` be due now: it was away and has come back."""
-        waiting = and_(_deliveries.c.destination == destination, _deliveries.c.state == DeliveryState.WAITING)
+        waiting = and_(delivery_rows.c.destination == destination, delivery_rows.c.state == DeliveryState.WAITING)
         with writing(self._engine) as connection:
             connection.execute(
-                update(_deliveries).where(waiting, _deliveries.c.next_attempt_at > now).values(next_attempt_at=now)
+                update(delivery_rows).where(waiting, delivery_rows.c.next_attempt_at > now).values(next_attempt_at=now)
             )
 
     def sweep(self, now: float) -> int:
         """Remove files that a crash left without a row; returns how many. Call it once at start."""
         with self._engine.connect() as connection:
-            used = set(connection.scalars(select(_objects.c.sha256)))
+            used = set(connection.scalars(select(object_rows.c.sha256)))
         return self._files.sweep(used, now)
 
-    def _select(self, condition: Any, *, order: Sequence[Any] = (_deliveries.c.delivery_id,)) -> list[Delivery]:
-        query = select(*_delivery_columns).select_from(_joined).where(condition).order_by(*order)
+    def _select(self, condition: Any, *, order: Sequence[Any] = (delivery_rows.c.delivery_id,)) -> list[Delivery]:
+        query = select(*delivery_columns).select_from(joined_rows).where(condition).order_by(*order)
         with self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
-
-
-def _fresh(at: float) -> dict[str, Any]:
-    """A delivery with all its tries and time before it."""
-    return {"state": DeliveryState.WAITING, "attempts": 0, "queued_at": at, "next_attempt_at": at}
-
-
-_AFTER = {
-    OutcomeKind.DELIVERED: DeliveryState.DELIVERED,
-    OutcomeKind.STOPPED: DeliveryState.STOPPED,
-    OutcomeKind.RETRY_LATER: DeliveryState.WAITING,
-    OutcomeKind.NOT_TAKEN: DeliveryState.NOT_SENT,
-}
-
-
-def _sendable(destination: str) -> ColumnElement[bool]:
-    """What waits for `destination` and is not held back by an earlier object of its key that waits too."""
-    earlier, earlier_object = _deliveries.alias(), _objects.alias()
-    held_back = exists(
-        select(earlier.c.delivery_id)
-        .join(earlier_object, earlier.c.sop_instance_uid == earlier_object.c.sop_instance_uid)
-        .where(
-            earlier.c.destination == destination,
-            earlier.c.state == DeliveryState.WAITING,
-            earlier_object.c.key == _objects.c.key,
-            earlier_object.c.send_order < _objects.c.send_order,
-        )
-    )
-    return and_(_deliveries.c.destination == destination, _deliveries.c.state == DeliveryState.WAITING, ~held_back)
-
-
-def _digests(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, str]:
-    """SHA-256 by SOP Instance UID, of those that are here."""
-    query = select(_objects.c.sop_instance_uid, _objects.c.sha256)
-    rows = connection.execute(query.where(_objects.c.sop_instance_uid.in_(list(sop_instance_uids))))
-    return {row[0]: row[1] for row in rows}
-
-
-def _queue(connection: Connection, sop_instance_uids: Sequence[str], destinations: Sequence[str], at: float) -> None:
-    """One waiting row for every object and destination that has none yet."""
-    found = connection.execute(
-        select(_deliveries.c.sop_instance_uid, _deliveries.c.destination).where(
-            _deliveries.c.sop_instance_uid.in_(list(sop_instance_uids))
-        )
-    )
-    known = {(row[0], row[1]) for row in found}
-    wanted = [(uid, destination) for uid in sop_instance_uids for destination in destinations]
-    rows = [
-        {
-            "sop_instance_uid": uid,
-            "destination": destination,
-            "state": DeliveryState.WAITING,
-            "attempts": 0,
-            "queued_at": at,
-            "next_attempt_at": at,
-            "last_detail": "",
-        }
-        for uid, destination in dict.fromkeys(wanted)
-        if (uid, destination) not in known
-    ]
-    if rows:
-        connection.execute(insert(_deliveries), rows)
