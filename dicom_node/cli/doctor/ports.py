@@ -11,6 +11,7 @@ from typing import Final
 
 from dicom_node.cli.doctor.checkup import Line, Site, ok, problem
 from dicom_node.cli.state_folder import running_as
+from dicom_node.cli.viewer_place import why_no_viewer
 
 _LISTENING: Final = "0A"
 """TCP_LISTEN in /proc/net/tcp (Linux, include/net/tcp_states.h)."""
@@ -36,11 +37,13 @@ def check(site: Site) -> Iterator[Line]:
 def wanted_ports(site: Site) -> list[WantedPort]:
     """What this configuration wants to listen on."""
     settings = site.loaded.settings
-    web = WantedPort(key="web.port", host=settings.web.host, port=settings.web.port, purpose="dashboard and health")
-    if not settings.listener.enabled:
-        return [web]
-    listener = settings.listener
-    return [WantedPort(key="listener.port", host=listener.host, port=listener.port, purpose="DICOM"), web]
+    listener, web, viewer = settings.listener, settings.web, settings.viewer
+    wanted = [WantedPort(key="web.port", host=web.host, port=web.port, purpose="dashboard and health")]
+    if listener.enabled:
+        wanted.insert(0, WantedPort(key="listener.port", host=listener.host, port=listener.port, purpose="DICOM"))
+    if not why_no_viewer(site.loaded):
+        wanted.append(WantedPort(key="viewer.port", host=viewer.host, port=viewer.port, purpose="viewer"))
+    return wanted
 
 
 def _judge(wanted: WantedPort, node_pid: int | None) -> Line:

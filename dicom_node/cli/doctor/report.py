@@ -26,12 +26,12 @@ MARGIN: Final = " " * (2 + WORD_COLUMNS + len("-> "))
 class Report:
     """Findings in order. Lines go to standard output; what is being done right now goes to a terminal only."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, console: Console | None = None) -> None:
         self.problems = 0
         self.warnings = 0
         self._as_json = as_json
         self._document: list[dict[str, Any]] = []
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = console or Console(highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._name = ""
         self._began_at = time.time()

@@ -165,7 +165,8 @@ def trial_settings(site: Site, *, state: Path, port: int, receiver: ResultReceiv
         "processing": processing,
         "results": asdict(settings.results),
         "delivery": {"first_retry_s": 2.0, "max_retry_s": 10.0, "give_up_after_h": 0.02},
-        "web": {"host": "127.0.0.1", "port": free_port()},
+        "web": {"host": "127.0.0.1", "port": free_port(), "dashboard": False},
+        "viewer": {"enabled": False},
     }
     if receiver is None:
         content["destinations"] = [_absolute(asdict(one), folder) for one in settings.destinations]
