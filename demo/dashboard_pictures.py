@@ -4,7 +4,8 @@
 
 Starts a real Orthanc as the PACS and a real node, sends it synthetic studies that end in every way a study can end
 (measured, repeated, refused, another examination, incomplete, being measured), signs in with the system's Chromium and
-photographs every page at desktop and at phone size, in light and in dark. Needs Orthanc and Chromium, and minutes.
+photographs what docs/dashboard.md shows, or with --every all pages at desktop and phone size, in light and in dark.
+Needs Orthanc and Chromium, and minutes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,22 @@ PASSWORD: Final = "only for pictures"  # noqa: S105 - of a node that lives for t
 SEEN: Final = ("MRC", "PPI", "PEI")
 WAIT_S: Final = 600.0
 
+PAGES: Final = ("measuring", "list", "study", "refused", "confirm")
+DOCUMENTED: Final = (
+    ("measuring", "desktop", "light"),
+    ("list", "desktop", "light"),
+    ("list", "phone", "dark"),
+    ("study", "desktop", "light"),
+    ("study", "phone", "dark"),
+    ("refused", "desktop", "light"),
+)
+"""What docs/dashboard.md shows: page, size and theme."""
+
+EVERY: Final = tuple((page, size, theme) for page in PAGES for theme in THEMES for size in SIZES)
+
+TALLEST_PX: Final = 2000
+"""Longer pages are cut; a picture in a document is looked at, not scrolled."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SentStudy:
@@ -57,13 +74,14 @@ def main() -> int:
     """Make every picture; prints where they are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=PICTURES, help="where the pictures go (default: docs/pictures)")
+    parser.add_argument("--every", action="store_true", help="all pages, sizes and themes, not only what docs/ shows")
     parser.add_argument("--keep", type=Path, help="keep the node's folder here, to look around")
     arguments = parser.parse_args()
     folder: Path = arguments.keep or Path(tempfile.mkdtemp(prefix="hydrops-pictures-"))
     try:
         with LocalOrthanc(folder / "orthanc") as pacs, node(folder, pacs) as running:
             studies = fill(running, folder / "studies")
-            for path in photograph(running, studies, arguments.out):
+            for path in photograph(running, studies, arguments.out, EVERY if arguments.every else DOCUMENTED):
                 print(path)
     finally:
         if arguments.keep is None:
@@ -148,8 +166,10 @@ def wait_until(running: LocalNode, uid: str, state: StudyState) -> None:
         time.sleep(0.3)
 
 
-def photograph(running: LocalNode, studies: dict[str, SentStudy], out: Path) -> Iterator[Path]:
-    """Every page in every size and theme."""
+def photograph(
+    running: LocalNode, studies: dict[str, SentStudy], out: Path, wanted: Sequence[tuple[str, str, str]]
+) -> Iterator[Path]:
+    """These pages, sizes and themes."""
     from playwright.sync_api import sync_playwright
 
     out.mkdir(parents=True, exist_ok=True)
@@ -164,12 +184,10 @@ def photograph(running: LocalNode, studies: dict[str, SentStudy], out: Path) -> 
     }
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium())
-        for name, path in pages.items():
-            for theme in THEMES:
-                for size in SIZES:
-                    target = out / f"dashboard-{name}-{size}-{theme}.png"
-                    shoot(browser, address, path, target, theme=theme, size=size)
-                    yield target
+        for name, size, theme in wanted:
+            target = out / f"dashboard-{name}-{size}-{theme}.png"
+            shoot(browser, address, pages[name], target, theme=theme, size=size)
+            yield target
         browser.close()
 
 
@@ -183,7 +201,8 @@ def shoot(browser: Browser, address: str, path: str, target: Path, *, theme: str
     sign_in(page, address)
     page.goto(f"{address}{path}")
     page.wait_for_timeout(1500)  # pictures of the ears are drawn after the page is there
-    page.screenshot(path=str(target), full_page=True)
+    tall = min(TALLEST_PX, int(page.evaluate("document.documentElement.scrollHeight")))
+    page.screenshot(path=str(target), full_page=True, clip={"x": 0, "y": 0, "width": width, "height": tall})
     context.close()
 
 

@@ -21,6 +21,7 @@ STEPS: Final = {
     "measure": "Measure",
     "keep pictures": "Keep the pictures",
     "encode and check": "Write and check the results",
+    "draw summary": "Draw the summary",
 }
 """The worker's steps in their order, as it names them, and as people read them."""
 

@@ -17,6 +17,7 @@ from dicom_node.study_cards import EarResult, ListedStudy
 from dicom_node.web.access import Role, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
 from dicom_node.web.plain_words import STATES, VERDICTS, Words, plain
+from dicom_node.web.progress import STEPS
 from dicom_node.web.rendering import page
 
 STUDIES_PER_PAGE: Final = 50
@@ -135,9 +136,16 @@ def _line(
         words=STATES[study.state],
         right=_ratio(ears["right"]),
         left=_ratio(ears["left"]),
-        remark="" if study.state is StudyState.COMPUTED else plain(study.step or study.detail or study.reason),
+        remark=_remark(study),
         verdict=None if verdict is None else VERDICTS[verdict],
     )
+
+
+def _remark(study: ListedStudy) -> str:
+    """What stands under the state: the step that is running, or why there is no number."""
+    if study.state is StudyState.COMPUTED:
+        return ""
+    return STEPS.get(study.step, study.step) or plain(study.detail or study.reason)
 
 
 def _ratio(ear: EarResult | None) -> str:

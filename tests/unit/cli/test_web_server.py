@@ -1,0 +1,63 @@
+"""The dashboard's own TLS, on a real socket: Secure cookies, and files that must be there."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from certificates import Authority
+from dashboard_parts import make_parts, sign_in
+from local_orthanc import free_port
+
+from dicom_node.cli.web_server import WebServer
+from dicom_node.errors import ConfigError
+from dicom_node.settings import LoadedSettings, Settings, WebSettings
+
+
+def loaded(folder: Path, **web: object) -> LoadedSettings:
+    return LoadedSettings(settings=Settings(web=WebSettings(port=free_port(), **web)), config_dir=folder)
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[httpx.Client]:
+    authority = Authority(tmp_path)
+    authority.sign("node")
+    settings = loaded(tmp_path, tls_certificate="node.pem", tls_key="node.key")
+    server = WebServer(settings, make_parts(tmp_path))
+    server.start()
+    context = ssl.create_default_context(cafile=authority.certificate)
+    address = f"https://localhost:{settings.settings.web.port}"
+    with httpx.Client(base_url=address, verify=context, headers={"Accept": "text/html"}) as client:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                client.get("/live")
+                break
+            except httpx.ConnectError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield client
+    server.stop(10)
+
+
+def test_over_tls_the_cookie_is_secure_and_bound_to_this_host(secured: httpx.Client) -> None:
+    answer = sign_in(secured, "ada")
+    assert answer.status_code == 303
+    (cookie,) = [one for one in answer.headers.get_list("set-cookie") if "session=" in one]
+    assert cookie.startswith("__Host-hydrops_session=")
+    assert {"secure", "httponly", "samesite=strict", "path=/"} <= {one.strip().lower() for one in cookie.split(";")}
+    assert secured.get("/studies").status_code == 200
+
+
+@pytest.mark.parametrize("lacking", ["tls_certificate", "tls_key"])
+def test_a_missing_file_is_named_with_its_key(tmp_path: Path, lacking: str) -> None:
+    for name in ("tls_certificate", "tls_key"):
+        if name != lacking:
+            (tmp_path / f"{name}.pem").touch()
+    settings = loaded(tmp_path, tls_certificate="tls_certificate.pem", tls_key="tls_key.pem")
+    with pytest.raises(ConfigError, match=rf"^web\.{lacking}: expected a PEM file, found nothing at .*{lacking}\.pem"):
+        WebServer(settings, make_parts(tmp_path))
