@@ -38,7 +38,7 @@ def main() -> int:
     """Run what was asked for, with progress; print the table."""
     arguments = _arguments()
     chosen = [one for one in FAULTS if not arguments.only or one.number.split()[0] in arguments.only]
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tallies = []
     with Progress(*columns, console=console) as progress:
@@ -59,9 +59,10 @@ def main() -> int:
 
 def as_table(tallies: Sequence[Tally]) -> Table:
     """For the terminal."""
-    table = Table()
+    table = Table(expand=True)
     for heading in HEADINGS:
-        table.add_column(heading, overflow="fold", justify="right" if heading not in ("Fault", "Verdict") else "left")
+        words = heading in ("Fault", "Verdict")
+        table.add_column(heading, justify="left" if words else "right", ratio=6 if heading == "Fault" else None)
     for one in tallies:
         table.add_row(*row(one))
     return table
