@@ -29,6 +29,7 @@ QUICK = {
     "refusals": ["--patients", "1", "--kinds", "swapped", "inverted", "clipped"],
     "registration": ["--seeds", "1", "--motions", "0", "2"],
     "turnaround": ["--rounds", "1"],
+    "viewer": ["--rounds", "1"],
     "views": ["--rounds", "2", "--studies", "1000"],
 }
 """Arguments with which a bench shows in about a minute that it runs; its figures then mean little."""
