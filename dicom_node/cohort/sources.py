@@ -82,6 +82,8 @@ def find_sources(
     studies: dict[str, dict[Path, None]] = {}
     subjects: dict[Path, NiftiSubject] = {}
     for place in places:
+        if place.resolve() == results.resolve():
+            raise UnusableInput(f"{place}: expected results in another folder than the images; choose another --out")
         if place.is_dir():
             found = _look_through(place, results.resolve(), studies, subjects, on_file)
         elif place.is_file() and place.suffix.lower() == ".csv":
@@ -106,8 +108,9 @@ def _look_through(
 ) -> bool:
     """Add what lies in `place` and below, in the order of paths, each file once; whether there was anything."""
     found = False
+    results_below = place.resolve() in results.parents
     for folder, paths in _folders(place):
-        if folder.resolve() == results or results in folder.resolve().parents:
+        if results_below and (folder.resolve() == results or results in folder.resolve().parents):
             continue
         images = [path for path in paths if path.name.endswith(SUFFIXES)]
         subject = _subject(folder, place, images)

@@ -66,6 +66,15 @@ def test_results_below_the_input_are_no_input(tmp_path: Path) -> None:
     assert study.paths == (image,)
 
 
+def test_input_below_the_results_is_still_input_but_not_the_same_folder(tmp_path: Path) -> None:
+    image = put_image(tmp_path / "study" / "IM1")
+    (study,) = find_sources([tmp_path / "study"], results=tmp_path)
+    assert isinstance(study, DicomStudy)
+    assert study.paths == (image,)
+    with pytest.raises(UnusableInput, match="expected results in another folder than the images"):
+        find_sources([tmp_path / "study"], results=tmp_path / "study" / ".")
+
+
 def test_a_link_that_leads_upward_does_not_lead_in_circles(tmp_path: Path) -> None:
     put_image(tmp_path / "a" / "IM1")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
