@@ -48,6 +48,10 @@ ASK_AGAIN_S: Final = 600.0
 """After a receiver that did not answer: it may be switched off over night."""
 
 
+_LEFT_OUT: Final = "this destination is not to get {kind} (destinations[].send)"
+_REFUSES: Final = "this destination does not take {kind}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FormAnswer:
     """Whether one form goes to a destination; `reason` is a sentence where it does not."""
@@ -79,11 +83,13 @@ class DestinationForms:
     def sentence(self) -> str:
         """What goes there, on one line."""
         sent = ", ".join(answer.kind for answer in self.answers if answer.sent) or "nothing"
-        held = "; ".join(answer.reason for answer in self.answers if not answer.sent)
+        refused = ", ".join(one.kind for one in self.answers if one.reason == _REFUSES.format(kind=one.kind))
+        left_out = ", ".join(one.kind for one in self.answers if one.reason == _LEFT_OUT.format(kind=one.kind))
         words = f"gets {sent}" if self.asked_at is not None else f"has not been asked yet, would get {sent}"
         alarm = "" if self.readable else "; NOTHING GOES THERE THAT A PERSON CAN READ (SR, SC or PDF)"
         problem = f"; when last asked: {self.problem}" if self.problem else ""
-        return words + (f"; {held}" if held else "") + alarm + problem
+        held = (f"; does not take {refused}" if refused else "") + (f"; not to get {left_out}" if left_out else "")
+        return words + held + alarm + problem
 
 
 _answers = Table(
@@ -241,10 +247,6 @@ class FormChoice:
         self._capabilities.learn(destination, answer, at=self._clock())
         self._on_answer(self._capabilities.of(destination))
         return None
-
-
-_LEFT_OUT: Final = "this destination is not to get {kind} (destinations[].send)"
-_REFUSES: Final = "this destination does not take {kind}"
 
 
 def _answer(form: OutputForm, destination: Destination, known: _Known) -> FormAnswer:

@@ -80,7 +80,7 @@ def test_a_list_in_the_configuration_leaves_out_the_rest(capabilities: Capabilit
     assert outcome.kind is OutcomeKind.NOT_TAKEN
     assert outcome.detail == "not sent: this destination is not to get SEG (destinations[].send)"
     assert receiver.asked == 0
-    assert capabilities.of(short).sentence.startswith("has not been asked yet, would get SC, PDF; ")
+    assert capabilities.of(short).sentence == "has not been asked yet, would get SC, PDF; not to get SEG, SR"
 
 
 def test_an_orthanc_takes_everything_and_is_not_asked(capabilities: Capabilities, choose: Choose) -> None:
