@@ -5,6 +5,7 @@ Whoever thinks again writes another review, which stands in place of the earlier
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,7 +73,7 @@ class Reviews:
         UnusableInput
             If a comment or a rejection says nothing, or the comment is too long.
         """
-        comment = comment.strip()
+        comment = _written(comment)
         if not comment and verdict is not Verdict.ACCEPTED:
             raise UnusableInput("A comment or a rejection needs words: what did you see?")
         if len(comment) > MAX_COMMENT_CHARACTERS:
@@ -117,3 +118,9 @@ class Reviews:
             )
             for row in rows
         ]
+
+
+def _written(comment: str) -> str:
+    """What a person wrote: lines end in one way, and characters that are none (PostgreSQL refuses NUL) are left out."""
+    lines = comment.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char for char in lines if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs")).strip()

@@ -169,9 +169,14 @@ class Users:
                 raise _unknown(name)
 
 
+def is_name(name: str) -> bool:
+    """True for 1 to 64 letters, digits, '-', '_', '.' or '@'."""
+    return re.fullmatch(r"[A-Za-z0-9_.@-]{1,64}", name) is not None
+
+
 def check_name(name: str) -> None:
-    """Raise UnusableInput unless `name` is 1 to 64 letters, digits, '-', '_', '.' or '@'."""
-    if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,64}", name):
+    """Raise UnusableInput unless `name` can be one."""
+    if not is_name(name):
         raise UnusableInput(f"user name: expected 1 to 64 letters, digits, '-', '_', '.' or '@', found {name!r}")
 
 

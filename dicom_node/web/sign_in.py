@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form, HTTPException, Request, status
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from dicom_node.accounts.users import is_name
 from dicom_node.audit import AuditAction, AuditOutcome
 from dicom_node.web.access import (
     PUBLIC,
@@ -59,6 +60,7 @@ def sign_in(
     if not expected or not hmac.compare_digest(form_token.encode(), expected.encode()):
         return _form(request, next, sentence="The form was too old; please try again.", code=status.HTTP_403_FORBIDDEN)
     address, now = address_of(request), parts.clock()
+    name = name if is_name(name) else ""  # what can be nobody's name is not even looked up
     wait_s = parts.pauses.remaining_s(name, address, at=now)
     if wait_s > 0:
         sentence = f"Too many wrong tries; please wait {int(wait_s) + 1} s."

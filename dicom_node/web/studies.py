@@ -13,7 +13,7 @@ from dicom_node.accounts.searches import MAX_CHARACTERS
 from dicom_node.encoding.numbers import percent_text
 from dicom_node.ledger import StudyState
 from dicom_node.reviews import Verdict
-from dicom_node.study_cards import EarResult, ListedStudy
+from dicom_node.study_cards import EarResult, ListedStudy, inert_text
 from dicom_node.web.access import Role, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
 from dicom_node.web.plain_words import STATES, VERDICTS, Words, plain
@@ -73,7 +73,7 @@ def keep_search(
 ) -> Response:
     """Keep what was typed with the session, and go to the list by the search's name."""
     parts, visitor = parts_of(request), visitor_of(request)
-    words = text.strip()
+    words = inert_text(text).strip()
     search = parts.searches.keep(visitor.session_id, words, at=parts.clock()) if words else ""
     chosen = ListFilter(search=search, text=words, state=_state(state))
     return RedirectResponse(chosen.query(), status_code=status.HTTP_303_SEE_OTHER)

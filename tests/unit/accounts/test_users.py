@@ -1,13 +1,15 @@
-"""Users, their sessions, and the pauses after wrong passwords, on a real SQLite database."""
+"""Users, their sessions, the pauses after wrong passwords, and reviews, on real SQLite and PostgreSQL databases."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 from argon2.low_level import Type
 from dashboard_parts import PASSWORD, QUICK_HASHES
+from local_postgresql import programs, running_postgresql
 from sqlalchemy import Engine, text
 
 from dicom_node.accounts.pauses import FIRST_PAUSE_S, LONGEST_PAUSE_S, PATIENCE, SignInPauses
@@ -15,13 +17,29 @@ from dicom_node.accounts.roles import Role
 from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users, users_table
 from dicom_node.database import open_database
+from dicom_node.reviews import Reviews, Verdict
 
 HERE, ELSEWHERE = "10.0.0.1", "203.0.113.9"
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'node.db'}")
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with running_postgresql() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    if request.param == "sqlite":
+        opened = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    else:
+        if programs() is None:
+            pytest.skip("PostgreSQL is not installed")
+        opened = open_database(request.getfixturevalue("server"))
+        with opened.begin() as connection:
+            connection.execute(text("TRUNCATE users, web_sessions, sign_in_failures, sign_in_addresses, review"))
+    yield opened
+    opened.dispose()
 
 
 @pytest.fixture
@@ -175,3 +193,15 @@ def test_signing_in_and_clearing_forget_failures(pauses: SignInPauses) -> None:
     fail(pauses, 4)
     pauses.clear("ada")
     assert pauses.remaining_s("ada", HERE, at=0.0) == 0.0
+
+
+# --- Reviews ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_comment_keeps_its_lines_and_loses_what_is_no_character(engine: Engine) -> None:
+    reviews = Reviews(engine)
+    written = {"work_id": "w", "study_instance_uid": "2.25.1", "reader": "rita", "at": 1.0}
+    reviews.write(verdict=Verdict.COMMENTED, comment="one\r\ntwo\x00\x1b[31m", **written)
+    reviews.write(verdict=Verdict.REJECTED, comment="a vessel", **written)
+    assert [one.comment for one in reviews.of_work("w")] == ["one\ntwo[31m", "a vessel"]
+    assert reviews.standing(["w", "another"]) == {"w": Verdict.REJECTED}

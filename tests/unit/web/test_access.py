@@ -197,6 +197,11 @@ def test_after_five_wrong_passwords_even_the_right_one_has_to_wait(tmp_path: Pat
         assert sign_in(client, "rita").status_code == 303
 
 
+@pytest.mark.parametrize("name", ["a\x00b", "ada' OR '1'='1", "<script>", "\u202eada", "x" * 64])
+def test_a_name_that_nobody_can_have_is_a_wrong_name(dashboard: Dashboard, name: str) -> None:
+    assert sign_in(dashboard.client(), name).status_code == 401
+
+
 def test_signing_in_needs_the_form_of_this_browser(dashboard: Dashboard) -> None:
     answer = dashboard.client().post("/sign-in", data={"name": "ada", "password": PASSWORD, "form_token": "guessed"})
     assert answer.status_code == 403
