@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from dicom_node.cli.doctor.checkup import Line, Site, ok, problem, warning
-from dicom_node.cli.state_folder import prepare
-from dicom_node.errors import ConfigError
 
 STUDY_BYTES: Final = 130_000_000
 """Images of one study: five series of 104 slices of 384 x 324 pixels."""
@@ -30,10 +28,17 @@ SLOW_IMAGE_S: Final = 0.05
 
 def check(site: Site) -> Iterator[Line]:
     """Room, kind of file system and speed."""
-    try:
-        folder = prepare(site.loaded.state_dir)
-    except ConfigError as error:
-        yield problem(str(error), "make the folder and give it to the user that runs the node")
+    folder = site.loaded.state_dir
+    if not folder.exists():  # not made here: as root it would not belong to the user that runs the node
+        yield ok(f"{folder} is not there yet; the node makes it when it starts")
+        folder = next(parent for parent in folder.parents if parent.exists())
+    elif folder.stat().st_uid != os.getuid():
+        yield warning(
+            f"{folder} belongs to user {folder.stat().st_uid}, doctor runs as user {os.getuid()}",
+            "run doctor as the user that runs the node, or its rights are not examined",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        yield problem(f"user {os.getuid()} may not write in {folder}", "give it to the user that runs the node")
         return
     yield room(shutil.disk_usage(folder).free, site.loaded.settings.listener.min_free_bytes, folder)
     yield kind(file_system(folder), folder)

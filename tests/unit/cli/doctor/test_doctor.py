@@ -9,19 +9,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomlkit
 from certificates import Authority
 from dicom_receivers import storescp
-from doctor_site import DoctorSite
+from doctor_site import DoctorSite, dicom_destination
 from notice_receivers import HookServer, MailServer
 
 from dicom_node.cli.doctor import CHECKS, certificates, character_sets, clocks, storage
-from dicom_node.cli.doctor.checkup import Level
+from dicom_node.cli.doctor.checkup import Level, Site
+from dicom_node.cli.doctor.trial_node import trial_settings
 from dicom_node.cli.state_folder import only_one, prepare, running_as
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.spool import Spool
+from dicom_node.settings import read_settings
 from inference.model_store import SHIPPED
 
 SCANNER = 'allowed = [{ ae_title = "SCANNER", networks = ["127.0.0.1/32"] }]'
@@ -196,6 +200,45 @@ def test_a_disk_in_memory_that_is_full_is_two_problems(tmp_path: Path) -> None:
         subprocess.run(["umount", site.state], check=True)
     assert [text for text in found.problems if "lies in memory (tmpfs)" in text]
     assert [text for text in full.problems if text.endswith("No space left on device")]
+
+
+def test_the_state_folder_is_not_made_by_looking_at_it(tmp_path: Path) -> None:
+    site = DoctorSite(tmp_path)
+    found = site.find("disk")
+    assert found.of("ok")[0] == f"{site.state} is not there yet; the node makes it when it starts"
+    assert not site.state.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
+def test_a_state_folder_of_another_user_is_told(tmp_path: Path) -> None:
+    site = DoctorSite(tmp_path)
+    site.state.mkdir()
+    os.chown(site.state, 12345, -1)
+    found = site.find("disk")
+    assert found.warnings == [f"{site.state} belongs to user 12345, doctor runs as user {os.getuid()}"]
+
+
+def test_the_trial_node_differs_only_in_what_it_would_meet(tmp_path: Path) -> None:
+    (tmp_path / "pacs-ca.pem").touch()
+    more = (
+        '[results]\nsegmentation_series_number = 77\n[processing]\nmodel = "own-model"\nmax_shift_mm = 3.0\n'
+        + dicom_destination(104, more='tls = true\ntls_ca = "pacs-ca.pem"\nsend = ["SR"]')
+    )
+    site = DoctorSite(tmp_path, more, listener=SCANNER)
+    loaded = read_settings(site.config, {})
+    seen = Site(loaded=loaded, config=site.config, through=True, orthanc_config=None, say=str)
+    content = trial_settings(seen, state=tmp_path / "trial", port=4711, receiver=None)
+    path = tmp_path / "elsewhere" / "node.toml"
+    path.parent.mkdir()
+    path.write_text(tomlkit.dumps(content), encoding="utf-8")
+    trial = read_settings(path, {}).settings
+    assert trial.results == loaded.settings.results
+    assert trial.processing == replace(loaded.settings.processing, model=str(tmp_path / "own-model"))
+    (real,), (there,) = loaded.settings.destinations, trial.destinations
+    assert there == replace(real, tls_ca=str(tmp_path / "pacs-ca.pem"))
+    assert trial.node.state_dir == str(tmp_path / "trial")
+    assert [one.ae_title for one in trial.listener.allowed] == ["DOCTOR"]
+    assert (trial.listener.port, trial.viewer.enabled, trial.orthanc.url) == (4711, False, "")
 
 
 def test_the_file_system_of_a_folder_is_known() -> None:
