@@ -26,6 +26,7 @@ from dicom_node.web.access import check_every_route
 from dicom_node.web.errors import answer_errors
 from dicom_node.web.headers import GuardHeaders
 from dicom_node.web.parts import WebParts
+from dicom_node.web.viewing_audit import ViewingAudit
 
 
 class PageFiles(StaticFiles):
@@ -48,6 +49,7 @@ def create_app(parts: WebParts) -> FastAPI:
     """
     app = FastAPI(title="Hydrops Node", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.parts = parts
+    app.state.viewing_audit = ViewingAudit()
     app.include_router(health.router(parts))
     app.include_router(metrics.router(parts))
     if parts.dashboard:

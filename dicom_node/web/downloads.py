@@ -8,11 +8,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, HTTPException, Path, Request, status
 from fastapi.responses import Response
 
-from dicom_node.audit import AuditAction
 from dicom_node.errors import OutputMismatch
-from dicom_node.web.access import Role, address_of, parts_of, require, visitor_of
+from dicom_node.web.access import Role, parts_of, require
 from dicom_node.web.parts import WebParts
 from dicom_node.web.study_page import StudyUid, known_study
+from dicom_node.web.viewing_audit import note_export
 
 ObjectUid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$")]
 
@@ -41,7 +41,7 @@ def object_file(request: Request, uid: StudyUid, object_uid: ObjectUid) -> Respo
             status.HTTP_410_GONE,
             "The object's file is missing or damaged; an administrator can examine the study again.",
         ) from None
-    _note(request, uid, stored.kind)
+    note_export(request, uid, stored.kind)
     return _attachment(data, DICOM, f"{stored.kind.lower()}-{object_uid}.dcm")
 
 
@@ -50,22 +50,9 @@ def findings(request: Request, uid: StudyUid) -> Response:
     record = known_study(parts_of(request), uid)
     if record.findings is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "There are no findings of this study.")
-    _note(request, uid, "findings.json")
+    note_export(request, uid, "findings.json")
     return _attachment(json.dumps(record.findings, indent=2).encode(), "application/json", f"findings-{uid}.json")
 
 
 def _attachment(data: bytes, kind: str, name: str) -> Response:
     return Response(data, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
-
-
-def _note(request: Request, uid: str, what: str) -> None:
-    parts = parts_of(request)
-    card = parts.cards.get(uid)
-    parts.audit.record(
-        AuditAction.RESULTS_EXPORTED,
-        actor=visitor_of(request).name,
-        study_instance_uid=uid,
-        patient_id="" if card is None else card.patient_id,
-        detail=what,
-        address=address_of(request),
-    )

@@ -15,6 +15,7 @@ from dicom_node.web.access import Role, parts_of, require
 from dicom_node.web.parts import WebParts
 from dicom_node.web.plots import Line, Mark, Plot, Upright, plot, thinned
 from dicom_node.web.rendering import page
+from dicom_node.web.viewing_audit import note_view
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,7 @@ def show_history(request: Request, study_instance_uid: str) -> Response:
     card = cards.get(study_instance_uid)
     if card is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "This node knows no such study.")
+    note_view(request, card, study_instance_uid)
     return page(request, "history.html", card=card, history=history_of(card, cards))
 
 

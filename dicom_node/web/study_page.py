@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Request, status
 from fastapi.responses import JSONResponse, Response
 
-from dicom_node.audit import AuditAction
 from dicom_node.delivery.outbox import Delivery
 from dicom_node.encoding.measurements import EarMeasurements, read_measurements
 from dicom_node.ledger import StudyEvent, StudyEventRecord, StudyRecord, StudyState
 from dicom_node.study_cards import StudyCard
 from dicom_node.views.shelf import ViewShelf
-from dicom_node.web.access import Role, address_of, parts_of, require, visitor_of
+from dicom_node.web.access import Role, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
 from dicom_node.web.patient_history import history_of
 from dicom_node.web.plain_words import (
@@ -34,11 +33,9 @@ from dicom_node.web.rendering import page
 from dicom_node.web.study_actions import fitting_actions
 from dicom_node.web.study_views import views_of
 from dicom_node.web.viewer.links import viewer_link
+from dicom_node.web.viewing_audit import note_view
 
 StudyUid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$")]
-
-REMEMBER_VIEWS: Final = 4096
-"""Session and study pairs whose view was audited already; a page that is opened again is not another access."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +62,12 @@ class AlignmentLine:
 def router(_parts: WebParts) -> APIRouter:
     """GET /studies/{uid} and /studies/{uid}/progress."""
     found = APIRouter()
-    seen: dict[tuple[str, str], None] = {}
 
     @found.get("/studies/{uid}", dependencies=[require(Role.VIEWER)])
     def show(request: Request, uid: StudyUid, asked: str = "") -> Response:
         parts = parts_of(request)
         record, card = known_study(parts, uid), parts.cards.get(uid)
-        _note_view(request, card, uid, seen)
+        note_view(request, card, uid)
         return page(request, "study.html", asked=bool(asked), **_content(request, record, card))
 
     # It is asked for every second or two by the page itself, so it does not keep the session open.
@@ -199,20 +195,3 @@ def bar(ear: EarMeasurements) -> RatioBar | None:
     if ear.ratio is None or ear.low is None or ear.high is None:
         return None
     return RatioBar(value=ear.ratio.value, low=ear.low.value, width=max(0.0, ear.high.value - ear.low.value))
-
-
-def _note_view(request: Request, card: StudyCard | None, uid: str, seen: dict[tuple[str, str], None]) -> None:
-    """Audit that somebody looked at this study, once for each session."""
-    visitor = visitor_of(request)
-    if (visitor.session_id, uid) in seen:
-        return
-    parts_of(request).audit.record(
-        AuditAction.STUDY_VIEWED,
-        actor=visitor.name,
-        study_instance_uid=uid,
-        patient_id="" if card is None else card.patient_id,
-        address=address_of(request),
-    )
-    seen[visitor.session_id, uid] = None
-    while len(seen) > REMEMBER_VIEWS:
-        seen.pop(next(iter(seen)), None)

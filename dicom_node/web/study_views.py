@@ -19,6 +19,7 @@ from dicom_node.views.shelf import MANIFEST, ViewShelf
 from dicom_node.web.access import Role, parts_of, require
 from dicom_node.web.parts import WebParts
 from dicom_node.web.rendering import page
+from dicom_node.web.viewing_audit import note_export, note_view
 
 WHY_NOT: Final[Mapping[StudyState, str]] = {
     StudyState.WAITING: "There are no pictures yet: the study is not complete.",
@@ -52,9 +53,13 @@ class ListedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyViews:
-    """What `views_study.html` needs. `base` is the address of the pack; without ears, `why_not` says why."""
+    """What `views_study.html` needs; without ears, `why_not` says why.
+
+    `base` is where the viewer reads the pack, `downloads` where people take its files; both end with "/".
+    """
 
     base: str = ""
+    downloads: str = ""
     ears: tuple[EarStills, ...] = ()
     files: tuple[ListedFile, ...] = ()
     whole_grid: str = ""
@@ -68,6 +73,7 @@ def views_of(record: StudyRecord, shelf: ViewShelf) -> StudyViews:
         return StudyViews(why_not=WHY_NOT[record.state])
     return StudyViews(
         base=f"/views/{record.work_id}/",
+        downloads=f"/studies/{record.study_instance_uid}/views/",
         ears=tuple(
             EarStills(side=side, numbers=ear["numbers"], **ear["stills"])
             for side, ear in sorted(manifest["ears"].items(), key=lambda one: one[0] == "left")  # right comes first
@@ -81,10 +87,11 @@ def views_of(record: StudyRecord, shelf: ViewShelf) -> StudyViews:
 
 
 def router(parts: WebParts) -> APIRouter:
-    """GET /studies/{uid}/views and the files under /views/{work id}/."""
+    """GET /studies/{uid}/views, a file of it to keep, and what the viewer itself reads under /views/{work id}/."""
     pages = StudyViewPages(ViewShelf(parts.state_dir / "views"))
     found = APIRouter(dependencies=[require(Role.VIEWER)])
     found.add_api_route("/studies/{study_instance_uid}/views", pages.show, methods=["GET"])
+    found.add_api_route("/studies/{study_instance_uid}/views/{name}", pages.download, methods=["GET"])
     found.add_api_route("/views/{work_id}/{name}", pages.send, methods=["GET"])
     return found
 
@@ -100,12 +107,20 @@ class StudyViewPages:
         record = parts_of(request).ledger.get(study_instance_uid)
         if record is None:
             raise HTTPException(status.HTTP_404_NOT_FOUND, "This node knows no such study.")
-        return page(
-            request,
-            "views_page.html",
-            study_instance_uid=record.study_instance_uid,
-            views=views_of(record, self._shelf),
-        )
+        note_view(request, parts_of(request).cards.get(study_instance_uid), study_instance_uid)
+        views = views_of(record, self._shelf)
+        return page(request, "views_page.html", study_instance_uid=record.study_instance_uid, views=views)
+
+    def download(self, request: Request, study_instance_uid: str, name: str) -> Response:
+        """One file of the study's present pictures, to keep; noted in the audit trail."""
+        record = parts_of(request).ledger.get(study_instance_uid)
+        views = StudyViews() if record is None else views_of(record, self._shelf)
+        if record is None or name not in {file.name for file in views.files}:
+            raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such picture.")
+        answer = self.send(record.work_id, name)
+        note_export(request, record.study_instance_uid, name)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        return answer
 
     def send(self, work_id: str, name: str) -> Response:
         """One file of a pack, if its bytes are still those that were written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from dashboard_parts import Dashboard, make_parts, serving
 from viewed_study import oblique_slab, viewed_study
 
+from dicom_node.audit import AuditAction
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.views.pack import build_view_pack
 from dicom_node.views.shelf import ViewShelf
@@ -82,7 +84,7 @@ def test_the_page_names_every_file_and_both_ears_numbers(dashboard):
     assert text.count("<img src=") >= 4
     assert text.index("Right ear: EH ratio 22.0 %") < text.index("Left ear: EH ratio")
     for name in ("labels.nii.gz", "left_hydrops_before_alignment.nii.gz", "right_endolymph.ply"):
-        assert f'href="/views/{WORK}/{name}" download' in text
+        assert f'href="/studies/{COMPUTED}/views/{name}" download' in text
     assert "style=" not in text
     assert "<script>" not in text
 
@@ -98,6 +100,23 @@ def test_a_study_without_pictures_says_why(dashboard, uid, words):
         text = client.get(f"/studies/{uid}/views").text
     assert words in text
     assert "viewer.js" not in text
+
+
+def test_looking_is_audited_once_and_every_file_that_is_taken(dashboard):
+    with closing(dashboard.client("rita")) as client:
+        for path in (f"/studies/{COMPUTED}/views", f"/studies/{COMPUTED}", f"/studies/{COMPUTED}/views"):
+            assert client.get(path).status_code == 200
+        for name in ("labels.nii.gz", "left_endolymph.ply"):
+            answer = client.get(f"/studies/{COMPUTED}/views/{name}")
+            assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+        assert client.get(f"/studies/{COMPUTED}/views/manifest.json").status_code == 404
+    noted = [(one.action, json.dumps(one.message)) for one in dashboard.parts.audit.entries()]
+    ritas = [(action, message) for action, message in noted if '"rita"' in message]
+    assert [action for action, _ in ritas].count(AuditAction.STUDY_VIEWED) == 1
+    exported = [message for action, message in ritas if action is AuditAction.RESULTS_EXPORTED]
+    assert len(exported) == 2
+    assert "labels.nii.gz" in exported[0]
+    assert "left_endolymph.ply" in exported[1]
 
 
 def test_an_unknown_study_is_not_found(dashboard):
