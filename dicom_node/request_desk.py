@@ -157,7 +157,7 @@ class RequestDesk:
 
     def _replay(self, request: StudyRequest, now: float) -> Work | None:
         study = request.study_instance_uid
-        examination = self._examination(request, now, forced=False)
+        examination = self._examination(request, now, forced=self._came_of_force(study))
         revision = self._require_activity(study).revision if examination.work is None else examination.work.revision
         with self._ledger.transaction() as connection:
             self._ledger.move(
@@ -174,6 +174,12 @@ class RequestDesk:
         if decision.recalled is not None:
             self._on_queued()
         return decision.work
+
+    def _came_of_force(self, study_instance_uid: str) -> bool:
+        """Whether the outcome that stands was forced: then a replay takes the study as complete as well."""
+        record = self._ledger.get(study_instance_uid)
+        ended = record is not None and record.state in (StudyState.COMPUTED, StudyState.REFUSED)
+        return record is not None and ended and bool(record.work.get("remark"))
 
     def _after_replay(self, decision: Decision, examination: Examination, now: float, connection: Connection) -> str:
         """What the replay came to, in a sentence; a recalled outcome has its objects queued again."""

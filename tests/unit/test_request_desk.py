@@ -171,6 +171,20 @@ def test_a_forced_study_stays_as_it_is_when_a_count_is_stated_and_opens_when_an_
     assert parts.events()[-1] is StudyEvent.ARRIVED
 
 
+def test_a_forced_study_that_is_replayed_keeps_its_outcome(parts: DeskParts) -> None:
+    waiting_for_counted_images(parts)
+    parts.actions.force(STUDY, "anna")
+    (work,) = parts.look_round_after(0.0)
+    parts.desk.compute(work)
+    before = parts.record()
+    parts.actions.replay(STUDY, "anna")
+    assert parts.look_round_after(0.0) == []
+    after = parts.record()
+    assert (after.state, after.work_id, after.findings) == (before.state, before.work_id, before.findings)
+    assert parts.look_round_after(10_000.0) == []
+    assert is_sent_once(parts)
+
+
 def test_a_study_that_cannot_be_computed_cannot_be_forced_and_goes_on_waiting(parts: DeskParts) -> None:
     parts.receive([*series_of(MRC), *series_of(PPI)])
     parts.look_round_after()
