@@ -28,6 +28,7 @@ QUICK = {
     "orthanc_hook": ["3"],
     "refusals": ["--patients", "1", "--kinds", "swapped", "inverted", "clipped"],
     "registration": ["--seeds", "1", "--motions", "0", "2"],
+    "summary_page": ["--rounds", "2"],
     "turnaround": ["--rounds", "1"],
     "viewer": ["--rounds", "1"],
     "views": ["--rounds", "2", "--studies", "1000"],
