@@ -71,13 +71,14 @@ def study_of(entry: AuditEntry) -> str:
 def line_of(entry: AuditEntry) -> str:
     """One entry on one line; what came from outside cannot move the cursor of a terminal."""
     event = entry.message["EventIdentification"]
-    who = entry.message["ActiveParticipant"][0]
+    who, _node, *receivers = entry.message["ActiveParticipant"]
     words = [
         str(entry.sequence).rjust(6),
         event["EventDateTime"],
         "ok    " if event["EventOutcomeIndicator"] == "0" else "failed",
         entry.action.value,
         f"by {who['UserID']}" + (f" from {who['NetworkAccessPointID']}" if "NetworkAccessPointID" in who else ""),
+        *(f"to {one['UserID']}" for one in receivers),
         study_of(entry),
         event.get("EventOutcomeDescription", ""),
     ]

@@ -56,6 +56,17 @@ def test_entries_are_shown_with_who_what_and_how_it_ended(
     assert "failed  study_cancel  by ?[2Jotto  2.25.2  it is computed" in second
 
 
+def test_a_delivery_is_shown_with_where_it_went(
+    config: Path, trail: AuditTrail, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trail.record(
+        AuditAction.RESULTS_SENT, actor="HYDROPS", peer="pacs", study_instance_uid="2.25.3", detail="SR 2.25.9"
+    )
+    assert main(["audit", "show", "--study", "2.25.3", "--config", str(config)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith("results_sent  by HYDROPS  to pacs  2.25.3  SR 2.25.9")
+
+
 def test_looking_at_the_trail_is_itself_an_entry(
     config: Path, trail: AuditTrail, capsys: pytest.CaptureFixture[str]
 ) -> None:
