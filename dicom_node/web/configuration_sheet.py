@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT
+from tomlkit.items import AoT, Whitespace
 
 from dicom_node.web.configuration_desk import ConfigurationProblem, ConfigurationTexts
 
@@ -201,6 +201,8 @@ def _append(entries: Any, entry: Any) -> None:
     if isinstance(entries, AoT) and len(entries):
         tail = _tail(entries[-1])
         entries[-1].add(tomlkit.nl())
+        if tail and not isinstance(tail[0], Whitespace):
+            entry.add(tomlkit.nl())
         for item in tail:
             entry.add(item)
     entries.append(entry)
