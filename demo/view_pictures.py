@@ -110,7 +110,7 @@ def invent(state_dir: Path, uid: str, *, now: float) -> None:
     for number, (date, right, left) in enumerate(EARLIER):
         earlier = replace(card, study_instance_uid=f"2.25.50{number}", study_date=date)
         cards.put(earlier)
-        model = "oto-unet 0.9" if number < 2 else "oto-unet 1"
+        model = "hydrops-ear 0.9" if number < 2 else "hydrops-ear 1"
         cards.put_results(
             [
                 result(earlier, f"{number:064x}", side, ratio, at=now - 400 * DAY_S + number, model=model)
@@ -162,7 +162,7 @@ def result(
     ratio: float,
     *,
     at: float,
-    model: str = "oto-unet 1",
+    model: str = "hydrops-ear 1",
     quality: tuple[str, ...] = (),
 ) -> EarResult:
     """One ear of an invented study."""
@@ -212,16 +212,10 @@ def photograph(running: LocalNode, uid: str, out: Path, *, every: bool) -> Itera
 
 
 def states(page: Page, out: Path) -> Iterator[Path]:
-    """The left ear alone: HYDROPS before and after alignment, and filled."""
+    """The left ear alone, HYDROPS before and after alignment under the same contour."""
     page.locator('[name="ear"][value="left"]').check(force=True)
-    for name, image, overlay in (
-        ("before", "before", "contour"),
-        ("after", "hydrops", "contour"),
-        ("fill", "mrc", "fill"),
-    ):
+    for name, image in (("before", "before"), ("after", "hydrops")):
         page.locator(f'[name="image"][value="{image}"]').check(force=True)
-        page.locator(f'[name="overlay"][value="{overlay}"]').check(force=True)
-        page.locator('[name="opacity"]').fill("0.6" if overlay == "fill" else "1")
         panes = page.locator('[data-ear="left"] .ear-panes')
         yield saved(panes.screenshot(), out / f"views-left-{name}.png")
 

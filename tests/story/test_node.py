@@ -23,6 +23,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scanned_series import with_raw, write_files
 
 from dicom_node.ledger import StudyState
+from dicom_node.views.shelf import ViewShelf
 from inference.phantom import PhantomStudy
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.dcmtk]
@@ -93,8 +94,10 @@ def test_a_study_sent_to_the_pacs_comes_back_with_one_seg_and_one_report(
 ) -> None:
     with LocalNode(tmp_path, orthanc=orthanc) as node:
         send(study_folder, orthanc.aet, orthanc.dicom_port)
-        assert node.wait_until_finished(study_uid).state is StudyState.COMPUTED, node.log_tail()
+        record = node.wait_until_finished(study_uid)
+        assert record.state is StudyState.COMPUTED, node.log_tail()
         assert_one_of_each(orthanc, node, study_uid)
+        assert ViewShelf(node.state_dir / "views").manifest(record.work_id) is not None  # what the dashboard shows
         # Our own objects are in the study now; the node has seen them and starts nothing.
         time.sleep(6.0)
         assert_one_of_each(orthanc, node, study_uid)
