@@ -59,7 +59,7 @@ def draw_summary(pictures: Pictures, measurements: StudyMeasurements, identity: 
     """The sheet of a computed study."""
     sheet = Sheet(theme)
     draw_head(sheet, identity, TITLE)
-    sheet.line(SIZE / 2, HEAD_HEIGHT + 4, SIZE / 2, FOOT_TOP - 10)
+    sheet.line(SIZE / 2, HEAD_HEIGHT + 4, SIZE / 2, REMARKS_TOP)
     for side, left in ((EarSide.RIGHT, MARGIN), (EarSide.LEFT, SIZE / 2 + GAP)):
         if side in pictures:
             _draw_ear(sheet, pictures[side], measurements.ear(side), left)
