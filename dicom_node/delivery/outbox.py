@@ -125,7 +125,7 @@ class Outbox:
             self.queue(key, study_instance_uid, kept, destinations, at=at)
 
     def keep(self, objects: Sequence[OutboxObject]) -> KeptObjects:
-        """Make the files of a study's results durable; without `queue` nobody knows of them and `sweep` removes them.
+        """Make the files of a study's results durable; without `queue` nobody sends them.
 
         Raises
         ------
@@ -138,7 +138,9 @@ class Outbox:
             first = digests_of(connection, uids)
         # A retried step may have encoded the same object anew: those bytes are not even written.
         digests = {
-            one.sop_instance_uid: self._files.keep(one.data) for one in ordered if one.sop_instance_uid not in first
+            one.sop_instance_uid: self._files.keep(one.sop_instance_uid, one.data)
+            for one in ordered
+            if one.sop_instance_uid not in first
         }
         return KeptObjects(objects=tuple(ordered), digests=digests)
 
@@ -241,7 +243,7 @@ class Outbox:
         if expected is None:
             raise OutputMismatch(f"{sop_instance_uid}: not in the outbox")
         try:
-            data, found = self._files.read(expected)
+            data, found = self._files.read(sop_instance_uid, expected)
         except FileNotFoundError:
             raise OutputMismatch(f"{sop_instance_uid}: its file is missing from the outbox") from None
         if found != expected:
@@ -367,10 +369,10 @@ class Outbox:
             )
 
     def sweep(self, now: float) -> int:
-        """Remove files that a crash left without a row; returns how many. Call it once at start."""
+        """Remove files that a crash left half written, and old ones without a row; returns how many. Once at start."""
         with self._engine.connect() as connection:
-            used = set(connection.scalars(select(object_rows.c.sha256)))
-        return self._files.sweep(used, now)
+            rows = connection.execute(select(object_rows.c.sop_instance_uid, object_rows.c.sha256))
+            return self._files.sweep({row.sop_instance_uid: row.sha256 for row in rows}, now)
 
     def _select(self, condition: Any, *, order: Sequence[Any] = (delivery_rows.c.delivery_id,)) -> list[Delivery]:
         query = select(*delivery_columns).select_from(joined_rows).where(condition).order_by(*order)

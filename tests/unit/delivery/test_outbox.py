@@ -174,7 +174,7 @@ def test_no_file_name_comes_from_a_dicom_value(outbox: Outbox, tmp_path: Path) -
     outbox.put("key", STUDY, [hostile], ["pacs"], at=0.0)
     assert outbox.read("../../escape") == SEG.data
     assert not (tmp_path / "escape").exists()
-    assert all(len(path.stem) == 64 for path in (tmp_path / "outbox").iterdir())
+    assert all(len(path.stem) == 129 for path in (tmp_path / "outbox").iterdir())
 
 
 def test_the_sweep_removes_old_leftovers_and_nothing_else(outbox: Outbox, tmp_path: Path) -> None:
@@ -184,6 +184,27 @@ def test_the_sweep_removes_old_leftovers_and_nothing_else(outbox: Outbox, tmp_pa
     assert outbox.sweep(now=written_at + 60) == 0
     assert outbox.sweep(now=written_at + 7200) == 1
     assert outbox.read(SEG.sop_instance_uid) == SEG.data
+
+
+@pytest.mark.parametrize("rotten", [False, True])
+def test_f05_after_a_database_from_an_older_backup_an_object_goes_out_as_the_bytes_it_had(tmp_path: Path, rotten: bool):
+    outbox = Outbox(tmp_path / "outbox", open_database(f"sqlite:///{tmp_path / 'node.db'}"))
+    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    (file,) = (tmp_path / "outbox").iterdir()
+    if rotten:
+        file.write_bytes(SEG.data[:-1] + b"?")
+    restored = Outbox(tmp_path / "outbox", open_database(f"sqlite:///{tmp_path / 'older.db'}"))
+    assert restored.sweep(now=file.stat().st_mtime + 86400.0) == 0
+    anew = OutboxObject(**{**vars(SEG), "data": SEG.data + b"made a day later"})
+    restored.put("key", STUDY, [anew], ["pacs"], at=1.0)
+    assert restored.read(SEG.sop_instance_uid) == (anew.data if rotten else SEG.data)
+
+
+def test_a_whole_file_that_nobody_knows_is_removed_after_a_month(outbox: Outbox, tmp_path: Path) -> None:
+    (tmp_path / "outbox" / f"{'a' * 64}-{'b' * 64}.dcm").write_bytes(b"whole")
+    written_at = next((tmp_path / "outbox").iterdir()).stat().st_mtime
+    assert outbox.sweep(now=written_at + 29 * 86400) == 0
+    assert outbox.sweep(now=written_at + 31 * 86400) == 1
 
 
 def test_counts_tell_how_much_waits_arrived_and_stopped(outbox: Outbox) -> None:
