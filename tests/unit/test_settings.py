@@ -182,7 +182,7 @@ BAD = [
     (MAIL.replace("starttls", "none") + "mail_username = 'x'", "notices.mail_encryption"),
     (MAIL.replace("starttls", "none") + "include_patient = true", "notices.mail_encryption"),
     (MAIL.replace("node@h.org", "node@h.org\\r\\nBcc: x@y"), "notices.mail_from"),
-    (MAIL.replace("[\"a@h.org\"]", "[]"), "notices.mail_to"),
+    (MAIL.replace('["a@h.org"]', "[]"), "notices.mail_to"),
     (MAIL.replace("a@h.org", "a@h.org\\nBcc: x@y"), "notices.mail_to"),
 ]
 
