@@ -26,7 +26,7 @@ MAX_REMEMBERED: Final = 1000
 class Doors:
     """Where the viewer listens, and where a person who is not signed in is sent.
 
-    `dashboard_url` is called with the host's name as the browser wrote it.
+    `dashboard_url` is called with the host's name as it stands in the browser's address.
     """
 
     host: str

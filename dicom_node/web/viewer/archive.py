@@ -19,7 +19,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 log = logging.getLogger(__name__)
 
-_UID: Final = r"[0-9.]{1,64}"
+_UID: Final = r"[0-9][0-9.]{0,63}"
+"""It begins with a digit: "." and ".." would be taken out of the address, together with the part before them."""
+
 _STUDY: Final = rf"studies/{_UID}"
 _SERIES: Final = rf"{_STUDY}/series/{_UID}"
 _INSTANCE: Final = rf"{_SERIES}/instances/{_UID}"

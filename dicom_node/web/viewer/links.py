@@ -17,5 +17,10 @@ def viewer_link(viewer_url: str, hostname: str, study_instance_uid: str) -> str:
     """
     if not viewer_url:
         return ""
-    name = f"[{hostname}]" if ":" in hostname else hostname
-    return f"{viewer_url.replace(HOST, name)}/viewer?{urlencode({'StudyInstanceUIDs': study_instance_uid})}"
+    origin = viewer_url.replace(HOST, in_address(hostname))
+    return f"{origin}/viewer?{urlencode({'StudyInstanceUIDs': study_instance_uid})}"
+
+
+def in_address(hostname: str) -> str:
+    """A host's name as it stands in an address: an IPv6 one in brackets."""
+    return f"[{hostname}]" if ":" in hostname else hostname

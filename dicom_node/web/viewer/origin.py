@@ -25,6 +25,7 @@ from starlette.routing import Route
 from dicom_node.web.headers import GuardHeaders, content_policy
 from dicom_node.web.viewer.access import LOOPBACK, Doors
 from dicom_node.web.viewer.archive import Archive, ArchiveWindow
+from dicom_node.web.viewer.links import in_address
 
 OUR_FILES: Final = {
     "app-config.js": Path(__file__).with_name("app-config.js"),
@@ -121,5 +122,5 @@ async def _refusal(request: Request, parts: ViewerParts) -> Response | None:
     if await run_in_threadpool(parts.may_look, request):
         return None
     if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/dicom-web/"):
-        return RedirectResponse(parts.doors.dashboard_url(name), status_code=303)
+        return RedirectResponse(parts.doors.dashboard_url(in_address(name)), status_code=303)
     return PlainTextResponse("Sign in at the dashboard first.", 401)

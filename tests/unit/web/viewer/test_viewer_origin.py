@@ -136,6 +136,9 @@ def test_what_ohif_reads_passes_with_our_password_and_its_own_address(
         f"studies/{'1' * 65}/metadata",
         f"{INSTANCE}/frames/1,",
         f"{INSTANCE}/bulk/7FE00010/../../x",
+        "studies/%2e%2e/instances",
+        "studies/%2e%2e/series/%2e%2e/metadata",
+        "studies/%2e/series",
         "servers",
     ],
 )
@@ -218,6 +221,8 @@ def test_who_is_not_signed_in_is_sent_to_the_dashboard_and_gets_no_image(
     with viewer(files, f"http://127.0.0.1:{archive.server_port}", may_look=False) as client:
         page = client.get("/viewer?StudyInstanceUIDs=1.2.3", headers={"Accept": "text/html"})
         assert (page.status_code, page.headers["location"]) == (303, "http://127.0.0.1:8080/")
+        page = client.get("/", headers={"Accept": "text/html", "Host": "[::1]:8081"})
+        assert page.headers["location"] == "http://[::1]:8080/"
         assert client.get("/dicom-web/studies", headers={"Accept": "text/html"}).status_code == 401
         assert client.get("/app.bundle.0f6159c501addfe9.js").status_code == 401
     assert archive.asked == []
