@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -27,7 +29,10 @@ Acknowledged = dict[str, str]
 def receiver(folder: Path, *, under: Sequence[str] = ()) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A receiver on the state in `folder`, in a process of its own, and its port; `under` goes before its command."""
     command = [*under, sys.executable, str(RECEIVER), str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # In a session of its own: what goes before the command (strace, prlimit) is its parent, and both must end.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -35,7 +40,8 @@ def receiver(folder: Path, *, under: Sequence[str] = ()) -> Iterator[tuple[subpr
             raise ReceiverEnded(f"exit status {process.wait(10)}")
         yield process, int(line)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
 
