@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.errors import ConfigError
 
 metadata = MetaData()
+
+DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What a database raises that is busy, full, restarting or gone; it passes by itself, and the same is tried again."""
 
 
 def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
@@ -33,7 +37,8 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
     ConfigError
         If the SQLite file is damaged so that it cannot even be opened; see `require_whole`.
     """
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    # A failed statement ends up in a log, and its parameters may be what somebody searched for: a patient's name.
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")

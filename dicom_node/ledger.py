@@ -12,14 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from dicom_node.database import writing
 from dicom_node.ledger_rows import (
@@ -33,7 +27,15 @@ from dicom_node.ledger_rows import (
     ledger_studies,
     record_of,
 )
-from dicom_node.study_moves import REOPENING, TRANSITIONS, IllegalMoveError, StudyEvent, StudyState, next_state
+from dicom_node.study_moves import (
+    REOPENING,
+    TRANSITIONS,
+    IllegalMoveError,
+    OvertakenError,
+    StudyEvent,
+    StudyState,
+    next_state,
+)
 
 __all__ = [
     "TRANSITIONS",
@@ -41,6 +43,7 @@ __all__ = [
     "FinishedWork",
     "IllegalMoveError",
     "Ledger",
+    "OvertakenError",
     "StudyEvent",
     "StudyEventRecord",
     "StudyHappening",
@@ -195,22 +198,50 @@ class Ledger:
         query = select(func.count()).where(of_study, ledger_events.c.event == StudyEvent.OVERRAN.value, since)
         return int(within.execute(query).scalar_one())
 
+    @contextmanager
+    def transaction_at(self, study_instance_uid: str, seen: StudyRecord | None) -> Iterator[Connection]:
+        """A writing transaction for what was decided from `seen`; nothing in it happens if the study moved on.
+
+        Raises
+        ------
+        OvertakenError
+            If somebody else has moved the study since `seen` was read, be it to the same end.
+        """
+        columns = ledger_studies.c
+        query = select(columns.state, columns.revision, columns.look_again_at, columns.work)
+        with self.transaction() as connection:
+            row = connection.execute(
+                query.where(columns.study_instance_uid == study_instance_uid).with_for_update()
+            ).one_or_none()
+            now = None if row is None else (row.state, row.revision, row.look_again_at, json.loads(row.work))
+            if now != (None if seen is None else (seen.state, seen.revision, seen.look_again_at, seen.work)):
+                raise OvertakenError(study_instance_uid)
+            yield connection
+
     def arrived(self, study_instance_uid: str, *, revision: int, at: float, within: Connection | None = None) -> None:
-        """Images of this study came; it waits (again) to be examined at this revision."""
+        """Images of this study came; it waits (again) to be examined at this revision.
+
+        Raises
+        ------
+        OvertakenError
+            If another process makes the study known at this moment (PostgreSQL; SQLite has one writer at a time).
+        """
         with self.transaction(within) as connection:
             known = connection.execute(
                 select(ledger_studies.c.state).where(ledger_studies.c.study_instance_uid == study_instance_uid)
             ).scalar_one_or_none()
             if known is None:
-                connection.execute(
-                    insert(ledger_studies).values(
-                        study_instance_uid=study_instance_uid,
-                        state=StudyState.WAITING.value,
-                        revision=revision,
-                        first_seen_at=at,
-                        updated_at=at,
-                    )
+                first = insert(ledger_studies).values(
+                    study_instance_uid=study_instance_uid,
+                    state=StudyState.WAITING.value,
+                    revision=revision,
+                    first_seen_at=at,
+                    updated_at=at,
                 )
+                try:
+                    connection.execute(first)
+                except IntegrityError:
+                    raise OvertakenError(study_instance_uid) from None
             else:
                 connection.execute(
                     update(ledger_studies)

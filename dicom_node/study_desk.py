@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.casework import Case, CaseOptions, CaseResult, refuse_case, work_case
+from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.outbox import KeptObjects, Outbox
 from dicom_node.earlier_values import earlier_values
 from dicom_node.encoding.measurements import PreviousValue
@@ -27,7 +27,7 @@ from dicom_node.ledger import Ledger, StudyRecord
 from dicom_node.pipeline import StepTimer
 from dicom_node.request_desk import RequestDesk
 from dicom_node.study_cards import EarResult, StudyCard, StudyCards, ear_results
-from dicom_node.study_moves import IllegalMoveError, StudyEvent, StudyState
+from dicom_node.study_moves import IllegalMoveError, OvertakenError, StudyEvent, StudyState
 from dicom_node.study_requests import StudyRequests
 from dicom_node.views.pack import build_view_pack
 from dicom_node.views.shelf import ViewShelf
@@ -132,38 +132,52 @@ class StudyDesk:
 
     def _look_at_or_fail(self, activity: StudyActivity, now: float) -> Work | None:
         """Examine one study; a fault of ours in doing so is kept with it and does not hold up the others."""
+        study = activity.study_instance_uid
+        record = self._ledger.get(study)
         try:
-            return self._look_at(activity, now)
-        except (TransientError, SQLAlchemyError):
-            raise
-        except Exception as error:  # the net of looking round: it records, and leaves the study until it changes
-            log.exception("event=examination_failed study=%s", activity.study_instance_uid)
-            self._ledger.arrived(activity.study_instance_uid, revision=activity.revision, at=now)
-            self._fail(activity.study_instance_uid, type(error).__name__)
-            return None
+            try:
+                return self._look_at(activity, record, now)
+            except (TransientError, *DATABASE_AWAY, OvertakenError):
+                raise
+            except Exception as error:  # the net of looking round: it records, and leaves the study until it changes
+                log.exception("event=examination_failed study=%s", study)
+                with self._ledger.transaction_at(study, record) as connection:
+                    self._ledger.arrived(study, revision=activity.revision, at=now, within=connection)
+                    self._fail(study, type(error).__name__, within=connection)
+        except OvertakenError:  # what the other one decided stands; if there is more to do, the next look finds it
+            log.info("event=look_overtaken study=%s", study)
+        return None
 
-    def _look_at(self, activity: StudyActivity, now: float) -> Work | None:
-        """Examine one study if it changed or is due; the same work as before changes nothing."""
-        record = self._ledger.get(activity.study_instance_uid)
+    def _look_at(self, activity: StudyActivity, record: StudyRecord | None, now: float) -> Work | None:
+        """Examine one study if it changed or is due; the same work as before changes nothing.
+
+        Raises
+        ------
+        OvertakenError
+            If another worker has moved the study on while this one examined it.
+        """
+        study = activity.study_instance_uid
         changed = record is None or record.revision != activity.revision
-        if changed and now - activity.last_received_at < SETTLE_S:
+        if changed and 0.0 <= now - activity.last_received_at < SETTLE_S:
             return None
         if not changed and record is not None and not _is_due(record, now):
             return None
         if record is not None and _stays_canceled(record, activity):
-            self._ledger.seen(activity.study_instance_uid, revision=activity.revision)
+            self._ledger.seen(study, revision=activity.revision)
             return None
         examination = self._examiner.examine(activity, now, forced=_was_forced(record))
         self._cards.put(examination.card)
         if changed:
             if record is not None and record.state in DECIDED and record.work_id == _work_id(examination):
-                self._ledger.seen(activity.study_instance_uid, revision=activity.revision)
+                self._ledger.seen(study, revision=activity.revision)
                 return None
             if _was_forced(record):  # what was asked for was another set of images: these are judged by themselves
                 examination = self._examiner.examine(activity, now)
             self._audit_arrival(activity, examination.card)
-            self._ledger.arrived(activity.study_instance_uid, revision=activity.revision, at=now)
-        return write_decision(self._ledger, examination, at=now).work
+        with self._ledger.transaction_at(study, record) as connection:
+            if changed:
+                self._ledger.arrived(study, revision=activity.revision, at=now, within=connection)
+            return write_decision(self._ledger, examination, at=now, within=connection).work
 
     def _audit_arrival(self, activity: StudyActivity, card: StudyCard) -> None:
         """Write who sent what is there now. Before the ledger: an entry too many is better than one too few."""

@@ -88,6 +88,10 @@ class IllegalMoveError(Exception):
     """An event that cannot happen in the state the study is in."""
 
 
+class OvertakenError(Exception):
+    """The study has moved on since it was read: another worker was faster, and what was decided is out of date."""
+
+
 def next_state(state: StudyState, event: StudyEvent) -> StudyState:
     """The state after `event`.
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
-from desk_parts import LOCALIZER, PARTNER_WAIT_S, DeskParts, hydrops_study, series_of
+from desk_parts import LOCALIZER, PARTNER_WAIT_S, QUIET_S, DeskParts, hydrops_study, series_of
 from scanned_series import MRC, PEI, PPI
 
 from dicom_node.audit import AuditAction
 from dicom_node.errors import Reason, Refusal
-from dicom_node.examination import Work
+from dicom_node.examination import Examination, Work
 from dicom_node.ledger import StudyEvent, StudyState
 
 STUDY = "2.25.100"
@@ -279,3 +281,65 @@ def test_what_arrived_is_audited_with_its_sender_and_patient_but_without_a_name(
     assert objects == [STUDY, "P-4711"]
     assert entry.message["EventIdentification"]["EventOutcomeDescription"] == "24 images of this study are here"
     assert "Marker" not in str(entry.message)
+
+
+class SlowDesk(DeskParts):
+    """A second worker on the same state, which another one overtakes while it examines a study."""
+
+    def let_overtake(self, monkeypatch: pytest.MonkeyPatch, other_worker: Callable[[], object]) -> None:
+        """Have `other_worker` act between this one's examination and what it makes of it."""
+        examine, begun = self.desk._examiner.examine, []
+
+        def examined_slowly(*arguments: Any, **named: Any) -> Examination:
+            examination = examine(*arguments, **named)
+            if not begun:
+                begun.append(True)
+                other_worker()
+            return examination
+
+        monkeypatch.setattr(self.desk._examiner, "examine", examined_slowly)
+
+
+@pytest.mark.parametrize("waited_before", [False, True])
+@pytest.mark.parametrize("computes", [False, True])
+def test_a_worker_that_is_slower_than_another_leaves_the_study_to_it(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch, *, waited_before: bool, computes: bool
+) -> None:
+    slow = SlowDesk(parts.folder)
+    parts.receive(hydrops_study())
+    if waited_before:
+        assert parts.look_round_after(0.6) == []
+        assert parts.state()[0] is StudyState.WAITING
+    parts.now += QUIET_S + 1.0
+    slow.now = parts.now
+
+    def act() -> None:
+        for work in parts.desk.look_round():
+            if computes:
+                parts.desk.compute(work)
+
+    slow.let_overtake(monkeypatch, act)
+    assert slow.desk.look_round() == []
+    assert parts.state()[0] is (StudyState.REFUSED if computes else StudyState.QUEUED)
+    events = parts.events()
+    assert [events.count(one) for one in (StudyEvent.ARRIVED, StudyEvent.COMPLETED, StudyEvent.FAILED)] == [1, 1, 0]
+    assert slow.desk.look_round() == []
+    assert parts.events() == events
+
+
+def test_a_fault_of_the_slower_worker_does_not_fail_a_study_that_the_other_one_computes(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = SlowDesk(parts.folder)
+    parts.receive(hydrops_study())
+    parts.now += QUIET_S + 1.0
+    slow.now = parts.now
+
+    def act_and_break() -> None:
+        parts.desk.look_round()
+        raise MemoryError
+
+    slow.let_overtake(monkeypatch, act_and_break)
+    assert slow.desk.look_round() == []
+    assert parts.state()[0] is StudyState.QUEUED
+    assert StudyEvent.FAILED not in parts.events()
