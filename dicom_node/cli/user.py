@@ -82,6 +82,7 @@ def _change(arguments: argparse.Namespace, engine: Engine) -> tuple[AuditAction,
         _existing(users, name)
         users.set_password(name, _password(name), at=time.time())
         SignInPauses(engine).clear(name)
+        Sessions(engine, SessionLimits()).close_all(name)  # also one opened with the old password during the hashing
         return AuditAction.USER_CHANGED, ", new password"
     users.remove(name)
     SignInPauses(engine).clear(name)

@@ -110,8 +110,8 @@ def cookie_name(request: Request) -> str:
 
 
 def sign_in_address(request: Request) -> str:
-    """The sign-in form that leads back to the page asked for."""
-    path = request.url.path
+    """The sign-in form that leads back to the page asked for; a form that was sent is no page to come back to."""
+    path = request.url.path if request.method in SAFE_METHODS else "/"
     return "/sign-in" if path in ("/", "/studies") else f"/sign-in?next={quote(path)}"
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 from dicom_node.web.access import SignInNeeded, parts_of, sign_in_address
+from dicom_node.web.headers import ALWAYS
 from dicom_node.web.rendering import page
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,10 @@ async def _on_bad_request(request: Request, _error: Exception) -> Response:
 async def _on_fault(request: Request, error: Exception) -> Response:
     # The path holds UIDs and words of ours only: searches are kept in the session, not in addresses.
     log.error("event=web_fault path=%s", request.url.path, exc_info=error)
-    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The node failed; its log says why.")
+    answer = _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "The node failed; its log says why.")
+    for name, value in ALWAYS.items():  # Starlette answers a fault outside of every middleware, so past GuardHeaders
+        answer.headers.setdefault(name, value)
+    return answer
 
 
 def _answer(request: Request, code: int, sentence: str, headers: dict[str, str] | None = None) -> Response:

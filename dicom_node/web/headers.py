@@ -1,4 +1,7 @@
-"""What every answer carries, whatever made it, and how much a request may carry. Plain ASGI: errors pass here too."""
+"""What every answer carries, whatever made it, and how much a request may carry. Plain ASGI: refusals pass here too.
+
+A fault (500) is answered outside of every middleware; `web.errors` gives it the same headers.
+"""
 
 from __future__ import annotations
 

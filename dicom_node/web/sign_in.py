@@ -61,11 +61,12 @@ def sign_in(
         return _form(request, next, sentence="The form was too old; please try again.", code=status.HTTP_403_FORBIDDEN)
     address, now = address_of(request), parts.clock()
     name = name if is_name(name) else ""  # what can be nobody's name is not even looked up
-    wait_s = parts.pauses.remaining_s(name, address, at=now)
+    paused = parts.pauses.remaining_s(name, address, at=now) > 0
+    user = None if paused else parts.users.verified(name, password)
+    wait_s = parts.pauses.remaining_s(name, address, at=now)  # anew: of many tries at once, others were counted by now
     if wait_s > 0:
         sentence = f"Too many wrong tries; please wait {int(wait_s) + 1} s."
         return _form(request, next, sentence=sentence, code=status.HTTP_429_TOO_MANY_REQUESTS)
-    user = parts.users.verified(name, password)
     if user is None:
         parts.pauses.failed(name, address, at=now)
         _note(request, AuditAction.LOGIN, name, AuditOutcome.MINOR_FAILURE)

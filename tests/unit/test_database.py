@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from mr_images import STUDY, as_file, make_mr
-from sqlalchemy import Column, Integer, Table, inspect
+from sqlalchemy import Column, Integer, Table, inspect, text
+from sqlalchemy.exc import OperationalError
 
 from dicom_node.database import metadata, open_database, require_whole
 from dicom_node.errors import ConfigError
@@ -47,6 +48,14 @@ def test_new_tables_are_made_while_another_process_writes(tmp_path: Path) -> Non
         writer.kill()
         writer.wait()
         writer.stdout.close()
+
+
+def test_a_failed_statement_does_not_repeat_what_somebody_searched_for(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    with pytest.raises(OperationalError) as failed, engine.connect() as connection:
+        connection.execute(text("SELECT * FROM nowhere WHERE name = :name"), {"name": "Curie"})
+    assert "Curie" not in str(failed.value)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("damage", ["header", "middle"])

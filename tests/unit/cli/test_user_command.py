@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dicom_node.accounts.roles import Role
+from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
 from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.cli import _parser, main
@@ -69,6 +71,23 @@ def test_a_changed_role_password_and_removal_take_effect(user: User, users: User
     assert changed.role is Role.VIEWER
     assert user("remove", "ada") == 0
     assert users.all() == []
+
+
+def test_a_session_opened_while_the_new_password_is_hashed_ends_with_the_old_one(
+    user: User, users: Users, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user("add", "ada", "--role", "admin", typed=GOOD)
+    sessions = Sessions(open_database(f"sqlite:///{tmp_path / 'state' / 'node.db'}"), SessionLimits())
+    tokens: list[str] = []
+    hashed = Users._hash
+
+    def slowly(self: Users, password: str) -> str:
+        tokens.append(sessions.open("ada", at=time.time()))
+        return hashed(self, password)
+
+    monkeypatch.setattr(Users, "_hash", slowly)
+    assert user("password", "ada", typed="another good one") == 0
+    assert sessions.visitor(tokens[0], at=time.time()) is None
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,22 @@ def test_after_five_wrong_passwords_even_the_right_one_has_to_wait(tmp_path: Pat
         assert sign_in(client, "rita").status_code == 303
 
 
+def test_a_right_password_among_many_tries_at_once_waits_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = make_parts(tmp_path)
+    verified = parts.users.verified
+
+    def while_others_fail(name: str, password: str) -> object:
+        for _ in range(5):
+            parts.pauses.failed(name, "127.0.0.1", at=parts.clock())
+        return verified(name, password)
+
+    monkeypatch.setattr(parts.users, "verified", while_others_fail)
+    with serving(parts) as dashboard:
+        assert sign_in(dashboard.client(), "vera").status_code == 429
+
+
 @pytest.mark.parametrize("name", ["a\x00b", "ada' OR '1'='1", "<script>", "\u202eada", "x" * 64])
 def test_a_name_that_nobody_can_have_is_a_wrong_name(dashboard: Dashboard, name: str) -> None:
     assert sign_in(dashboard.client(), name).status_code == 401
@@ -226,6 +242,11 @@ def test_a_page_that_was_asked_for_comes_after_signing_in(dashboard: Dashboard) 
     client = dashboard.client()
     form = client.get(f"/studies/{STUDY}").headers["location"]
     assert hidden(client.get(form).text, "next") == f"/studies/{STUDY}"
+
+
+def test_after_a_form_that_was_sent_too_late_signing_in_leads_to_a_page(dashboard: Dashboard) -> None:
+    answer = dashboard.client().post(f"/studies/{STUDY}/reviews", data={"comment": "written for long"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
 
 
 def test_a_node_without_users_says_how_to_make_one_and_lets_nobody_in(tmp_path: Path) -> None:
@@ -301,6 +322,21 @@ def test_errors_for_people_are_pages_that_repeat_nothing(dashboard: Dashboard) -
         assert answer.status_code in (400, 404)
         assert "alert" not in answer.text
         assert "To the studies" in answer.text
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json"])
+def test_a_fault_of_ours_is_answered_with_the_same_headers(tmp_path: Path, accept: str) -> None:
+    class Faulty:
+        def snapshot(self) -> None:
+            raise KeyError("a bug of ours")
+
+    with serving(make_parts(tmp_path, health=Faulty())) as dashboard:
+        answer = httpx.get(f"{dashboard.url}/health", headers={"Accept": accept})
+    assert answer.status_code == 500
+    assert "a bug of ours" not in answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 def test_an_unknown_study_is_not_found(people: dict[str, httpx.Client]) -> None:
