@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.database import writing
@@ -22,9 +22,11 @@ from dicom_node.ledger_rows import (
     StudyEventRecord,
     StudyHappening,
     StudyRecord,
+    keep_result,
     ledger_events,
     ledger_results,
     ledger_studies,
+    log_event,
     record_of,
 )
 from dicom_node.study_moves import (
@@ -89,6 +91,13 @@ class Ledger:
             return [
                 record_of(row) for row in connection.execute(query.order_by(ledger_studies.c.updated_at)).mappings()
             ]
+
+    def settled(self, now: float) -> Select[tuple[str, int]]:
+        """A query for studies and their revisions: those that nothing is to be decided about, unless they change."""
+        columns = ledger_studies.c
+        due = columns.look_again_at.is_(None) | (columns.look_again_at <= now)
+        waits_for_us = (columns.state == StudyState.WAITING.value) & due
+        return select(columns.study_instance_uid, columns.revision).where(~waits_for_us)
 
     def counts(self) -> Mapping[StudyState, int]:
         """How many studies are in each state; reads the index only, so it stays quick with 100,000 studies."""
@@ -253,7 +262,7 @@ class Ledger:
                         updated_at=at,
                     )
                 )
-            _log(connection, study_instance_uid, at, StudyEvent.ARRIVED, f"revision {revision}")
+            log_event(connection, study_instance_uid, at, StudyEvent.ARRIVED, f"revision {revision}")
 
     def seen(self, study_instance_uid: str, *, revision: int, within: Connection | None = None) -> None:
         """The spool's revision changed but the work did not (a count was stated, an unused series came)."""
@@ -317,7 +326,7 @@ class Ledger:
             state = _state(connection, study_instance_uid)
             if next_state(state, event) is not state:
                 raise IllegalMoveError(f"{event} of a study that is {state} is more than a note")
-            _log(connection, study_instance_uid, at, event, sentence)
+            log_event(connection, study_instance_uid, at, event, sentence)
 
     def move(
         self,
@@ -352,8 +361,8 @@ class Ledger:
                 .values(state=after.value, **values)
             )
             if event in (StudyEvent.COMPUTED, StudyEvent.REFUSED):
-                _keep_result(connection, study_instance_uid, event, values, at)
-            _log(connection, study_instance_uid, at, event, values["detail"] or values["reason"])
+                keep_result(connection, study_instance_uid, event, values, at)
+            log_event(connection, study_instance_uid, at, event, values["detail"] or values["reason"])
         return after
 
 
@@ -366,33 +375,3 @@ def _state(connection: Connection, study_instance_uid: str, of_work: Mapping[str
     if of_work is not None and json.loads(row.work) != of_work:
         raise IllegalMoveError("the study is at other work by now")
     return StudyState(row.state)
-
-
-def _keep_result(
-    connection: Connection, study_instance_uid: str, event: StudyEvent, values: Mapping[str, Any], at: float
-) -> None:
-    """Remember the first outcome of a piece of work; a repetition changes nothing."""
-    work_id = (
-        values.get("work_id")
-        or connection.execute(
-            select(ledger_studies.c.work_id).where(ledger_studies.c.study_instance_uid == study_instance_uid)
-        ).scalar_one()
-    )
-    if connection.execute(select(ledger_results.c.work_id).where(ledger_results.c.work_id == work_id)).first() is None:
-        connection.execute(
-            insert(ledger_results).values(
-                work_id=work_id,
-                study_instance_uid=study_instance_uid,
-                event=event.value,
-                reason=values["reason"],
-                detail=values["detail"],
-                findings=values.get("findings", "{}"),
-                at=at,
-            )
-        )
-
-
-def _log(connection: Connection, study_instance_uid: str, at: float, event: StudyEvent, detail: str) -> None:
-    connection.execute(
-        insert(ledger_events).values(study_instance_uid=study_instance_uid, at=at, event=event.value, detail=detail)
-    )

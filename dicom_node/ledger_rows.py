@@ -1,4 +1,4 @@
-"""The ledger's rows: the tables of studies, outcomes and events, and what is read from them."""
+"""The ledger's rows: the tables of studies, outcomes and events, and how one of them is read and written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Float, Index, Integer, String, Table, Text
+from sqlalchemy import Column, Connection, Float, Index, Integer, String, Table, Text, insert, select
 
 from dicom_node.database import metadata
 from dicom_node.study_moves import StudyEvent, StudyState
@@ -139,4 +139,35 @@ def record_of(row: Any) -> StudyRecord:
         findings=json.loads(row["findings"]) if row["findings"] else None,
         first_seen_at=row["first_seen_at"],
         updated_at=row["updated_at"],
+    )
+
+
+def keep_result(
+    connection: Connection, study_instance_uid: str, event: StudyEvent, values: Mapping[str, Any], at: float
+) -> None:
+    """Remember the first outcome of a piece of work; a repetition changes nothing."""
+    work_id = (
+        values.get("work_id")
+        or connection.execute(
+            select(ledger_studies.c.work_id).where(ledger_studies.c.study_instance_uid == study_instance_uid)
+        ).scalar_one()
+    )
+    if connection.execute(select(ledger_results.c.work_id).where(ledger_results.c.work_id == work_id)).first() is None:
+        connection.execute(
+            insert(ledger_results).values(
+                work_id=work_id,
+                study_instance_uid=study_instance_uid,
+                event=event.value,
+                reason=values["reason"],
+                detail=values["detail"],
+                findings=values.get("findings", "{}"),
+                at=at,
+            )
+        )
+
+
+def log_event(connection: Connection, study_instance_uid: str, at: float, event: StudyEvent, detail: str) -> None:
+    """Write one line into the history of a study."""
+    connection.execute(
+        insert(ledger_events).values(study_instance_uid=study_instance_uid, at=at, event=event.value, detail=detail)
     )

@@ -120,7 +120,7 @@ class RequestDesk:
 
     def _cancel(self, request: StudyRequest, now: float) -> Work | None:
         """Stop the study; what is being computed finds that out at its next step, and at the latest on publishing."""
-        activity = self._activity(request.study_instance_uid)
+        activity = self._spool.study(request.study_instance_uid)
         # Images that had come by now are canceled with the rest, whether the desk had seen them or not.
         seen: dict[str, Any] = {} if activity is None else {"revision": activity.revision}
         with self._ledger.transaction() as connection:
@@ -210,13 +210,10 @@ class RequestDesk:
         return self._examiner.examine(self._require_activity(request.study_instance_uid), now, forced=forced)
 
     def _require_activity(self, study_instance_uid: str) -> StudyActivity:
-        activity = self._activity(study_instance_uid)
+        activity = self._spool.study(study_instance_uid)
         if activity is None:
             raise _Declined(NO_IMAGES)
         return activity
-
-    def _activity(self, study_instance_uid: str) -> StudyActivity | None:
-        return next((one for one in self._spool.studies() if one.study_instance_uid == study_instance_uid), None)
 
     def _done(self, request: StudyRequest, sentence: str, now: float, connection: Connection) -> None:
         """Close the request within the transaction that did what it asked for."""

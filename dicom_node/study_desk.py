@@ -122,7 +122,7 @@ class StudyDesk:
         """
         asked_for = self._requests.carry_out()
         now = self._clock()
-        ready = [self._look_at_or_fail(activity, now) for activity in self._spool.studies()]
+        ready = [self._look_at_or_fail(one, now) for one in self._spool.studies(but=self._ledger.settled(now))]
         return asked_for + [work for work in ready if work is not None]
 
     def unfinished(self) -> list[Work]:
@@ -347,7 +347,7 @@ class StudyDesk:
         if record is None or not self._is_at(work):
             _log_dropped(work)
             return True
-        activity = next((one for one in self._spool.studies() if one.study_instance_uid == study), None)
+        activity = self._spool.study(study)
         if activity is not None and activity.revision == record.revision:
             return False
         # Something arrived that the desk has not examined yet: is this still the work that it would decide on?

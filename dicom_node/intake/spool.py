@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -177,9 +177,17 @@ class Spool:
         """What has arrived of each series of a study; two contents of one SOP Instance UID count once."""
         return self._index.arrivals(study_instance_uid)
 
-    def studies(self) -> list[StudyActivity]:
-        """Every study that has instances, the one that changed last at the end."""
-        return self._index.studies()
+    def studies(self, *, but: Select[tuple[str, int]] | None = None) -> list[StudyActivity]:
+        """Every study that has instances, the one that changed last at the end.
+
+        `but` selects studies and revisions of them: what stands at that revision is left out, by the database, so
+        that a look at what is new does not count the images of all that is old.
+        """
+        return self._index.studies(but=but)
+
+    def study(self, study_instance_uid: str) -> StudyActivity | None:
+        """One study, or None if it has no instances."""
+        return self._index.study(study_instance_uid)
 
     def images_by_source(self) -> Mapping[str, int]:
         """How many of the kept images each AE title sent."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -127,6 +128,7 @@ _STUDIES = (
     .group_by(study_table.c.study_instance_uid, study_table.c.revision)
     .order_by(_LAST)
 )
+_STUDY = _STUDIES.where(study_table.c.study_instance_uid == sa.bindparam("study"))
 
 
 class SpoolIndex:
@@ -228,13 +230,24 @@ class SpoolIndex:
                 for series, received, last, expected in connection.execute(_ARRIVALS, {"study": study_instance_uid})
             }
 
-    def studies(self) -> list[StudyActivity]:
-        """Every study that has rows, the one that changed last at the end."""
+    def studies(self, *, but: sa.Select[tuple[str, int]] | None = None) -> list[StudyActivity]:
+        """Every study that has rows, the one that changed last at the end; without those `but` names at a revision."""
+        query = _STUDIES
+        if but is not None:
+            done = but.subquery()
+            at_this_revision = (
+                done.c[0] == study_table.c.study_instance_uid,
+                done.c[1] == study_table.c.revision,
+            )
+            query = query.where(~sa.exists().where(*at_this_revision))
         with self._engine.connect() as connection:
-            return [
-                StudyActivity(study_instance_uid=study, instances=count, last_received_at=at, revision=revision)
-                for study, count, at, revision in connection.execute(_STUDIES)
-            ]
+            return [_activity(row) for row in connection.execute(query)]
+
+    def study(self, study_instance_uid: str) -> StudyActivity | None:
+        """One study, or None if it has no rows."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_STUDY, {"study": study_instance_uid}).one_or_none()
+        return None if row is None else _activity(row)
 
     def images_by_source(self) -> Mapping[str, int]:
         """How many of the kept images each AE title sent; those read from an Orthanc stand under its name."""
@@ -274,6 +287,11 @@ class SpoolIndex:
             received_at=row.received_at,
             conflict=row.conflict,
         )
+
+
+def _activity(row: sa.Row[Any]) -> StudyActivity:
+    study, count, at, revision = row
+    return StudyActivity(study_instance_uid=study, instances=count, last_received_at=at, revision=revision)
 
 
 def _row(record: FileRecord, *, conflict: bool) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pydicom
 import pytest
+import sqlalchemy as sa
 from desk_parts import LOCALIZER, PARTNER_WAIT_S, QUIET_S, DeskParts, hydrops_study, series_of
 from scanned_series import MRC, PEI, PPI
 
@@ -343,3 +344,21 @@ def test_a_fault_of_the_slower_worker_does_not_fail_a_study_that_the_other_one_c
     assert slow.desk.look_round() == []
     assert parts.state()[0] is StudyState.QUEUED
     assert StudyEvent.FAILED not in parts.events()
+
+
+def test_a_look_round_does_not_read_what_is_settled_however_much_that_is(parts: DeskParts) -> None:
+    def statements_of_a_look() -> int:
+        said.clear()
+        assert parts.look_round_after() == []
+        return len(said)
+
+    said: list[str] = []
+    sa.event.listen(parts.engine, "before_cursor_execute", lambda *words: said.append(words[2]))
+    parts.receive(series_of(LOCALIZER))
+    parts.work_off()
+    with_one = statements_of_a_look()
+    for number in range(101, 105):
+        parts.receive(series_of(LOCALIZER, f"2.25.{number}"))
+    parts.work_off()
+    assert {parts.state(f"2.25.{number}")[0] for number in range(100, 105)} == {StudyState.NOT_OURS}
+    assert statements_of_a_look() == with_one
