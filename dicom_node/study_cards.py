@@ -301,6 +301,18 @@ class StudyCards:
         """Every result of these studies, in the order in which they were computed, also of earlier models."""
         return self._results(_ear_results.c.study_instance_uid.in_(list(study_instance_uids)))
 
+    def standing_results(self, study_instance_uids: Iterable[str]) -> list[EarResult]:
+        """Of each of these studies that is measured now, the result that holds now, in the order of computing.
+
+        A study that was refused since, or is examined again, has none; the numbers of before are of images or rules
+        that count no more.
+        """
+        measured = select(ledger_studies.c.work_id).where(
+            ledger_studies.c.study_instance_uid.in_(list(study_instance_uids)),
+            ledger_studies.c.state == StudyState.COMPUTED.value,
+        )
+        return self._results(_ear_results.c.work_id.in_(measured))
+
     def results_since(self, at: float, scanner: str | None = None) -> list[EarResult]:
         """Every result computed at `at` or later, of one scanner or of all, in the order of computing."""
         of_scanner = () if scanner is None else (_ear_results.c.scanner == scanner,)

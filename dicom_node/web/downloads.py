@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from dicom_node.errors import OutputMismatch
 from dicom_node.web.access import Role, parts_of, require
 from dicom_node.web.parts import WebParts
-from dicom_node.web.study_page import StudyUid, known_study
+from dicom_node.web.study_page import StudyUid, known_study, standing_findings
 from dicom_node.web.viewing_audit import note_export
 
 ObjectUid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$")]
@@ -28,7 +28,7 @@ def router(_parts: WebParts) -> APIRouter:
 
 
 def object_file(request: Request, uid: StudyUid, object_uid: ObjectUid) -> Response:
-    """One object of the study's present result, byte for byte as it is sent."""
+    """One object of the study's last result, byte for byte as it is sent."""
     parts = parts_of(request)
     record = known_study(parts, uid)
     stored = next((one for one in parts.outbox.objects(record.work_id) if one.sop_instance_uid == object_uid), None)
@@ -47,11 +47,11 @@ def object_file(request: Request, uid: StudyUid, object_uid: ObjectUid) -> Respo
 
 def findings(request: Request, uid: StudyUid) -> Response:
     """The numbers for programs; the document holds no name and no ID of a patient."""
-    record = known_study(parts_of(request), uid)
-    if record.findings is None:
-        raise HTTPException(status.HTTP_404_NOT_FOUND, "There are no findings of this study.")
+    found = standing_findings(known_study(parts_of(request), uid))
+    if found is None:
+        raise HTTPException(status.HTTP_404_NOT_FOUND, "There are no findings of this study as it stands now.")
     note_export(request, uid, "findings.json")
-    return _attachment(json.dumps(record.findings, indent=2).encode(), "application/json", f"findings-{uid}.json")
+    return _attachment(json.dumps(found, indent=2).encode(), "application/json", f"findings-{uid}.json")
 
 
 def _attachment(data: bytes, kind: str, name: str) -> Response:

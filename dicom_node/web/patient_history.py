@@ -64,23 +64,15 @@ def history_of(card: StudyCard, cards: StudyCards) -> PatientHistory:
     """The history of the patient whom `card` names; only this study's numbers if it names no patient ID."""
     of_patient = cards.of_patient(card.patient_key) or [card]
     dates = {one.study_instance_uid: one.study_date for one in of_patient}
-    latest = latest_results(cards.results_of_studies(dates))
-    latest.sort(key=lambda one: (dates[one.study_instance_uid], one.study_instance_uid, one.side == "left"))
-    rows = _rows(latest, dates)
-    dated = [one for one in latest if one.ratio is not None and _day(dates[one.study_instance_uid]) is not None]
+    standing = cards.standing_results(dates)
+    standing.sort(key=lambda one: (dates[one.study_instance_uid], one.study_instance_uid, one.side == "left"))
+    rows = _rows(standing, dates)
+    dated = [one for one in standing if one.ratio is not None and _day(dates[one.study_instance_uid]) is not None]
     if not card.patient_key:
         return PatientHistory(rows=rows, plot=None, why_not="The images name no patient ID: no other study is shown.")
     if len({one.study_instance_uid for one in dated}) < 2:
         return PatientHistory(rows=rows, plot=None, why_not="There is one examination with numbers and a date so far.")
     return PatientHistory(rows=rows, plot=_plot(dated, dates))
-
-
-def latest_results(results: Sequence[EarResult]) -> list[EarResult]:
-    """Of each study and side, the result that was computed last."""
-    found: dict[tuple[str, str], EarResult] = {}
-    for result in results:  # in the order of computing
-        found[result.study_instance_uid, result.side] = result
-    return list(found.values())
 
 
 def _rows(results: Sequence[EarResult], dates: dict[str, str]) -> tuple[HistoryRow, ...]:

@@ -86,10 +86,15 @@ def known_study(parts: WebParts, uid: str) -> StudyRecord:
     return record
 
 
+def standing_findings(record: StudyRecord) -> Mapping[str, Any] | None:
+    """The findings of the study as it stands; the ledger keeps those of before while it is examined again."""
+    return record.findings if record.state in (StudyState.COMPUTED, StudyState.REFUSED) else None
+
+
 def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> dict[str, Any]:
     parts, uid = parts_of(request), record.study_instance_uid
     measured = read_measurements(record.findings or {}) if record.state is StudyState.COMPUTED else None
-    deliveries = parts.outbox.deliveries(uid)
+    deliveries, findings = parts.outbox.deliveries(uid), standing_findings(record)
     return {
         "record": record,
         "card": card,
@@ -100,7 +105,8 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "measured": measured,
         "bars": {} if measured is None else {ear.side: bar(ear) for ear in measured.ears},
         "series": series_lines(record.decisions),
-        "alignments": _alignments(record.findings or {}),
+        "alignments": _alignments(findings or {}),
+        "findings": findings,
         "deliveries": _by_destination(deliveries),
         "objects": parts.outbox.objects(record.work_id) if record.work_id else [],
         "object_words": OBJECTS,

@@ -62,6 +62,7 @@ def dashboard(tmp_path_factory) -> Iterator[Dashboard]:
         cards.put_results([right, left])
     cards.put(replace(CARD, study_instance_uid="2.25.8", patient_key="", patient_id=""))
     cards.put(replace(CARD, study_instance_uid="2.25.9", patient_key=patient_key("P9", "", ""), study_date="unknown"))
+    finish(parts.ledger, "2.25.2", f"{2:064x}", StudyEvent.COMPUTED, NOW - 20_000_000.0)
     finish(parts.ledger, "2.25.1", f"{1:064x}", StudyEvent.COMPUTED, NOW - 100_000.0)
     finish(parts.ledger, "2.25.9", f"{'c' * 64}-NO_MRC", StudyEvent.REFUSED, NOW - 50_000.0)
     with serving(parts) as running:
@@ -115,14 +116,23 @@ def test_one_examination_alone_makes_no_plot(dashboard):
     assert "one examination" in history.why_not
 
 
-def test_a_study_computed_twice_counts_with_its_last_result(dashboard):
-    cards = dashboard.parts.cards
+def test_a_study_computed_twice_counts_with_the_result_that_holds_now(dashboard):
+    cards, ledger = dashboard.parts.cards, dashboard.parts.ledger
     again = replace(RESULT, study_instance_uid="2.25.2", work_id="f" * 64, ratio=0.45, computed_at=NOW, model="oto 3")
     cards.put_results([again])
     card = cards.get("2.25.2")
     assert card is not None
-    numbers = [row.number for row in history_of(card, cards).rows if row.side == "left"]
-    assert numbers == ["27.1 %", "45.0 %"]
+
+    def numbers() -> list[str]:
+        return [row.number for row in history_of(card, cards).rows if row.side == "left"]
+
+    assert numbers() == ["27.1 %", "40.0 %"]
+    finish(ledger, "2.25.2", "f" * 64, StudyEvent.COMPUTED, NOW - 10_000_000.0)
+    assert numbers() == ["27.1 %", "45.0 %"]
+    finish(ledger, "2.25.2", f"{2:064x}", StudyEvent.COMPUTED, NOW - 9_000_000.0)  # put back: the first is recalled
+    assert numbers() == ["27.1 %", "40.0 %"]
+    finish(ledger, "2.25.2", f"{'e' * 64}-NO_MRC", StudyEvent.REFUSED, NOW - 8_500_000.0)
+    assert numbers() == ["27.1 %"]
 
 
 def test_drift_counts_what_finished_in_the_span_per_scanner(dashboard):

@@ -21,7 +21,7 @@ from dicom_node.delivery.outbox import RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 from dicom_node.encoding.measurements import read_measurements
 from dicom_node.errors import Reason
-from dicom_node.ledger import StudyState
+from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.study_requests import StudyAction, StudyRequests
 from dicom_node.web.plain_words import STATES
 from dicom_node.web.progress import STEPS
@@ -189,6 +189,24 @@ def test_findings_are_given_as_they_are_kept(dashboard: Dashboard) -> None:
     plant(dashboard.parts)
     answer = dashboard.client("vera").get(f"{PAGE}/findings.json")
     assert answer.json() == document(0.271, (EarSide.RIGHT, EarSide.LEFT))
+
+
+def test_what_was_measured_before_late_images_is_not_told_as_of_now(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    plant_objects(dashboard.parts)
+    client, ledger = dashboard.client("vera"), dashboard.parts.ledger
+    assert "earlier result" not in text_of(client.get(PAGE).text)
+    ledger.arrived(STUDY, revision=2, at=NOW)
+    html = client.get(PAGE).text
+    assert "They are of an earlier result, not of the study as it stands now." in text_of(html)
+    assert "findings.json" not in html
+    for event in (StudyEvent.COMPLETED, StudyEvent.STARTED, StudyEvent.FAILED):
+        assert client.get(f"{PAGE}/findings.json").status_code == 404
+        ledger.move(STUDY, event, at=NOW, work_id="other work")
+    html = client.get(PAGE).text
+    assert "Results as files" not in html
+    assert "How far each series was moved" not in html
+    assert client.get(f"{PAGE}/findings.json").status_code == 404
 
 
 def test_looking_and_downloading_are_audited_with_the_patients_id_and_never_the_name(
