@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
 from dbos._serialization import DBOSPortableJSONSerializer
-from sqlalchemy.exc import OperationalError
 
+from dicom_node.database import DATABASE_AWAY
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.study_desk import StudyDesk
@@ -27,11 +27,16 @@ log = logging.getLogger(__name__)
 APPLICATION_VERSION: Final = "1"
 """Raised only when the steps of `process_study` change; work in flight under an older number must be drained first."""
 
-PASSING: Final = (TransientError, OperationalError)
+PASSING: Final = (TransientError, *DATABASE_AWAY)
 """Peer down, disk full, state database busy or restarting: the step is tried again, 8 times within four minutes."""
 
 QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
+LOOK_AGAIN_S: Final = 5.0
+"""After a look round that the disk or the database did not let end: what is being delivered goes on meanwhile."""
+
+RUN_OVER: Final = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
+"""What the engine says of a run that it will not begin again under the same id."""
 
 
 @DBOS.dbos_class()
@@ -126,13 +131,38 @@ class StudyWorker:
         DBOS.launch()
         try:
             DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_ROUND_S)
-            self._queue(self._desk.unfinished())
+            self._queue_unfinished()
             log.info("event=worker_ready")
-            while not stop.is_set():
-                self._queue(self._desk.look_round())
-                stop.wait(LOOK_ROUND_S)
+            self._look_round_until(stop)
         finally:
             DBOS.destroy(workflow_completion_timeout_sec=0)
+
+    def _look_round_until(self, stop: threading.Event) -> None:
+        """Look round and queue what that made ready, also over a time in which disk or database do not answer."""
+        troubled = False
+        while not stop.is_set():
+            try:
+                ready = self._desk.look_round()
+                if troubled:  # the round that broke off may have made work ready that nobody queued
+                    self._queue_unfinished()
+                self._queue(ready)
+                troubled = False
+            except PASSING as error:
+                troubled = True
+                log.warning("event=look_round_paused again_in_s=%g reason=%s", LOOK_AGAIN_S, type(error).__name__)
+            stop.wait(LOOK_AGAIN_S if troubled else LOOK_ROUND_S)
+
+    def _queue_unfinished(self) -> None:
+        """Queue what the ledger has under way; where the engine's run of it is over already, the study is failed.
+
+        That is so when the state database was away for so long that neither outcome nor failure could be noted. Queued
+        under the same id it would never run again; failed, a person can have it computed anew.
+        """
+        for work in self._desk.unfinished():
+            self._queue([work])
+            run = DBOS.get_workflow_status(work.run_id)
+            if run is not None and run.status in RUN_OVER:
+                self._desk.fail(work, f"its run ended ({run.status}) and left no outcome")
 
     def _note_overrun(self) -> None:
         """Tell the desk over which study a predecessor was ended, if it was: before that study begins again."""

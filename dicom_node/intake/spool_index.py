@@ -290,8 +290,7 @@ class SpoolIndex:
 
 
 def _activity(row: sa.Row[Any]) -> StudyActivity:
-    study, count, at, revision = row
-    return StudyActivity(study_instance_uid=study, instances=count, last_received_at=at, revision=revision)
+    return StudyActivity(study_instance_uid=row[0], instances=row[1], last_received_at=row[2], revision=row[3])
 
 
 def _row(record: FileRecord, *, conflict: bool) -> dict[str, object]:

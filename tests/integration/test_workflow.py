@@ -19,6 +19,8 @@ from local_postgresql import running_postgresql
 from phantom_patients import images_of
 
 from dicom_node.database import open_database
+from dicom_node.errors import TransientError
+from dicom_node.examination import Work
 from dicom_node.ledger import Ledger, StudyState
 from dicom_node.workflow import APPLICATION_VERSION, StudyWorker
 from inference.phantom import PhantomOptions, make_study
@@ -117,6 +119,51 @@ def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(worke
     assert worker.parts.record("2.25.304").detail == "FileNotFoundError"
     assert worker.parts.sent("2.25.304") == []
     assert worker.finish("2.25.305")[0] is StudyState.REFUSED
+
+
+def test_a_look_round_that_the_disk_breaks_off_ends_no_worker_and_loses_no_work(
+    worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_round = worker.parts.desk.look_round
+    broken: list[object] = []
+
+    def breaks_off_once_it_made_work() -> list[Work]:
+        ready = look_round()
+        if ready and not broken:
+            broken.append(ready)
+            raise TransientError("audit trail on disk: No space left on device")
+        return ready
+
+    monkeypatch.setattr(worker.parts.desk, "look_round", breaks_off_once_it_made_work)
+    assert worker.finish("2.25.306")[0] is StudyState.REFUSED
+    assert len(broken) == 1
+
+
+def test_a_study_whose_run_is_over_without_an_outcome_is_failed_and_can_be_retried(
+    worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = "2.25.307"
+    worker.finish(study)
+    wait_until(lambda: worker.runs(study)[0]["status"] == "SUCCESS")
+    with worker.parts.engine.begin() as connection:  # as if the database had been away when the outcome was to be noted
+        connection.execute(
+            sa.text("UPDATE ledger_studies SET state = 'computing' WHERE study_instance_uid = '2.25.307'")
+        )
+        connection.execute(sa.text("DELETE FROM ledger_results WHERE study_instance_uid = '2.25.307'"))
+    look_round = worker.parts.desk.look_round
+    broken: list[object] = []
+
+    def breaks_off_once() -> list[Work]:
+        if not broken:
+            broken.append(True)
+            raise TransientError("state database: gone")
+        return look_round()
+
+    monkeypatch.setattr(worker.parts.desk, "look_round", breaks_off_once)
+    wait_until(lambda: worker.parts.state(study)[0] is StudyState.FAILED)
+    assert worker.parts.record(study).detail == "its run ended (SUCCESS) and left no outcome"
+    assert worker.parts.actions.retry(study, "anna").accepted
+    wait_until(lambda: worker.parts.state(study)[0] is StudyState.REFUSED)
 
 
 @pytest.mark.dcmtk
