@@ -41,6 +41,7 @@ class ObjectFiles:
         for path in sorted(self._directory.glob(f"{_digest(sop_instance_uid.encode())}-*.dcm")):
             named = path.stem.rpartition("-")[2]
             if _digest(path.read_bytes()) == named:
+                path.touch()  # young again: no sweep of another worker is to remove it before it has its row
                 self._sync()
                 return named
         digest = _digest(data)
@@ -62,11 +63,7 @@ class ObjectFiles:
     def sweep(self, used: Mapping[str, str], now: float) -> int:
         """Remove old files that no object of `used` (SOP Instance UID to digest) needs; returns how many."""
         names = {self.path(uid, digest).name for uid, digest in used.items()}
-        orphans = [
-            path
-            for path in self._directory.iterdir()
-            if path.name not in names and path.stat().st_mtime < now - _age_s(path)
-        ]
+        orphans = [path for path in self._directory.iterdir() if path.name not in names and _is_old(path, now)]
         for path in orphans:
             path.unlink(missing_ok=True)
         return len(orphans)
@@ -97,5 +94,9 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _age_s(path: Path) -> float:
-    return HALF_WRITTEN_AGE_S if path.suffix == HALF_WRITTEN else UNKNOWN_AGE_S
+def _is_old(path: Path, now: float) -> bool:
+    age_s = HALF_WRITTEN_AGE_S if path.suffix == HALF_WRITTEN else UNKNOWN_AGE_S
+    try:
+        return path.stat().st_mtime < now - age_s
+    except FileNotFoundError:  # another worker has just given it its final name, or removed it
+        return False

@@ -251,25 +251,35 @@ class Outbox:
         return data
 
     def record(self, delivery_id: int, outcome: DeliveryOutcome, now: float, policy: RetryPolicy) -> Delivery:
-        """Note what one attempt came to, and plan the next one if there is to be one."""
+        """Note what one attempt came to, and plan the next one if there is to be one.
+
+        What another worker's attempt has delivered meanwhile stays delivered, whatever became of this one.
+        """
         with writing(self._engine) as connection:
-            row = connection.execute(select(delivery_rows).where(delivery_rows.c.delivery_id == delivery_id)).one()
-            change: dict[str, Any] = {
-                "attempts": row.attempts + 1,
-                "last_attempt_at": now,
-                "last_status": outcome.status,
-                "last_detail": outcome.detail,
-                "state": STATE_AFTER[outcome.kind],
-            }
-            if outcome.kind is OutcomeKind.RETRY_LATER:
-                next_at = now + policy.delay_s(row.attempts + 1, self._random.random())
-                change["next_attempt_at"] = next_at
-                if next_at > row.queued_at + policy.give_up_after_s:
-                    hours = policy.give_up_after_s / 3600
-                    change["state"] = DeliveryState.STOPPED
-                    change["last_detail"] = f"given up after {hours:g} h and {row.attempts + 1} tries: {outcome.detail}"
-            connection.execute(update(delivery_rows).where(delivery_rows.c.delivery_id == delivery_id).values(**change))
+            of_this = delivery_rows.c.delivery_id == delivery_id
+            row = connection.execute(select(delivery_rows).where(of_this).with_for_update()).one()
+            if row.state != DeliveryState.DELIVERED or outcome.kind is OutcomeKind.DELIVERED:
+                change = self._change(row, outcome, now, policy)
+                connection.execute(update(delivery_rows).where(of_this).values(**change))
         return self._select(delivery_rows.c.delivery_id == delivery_id)[0]
+
+    def _change(self, row: Any, outcome: DeliveryOutcome, now: float, policy: RetryPolicy) -> dict[str, Any]:
+        """What an attempt makes of the row of its delivery."""
+        tries = row.attempts + 1
+        change: dict[str, Any] = {
+            "attempts": tries,
+            "last_attempt_at": now,
+            "last_status": outcome.status,
+            "last_detail": outcome.detail,
+            "state": STATE_AFTER[outcome.kind],
+        }
+        if outcome.kind is OutcomeKind.RETRY_LATER:
+            change["next_attempt_at"] = now + policy.delay_s(tries, self._random.random())
+            if change["next_attempt_at"] > row.queued_at + policy.give_up_after_s:
+                hours = policy.give_up_after_s / 3600
+                change["state"] = DeliveryState.STOPPED
+                change["last_detail"] = f"given up after {hours:g} h and {tries} tries: {outcome.detail}"
+        return change
 
     def deliveries(self, study_instance_uid: str) -> list[Delivery]:
         """Every delivery of one study, in the order of queueing."""

@@ -160,7 +160,7 @@ class _Lane(threading.Thread):
         outcome = self._attempt(delivery)
         after = self._outbox.record(delivery.delivery_id, outcome, self._clock(), self._policy)
         _log(outcome, after)
-        if after.state is DeliveryState.DELIVERED:
+        if outcome.kind is OutcomeKind.DELIVERED:
             self._on_delivered(after)
         if outcome.kind is OutcomeKind.RETRY_LATER and outcome.status is None:
             # Nobody answered: the next object would only wait for the same silence. One knock per first delay.

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -241,13 +240,13 @@ class SpoolIndex:
             )
             query = query.where(~sa.exists().where(*at_this_revision))
         with self._engine.connect() as connection:
-            return [_activity(row) for row in connection.execute(query)]
+            return [_activity(*row) for row in connection.execute(query)]
 
     def study(self, study_instance_uid: str) -> StudyActivity | None:
         """One study, or None if it has no rows."""
         with self._engine.connect() as connection:
             row = connection.execute(_STUDY, {"study": study_instance_uid}).one_or_none()
-        return None if row is None else _activity(row)
+        return None if row is None else _activity(*row)
 
     def images_by_source(self) -> Mapping[str, int]:
         """How many of the kept images each AE title sent; those read from an Orthanc stand under its name."""
@@ -289,8 +288,8 @@ class SpoolIndex:
         )
 
 
-def _activity(row: sa.Row[Any]) -> StudyActivity:
-    return StudyActivity(study_instance_uid=row[0], instances=row[1], last_received_at=row[2], revision=row[3])
+def _activity(study: str, count: int, at: float, revision: int) -> StudyActivity:
+    return StudyActivity(study_instance_uid=study, instances=count, last_received_at=at, revision=revision)
 
 
 def _row(record: FileRecord, *, conflict: bool) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -233,3 +234,26 @@ def test_hurry_brings_forward_only_what_waits_for_that_destination(outbox: Outbo
     outbox.hurry("pacs", now=5.0)
     assert [one.destination for one in outbox.due("pacs", now=5.0)] == ["pacs"]
     assert outbox.due("archive", now=5.0) == []
+
+
+@pytest.mark.parametrize("slower", [LATER, STOPPED])
+def test_what_another_worker_delivered_stays_delivered_whatever_the_slower_attempt_came_to(
+    outbox: Outbox, slower: DeliveryOutcome
+) -> None:
+    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    (delivery,) = outbox.due("pacs", now=0.0)
+    outbox.record(delivery.delivery_id, DELIVERED, 1.0, POLICY)
+    assert outbox.record(delivery.delivery_id, slower, 2.0, POLICY).state is DeliveryState.DELIVERED
+    assert outbox.due("pacs", now=1e9) == []
+
+
+def test_first_bytes_that_are_found_again_are_not_swept_before_they_have_their_row(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    outbox.keep([SEG])
+    (path,) = (tmp_path / "outbox").iterdir()
+    os.utime(path, (0, 0))
+    kept = outbox.keep([OutboxObject(**{**vars(SEG), "data": b"encoded anew"})])
+    assert outbox.sweep(path.stat().st_mtime + 3600.0) == 0  # by another worker that starts
+    outbox.queue("key", STUDY, kept, ["pacs"], at=0.0)
+    assert outbox.read(SEG.sop_instance_uid) == SEG.data
