@@ -27,8 +27,8 @@ WHY_NOT: Final[Mapping[StudyState, str]] = {
     StudyState.COMPUTING: "There are no pictures yet: the study is being computed. Reload the page in a moment.",
     StudyState.REFUSED: "There are no pictures, because nothing was computed. The reason stands with the study.",
     StudyState.NOT_OURS: "There are no pictures: this study holds no hydrops series.",
-    StudyState.FAILED: "There are no pictures, because the node failed on this study. It can be repeated.",
-    StudyState.CANCELED: "There are no pictures, because somebody stopped this study. It can be retried.",
+    StudyState.FAILED: "There are no pictures, because the node failed on this study. An admin can measure it again.",
+    StudyState.CANCELED: "There are no pictures, because somebody stopped this study. An admin can examine it again.",
     StudyState.COMPUTED: "The pictures of this result are not on this node any more; compute the study anew.",
 }
 
