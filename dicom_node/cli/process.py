@@ -18,6 +18,8 @@ The same command again goes on where it was stopped: what was done with the same
 
 Exit status of one study: 0 computed, 3 refused (with report), 2 nothing that could be used. Of a cohort: 0 every
 study computed or refused, 4 some were unusable or failed (the table and the summary say which), 2 nothing found.
+
+Research use only. Not for diagnostic use.
 """
 
 from __future__ import annotations
