@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 from dicom_node.audit import AuditAction, AuditOutcome, AuditTrail
 from dicom_node.cli.live_configuration import LiveConfiguration
-from dicom_node.durable_file import sync_directory
+from dicom_node.durable_file import sync_directory, write_durably
 from dicom_node.errors import TransientError
 from dicom_node.web.configuration_desk import (
     Backup,
@@ -33,6 +34,8 @@ from dicom_node.web.configuration_desk import (
     StudyPreview,
     Verdict,
 )
+
+log = logging.getLogger(__name__)
 
 JUDGING_S: Final = 60.0
 """A dry run reads the headers of some thousand images at most; one that takes longer has a pattern that never ends."""
@@ -80,7 +83,9 @@ class ConfigurationFiles:
             sentence = f"The check did not end within {JUDGING_S:.0f} s. Is there a pattern that never comes to an end?"
             return Verdict(problems=(ConfigurationProblem(key="", sentence=sentence),))
         except subprocess.CalledProcessError as error:
-            sentence = f"The check itself failed ({_exception_in(error.stderr)}); see the node's log."
+            problem = _exception_in(error.stderr)
+            log.error("event=dry_run_failed exit_status=%d exception=%s", error.returncode, problem)
+            sentence = f"The check itself failed ({problem}); nothing was written."
             return Verdict(problems=(ConfigurationProblem(key="", sentence=sentence),))
         return _verdict(json.loads(done.stdout))
 
@@ -126,35 +131,44 @@ class ConfigurationFiles:
         return ConfigurationTexts(settings=settings, rules=rules)
 
     def _back_up(self, texts: ConfigurationTexts) -> str:
-        """Keep both files as they are, under the moment's name."""
+        """Keep both files as they are, under the moment's name: there after a power cut before anything is replaced."""
         name = datetime.now(UTC).strftime(_MOMENT)
-        folder = self._live.path.parent / BACKUPS / name
+        backups = self._live.path.parent / BACKUPS
+        folder = backups / name
         folder.mkdir(parents=True, mode=0o750)
-        for path, text in ((self._live.path, texts.settings), (self._live.rules_path, texts.rules)):
-            kept = folder / path.name
-            kept.write_text(text, encoding="utf-8")
-            shutil.copymode(path, kept)
-        sync_directory(folder)
+        try:
+            for path, text in ((self._live.path, texts.settings), (self._live.rules_path, texts.rules)):
+                write_durably(folder / path.name, f".{path.name}.part", [text.encode()])
+                shutil.copymode(path, folder / path.name)
+            sync_directory(backups)
+            sync_directory(backups.parent)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return name
 
     def _replace(self, before: ConfigurationTexts, after: ConfigurationTexts) -> None:
-        """Write what changed; the rules first, because the settings are what is read with them."""
+        """Write what changed, both files or none; the rules first, because the settings are what is read with them."""
         if after.rules != before.rules:
             _replace_file(self._live.rules_path, after.rules)
-        if after.settings != before.settings:
-            _replace_file(self._live.path, after.settings)
+        try:
+            if after.settings != before.settings:
+                _replace_file(self._live.path, after.settings)
+        except OSError:
+            if after.rules != before.rules:
+                _replace_file(self._live.rules_path, before.rules)
+            raise
 
     def _record(self, actor: str, detail: str) -> None:
-        with suppress(
-            TransientError
-        ):  # a full disk must not undo what was written; the trail's own check tells the gap
+        with suppress(TransientError):  # a full disk undoes nothing that was written; the trail's check tells the gap
             self._audit.record(
                 AuditAction.CONFIGURATION_CHANGED, actor=actor, detail=detail, outcome=AuditOutcome.SUCCESS
             )
 
 
 def _replace_file(path: Path, text: str) -> None:
-    """The file with new content, as a whole or not at all, with its owner's permissions."""
+    """The file with new content, as a whole or not at all, with the permissions that it had; a link stays one."""
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as stream:

@@ -50,6 +50,8 @@ def series_rules(loaded: LoadedSettings, *, from_file: bool) -> SeriesRules:
         return read_rules(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"assembly.rules_file: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"assembly.rules_file: {path} is not UTF-8: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -22,7 +22,7 @@ def read_toml(path: Path) -> Mapping[str, Any]:
             return tomllib.load(stream)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; pass --config PATH or copy config/node.toml there") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable as TOML: {error}") from None
 
 

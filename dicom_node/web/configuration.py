@@ -84,13 +84,11 @@ async def take_forms(request: Request) -> Response:
     try:
         texts = write_sheet(found.texts, sheet)
     except SheetError as error:
-        return _forms_page(request, sheet, found, problems=error.problems)
+        return _forms_page(request, sheet, found, problems=error.problems, digest=_text(form, "digest"))
     verdict = await run_in_threadpool(desk.judge, texts)
     if verdict.problems:
-        return _forms_page(request, sheet, found, problems=verdict.problems)
-    if _text(form, "digest") != found.digest:
-        return _review(request, texts, found, verdict, moved_on=True)
-    return _review(request, texts, found, verdict)
+        return _forms_page(request, sheet, found, problems=verdict.problems, digest=_text(form, "digest"))
+    return _review(request, texts, found, verdict, moved_on=_text(form, "digest") != found.digest)
 
 
 async def take_files(request: Request) -> Response:
@@ -100,7 +98,7 @@ async def take_files(request: Request) -> Response:
     texts = _texts(form)
     verdict = await run_in_threadpool(desk.judge, texts)
     if verdict.problems:
-        return _files_page(request, texts, found, problems=verdict.problems)
+        return _files_page(request, texts, found, problems=verdict.problems, digest=_text(form, "digest"))
     return _review(request, texts, found, verdict, moved_on=_text(form, "digest") != found.digest)
 
 
@@ -131,7 +129,8 @@ async def save(request: Request) -> Response:
         if outcome.moved_on:
             return _review(request, texts, found, desk.judge(texts), moved_on=True)
         problems = (ConfigurationProblem(key="", sentence=outcome.sentence),)
-        return _files_page(request, texts, found, problems=problems, code=status.HTTP_409_CONFLICT)
+        digest, code = _text(form, "digest"), status.HTTP_409_CONFLICT
+        return _files_page(request, texts, found, problems=problems, digest=digest, code=code)
 
     return await run_in_threadpool(attempt)
 
@@ -145,6 +144,7 @@ def _forms_page(
     digest: str = "",
     saved: bool = False,
 ) -> Response:
+    """The forms; `digest` is of the files that the page was first made from, if that was another one."""
     return page(
         request,
         "configuration.html",
@@ -167,8 +167,10 @@ def _files_page(
     found: FoundConfiguration,
     *,
     problems: tuple[ConfigurationProblem, ...] = (),
+    digest: str = "",
     code: int = 0,
 ) -> Response:
+    """Both files as text; `digest` as with the forms."""
     usual = status.HTTP_422_UNPROCESSABLE_CONTENT if problems else status.HTTP_200_OK
     return page(
         request,
@@ -176,6 +178,7 @@ def _files_page(
         status_code=code or usual,
         texts=texts,
         found=found,
+        digest=digest or found.digest,
         problems=problems,
         running=_desk(request).running(),
     )
@@ -221,19 +224,25 @@ def _sheet(form: FormData) -> Sheet:
     sheet = Sheet(scalars={kind.key: _text(form, kind.key) for kind in SCALARS})
     for table, kinds in ROWS.items():
         rows = []
-        for number in range(min(_count(form, table), MAX_ROWS)):
+        for number in range(_count(form, table)):
             if _text(form, f"{table}-{number}-remove") or _text(form, "do") == f"remove-{table}-{number}":
                 continue
             origin = _text(form, f"{table}-{number}-origin")
             values = {kind.key: _text(form, f"{table}-{number}-{kind.key}") for kind in kinds}
-            rows.append(Row(origin=int(origin) if origin.isdecimal() else None, values=values))
+            rows.append(Row(origin=int(origin) if origin.isdecimal() and len(origin) < 6 else None, values=values))
         sheet.rows[table] = rows
     return sheet
 
 
 def _count(form: FormData, table: str) -> int:
+    """How many rows the form has. One that does not say so, or has too many, would remove the others from the file."""
     text = _text(form, f"{table}-count")
-    return int(text) if text.isdecimal() and len(text) < 6 else 0
+    if not text.isdecimal() or len(text) > 5:
+        raise HTTPException(status.HTTP_400_BAD_REQUEST, "The form is not whole; open the page anew.")
+    if int(text) > MAX_ROWS:
+        sentence = f"{TITLES[table]}: a form takes at most {MAX_ROWS} entries; edit the files instead."
+        raise HTTPException(status.HTTP_413_CONTENT_TOO_LARGE, sentence)
+    return int(text)
 
 
 def _texts(form: FormData) -> ConfigurationTexts:

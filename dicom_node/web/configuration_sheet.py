@@ -162,7 +162,8 @@ def _write_rows(
     before: list[Row],
     problems: list[ConfigurationProblem],
 ) -> None:
-    """Change, remove and append entries of one list in its file."""
+    """Change, remove and append entries of one list in its file; a row whose entry is gone by now is a new one."""
+    rows = [Row(values=row.values) if row.origin is not None and row.origin >= len(before) else row for row in rows]
     if [(row.origin, row.values) for row in rows] == [(row.origin, row.values) for row in before]:
         return
     entries = _entries(document, PLACES[table])

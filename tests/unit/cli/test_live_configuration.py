@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from dicom_node.audit import AuditTrail
 from dicom_node.cli import configuration_files
 from dicom_node.cli.configuration_files import ConfigurationFiles
 from dicom_node.cli.live_configuration import LiveConfiguration
+from dicom_node.cli.service import until_told_to_stop
 from dicom_node.cli.worker_renewal import WorkerRenewal
 from dicom_node.settings import LoadedSettings, read_settings
 from dicom_node.settings.effects import Effect
@@ -87,6 +91,17 @@ def test_bad_rules_keep_good_settings_from_being_taken(path: Path) -> None:
     assert "role must be one of" in configuration.state.problem
 
 
+@pytest.mark.parametrize("name", ["node.toml", "series_rules.toml"])
+def test_a_file_in_another_encoding_is_told_like_any_bad_one(path: Path, name: str) -> None:
+    taken = Taken()
+    configuration = live(path, taken)
+    file = path.with_name(name)
+    file.write_bytes(file.read_bytes() + "# für Ohren\n".encode("latin-1"))
+    configuration.look(settled=True)
+    assert taken.calls == []
+    assert str(file) in configuration.state.problem
+
+
 def test_a_key_that_needs_a_restart_is_named_until_it_is_put_back(path: Path) -> None:
     configuration = live(path, Taken())
     path.write_text(f"{SETTINGS}[web]\nport = 9090\n", encoding="utf-8")
@@ -107,6 +122,35 @@ def test_the_worker_ends_after_the_study_that_it_computes(path: Path) -> None:
     assert stop.wait(4.0)
     assert renewal.wanted
     assert not renewal.gate.acquire(blocking=False)  # no other study begins
+
+
+def test_a_worker_that_is_told_to_stop_while_it_computes_does_not_begin_anew(path: Path) -> None:
+    stop = threading.Event()
+    renewal = WorkerRenewal(path, read_settings(path, {}), stop)
+    with renewal.gate:  # a study is being computed
+        path.write_text(SETTINGS.replace("600.0", "700.0"), encoding="utf-8")
+        taking = threading.Thread(target=renewal._live.look, kwargs={"settled": True})
+        taking.start()
+        stop.set()
+    taking.join(10.0)
+    assert not renewal.wanted
+
+
+def test_a_signal_counts_also_when_the_worker_is_about_to_begin_anew() -> None:
+    with until_told_to_stop() as stop:
+        stop.set()  # as a renewal does
+        assert not stop.told
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.told
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_worker_with_the_one_it_has(path: Path) -> None:
+    stop = threading.Event()
+    renewal = WorkerRenewal(path, read_settings(path, {}), stop)
+    path.write_text(f'{SETTINGS}[processing]\nmodel = "nowhere"\n', encoding="utf-8")
+    renewal._live.look(settled=True)
+    assert "processing.model = 'nowhere'" in renewal._live.state.problem
+    assert not stop.is_set()
 
 
 def test_senders_do_not_make_the_worker_begin_anew(path: Path) -> None:
@@ -141,3 +185,56 @@ def test_a_folder_that_may_not_be_written_is_told_with_the_next_step(path: Path,
     assert not saved.done
     assert "ReadWritePaths=" in saved.sentence
     assert path.read_text(encoding="utf-8") == SETTINGS
+
+
+def test_of_two_files_none_changes_when_the_second_cannot_be_written(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").mkdir()
+    files = ConfigurationFiles(live(path, Taken()), AuditTrail(tmp_path / "audit"))
+    found, replace_file = files.found(), configuration_files._replace_file
+
+    def full_at_settings(target: Path, text: str) -> None:
+        if target.name == "node.toml":
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace_file(target, text)
+
+    monkeypatch.setattr(configuration_files, "_replace_file", full_at_settings)
+    changed = ConfigurationTexts(settings=SETTINGS.replace("600.0", "700.0"), rules="# new\n")
+    saved = files.save(changed, digest=found.digest, actor="ada")
+    assert "Nothing was written" in saved.sentence
+    assert files.found() == found
+
+
+def test_a_backup_is_whole_and_as_private_as_the_files(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.chmod(0o600)
+    (tmp_path / "state").mkdir()
+    files = ConfigurationFiles(live(path, Taken()), AuditTrail(tmp_path / "audit"))
+    found = files.found()
+    changed = ConfigurationTexts(settings=SETTINGS.replace("600.0", "700.0"), rules="")
+    assert files.save(changed, digest=found.digest, actor="ada").done
+    (backup,) = files.backups()
+    assert files.backup(backup.name) == found.texts
+    kept = tmp_path / "backups" / backup.name / "node.toml"
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(configuration_files.shutil, "copymode", no_space)
+    assert not files.save(found.texts, digest=files.found().digest, actor="ada").done
+    assert files.backups() == (backup,)
+
+
+def test_a_rules_file_that_is_a_link_stays_one(path: Path, tmp_path: Path) -> None:
+    rules, shared = tmp_path / "series_rules.toml", tmp_path / "shared.toml"
+    rules.rename(shared)
+    rules.symlink_to(shared)
+    (tmp_path / "state").mkdir()
+    files = ConfigurationFiles(live(path, Taken()), AuditTrail(tmp_path / "audit"))
+    changed = ConfigurationTexts(settings=SETTINGS, rules="# ours\n")
+    assert files.save(changed, digest=files.found().digest, actor="ada").done
+    assert rules.is_symlink()
+    assert shared.read_text(encoding="utf-8") == "# ours\n"

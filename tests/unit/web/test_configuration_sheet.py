@@ -85,6 +85,13 @@ def test_senders_are_added_and_removed_in_the_notation_of_the_file() -> None:
     ]
 
 
+def test_a_row_whose_entry_somebody_removed_meanwhile_is_a_new_one() -> None:
+    sheet = read_sheet(TEXTS)
+    sheet.rows["peers"].append(Row(values=new_row("peers", ae_title="MR_VIDA").values, origin=7))
+    written = tomllib.loads(write_sheet(TEXTS, sheet).settings)["listener"]["allowed"]
+    assert [one["ae_title"] for one in written] == ["MR_SKYRA", "MR_VIDA"]
+
+
 def test_a_list_written_as_tables_stays_one() -> None:
     tables = ConfigurationTexts(settings='[[listener.allowed]]\nae_title = "A"\nnetworks = ["10.0.0.0/8"]\n', rules="")
     sheet = read_sheet(tables)
