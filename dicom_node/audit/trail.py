@@ -129,16 +129,20 @@ class AuditTrail:
                 yield found
 
     def verify(self) -> list[AuditProblem]:
-        """Everything that is wrong with the trail: changed, missing and cut lines; empty when it is whole."""
+        """Everything that is wrong with the trail: changed, missing and cut lines; empty when it is whole.
+
+        It is the trail as it was when this was called: who writes meanwhile does not wait for the reading of years.
+        """
         if not self._folder.is_dir():
             return []
-        with self._locked_head() as head:  # nobody writes while we compare lines and head
-            return list(self._problems(_read_head(head)))
+        with self._locked_head() as locked:
+            head, sizes = _read_head(locked), {path: path.stat().st_size for path in self._day_files()}
+        return list(self._problems(head, sizes))
 
-    def _problems(self, head: tuple[int, str] | None) -> Iterator[AuditProblem]:
+    def _problems(self, head: tuple[int, str] | None, sizes: Mapping[Path, int]) -> Iterator[AuditProblem]:
         sequence, lines = 0, 0
         previous: str | None = FIRST_PREVIOUS
-        for where, found in self._lines():
+        for where, found in self._lines(sizes):
             lines += 1
             if isinstance(found, str):
                 yield AuditProblem(where=where, sentence=found)
@@ -161,10 +165,10 @@ class AuditTrail:
             sentence = f"the last entry, {sequence}, is not the one that was written"
             yield AuditProblem(where=_HEAD_NAME, sentence=sentence)
 
-    def _lines(self) -> Iterator[tuple[str, AuditEntry | str]]:
-        """Every line with its place: the entry, or a sentence about why it is none."""
-        for path in self._day_files():
-            text = path.read_bytes()
+    def _lines(self, sizes: Mapping[Path, int] | None = None) -> Iterator[tuple[str, AuditEntry | str]]:
+        """Every line with its place: the entry, or a sentence about why it is none; of files as large as `sizes`."""
+        for path in self._day_files() if sizes is None else sizes:
+            text = path.read_bytes()[: None if sizes is None else sizes[path]]
             for number, line in enumerate(text.splitlines(keepends=True), start=1):
                 try:
                     yield f"{path.name}, line {number}", _parsed(line)

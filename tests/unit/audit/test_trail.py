@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from dicom_node.audit import AuditAction, AuditOutcome, AuditTrail
+from dicom_node.audit import trail as trail_module
+from dicom_node.audit.trail import AuditEntry
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 A_DAY_S = 86400.0
@@ -232,3 +235,25 @@ def test_files_are_their_owners_only(trail: AuditTrail, tmp_path: Path) -> None:
     for path in (tmp_path / "audit").iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
     assert (tmp_path / "audit").stat().st_mode & 0o077 == 0
+
+
+def test_who_writes_does_not_wait_for_a_check_of_the_whole_trail(
+    trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail.record(AuditAction.LOGIN, actor="anna")
+    parsed, written = trail_module._parsed, []
+
+    def somebody_writes_meanwhile(line: bytes) -> AuditEntry:
+        if not written:
+            written.append(True)
+            writer = threading.Thread(
+                target=trail.record, args=(AuditAction.LOGIN,), kwargs={"actor": "ben"}, daemon=True
+            )
+            writer.start()
+            writer.join(10.0)
+            assert not writer.is_alive()
+        return parsed(line)
+
+    monkeypatch.setattr(trail_module, "_parsed", somebody_writes_meanwhile)
+    assert trail.verify() == []
+    assert len(list(trail.entries())) == 2
