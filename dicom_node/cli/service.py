@@ -24,16 +24,27 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class StopEvent(threading.Event):
+    """The event that ends a service; `told` says that somebody outside asked for it, and not the service itself."""
+
+    told = False
+
+    def tell(self) -> None:
+        """Set it because somebody outside asked for it."""
+        self.told = True
+        self.set()
+
+
 @contextmanager
-def until_told_to_stop(*, stdin_too: bool = False) -> Iterator[threading.Event]:
+def until_told_to_stop(*, stdin_too: bool = False) -> Iterator[StopEvent]:
     """An event that SIGTERM or Ctrl-C sets; with `stdin_too` also the end of standard input.
 
     A worker started by `serve` holds the reading end of a pipe: when its parent dies, even by kill -9, the pipe ends.
     """
-    stop = threading.Event()
+    stop = StopEvent()
 
     def on_signal(_number: int, _frame: Any) -> None:
-        stop.set()
+        stop.tell()
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     if stdin_too:
@@ -45,8 +56,8 @@ def until_told_to_stop(*, stdin_too: bool = False) -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _wait_for_end_of_input(stop: threading.Event) -> None:
+def _wait_for_end_of_input(stop: StopEvent) -> None:
     # Not sys.stdin: a thread inside its buffer at the interpreter's end is a fatal error.
     while os.read(0, 4096):
         pass
-    stop.set()
+    stop.tell()

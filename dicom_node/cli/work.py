@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         renewal = WorkerRenewal(Path(arguments.config), loaded, stop)
         renewal.start()
         _work(loaded, stop, renewal.gate)
-    if renewal.wanted:
+    if renewal.wanted and not stop.told:
         renewal.begin_anew()
     return 0
 

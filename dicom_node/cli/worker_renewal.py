@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from dicom_node.cli.live_configuration import LiveConfiguration
+from dicom_node.cli.wiring import make_segmenter
 from dicom_node.settings import LoadedSettings
 from dicom_node.settings.effects import Effect
 
@@ -34,6 +35,7 @@ class WorkerRenewal:
         self.gate = threading.Lock()
         self.wanted = False
         self._stop = stop
+        self._model = loaded.settings.processing.model
         self._live = LiveConfiguration(path, loaded, self._take)
 
     def start(self) -> None:
@@ -45,8 +47,21 @@ class WorkerRenewal:
         log.info("event=worker_renewed")
         os.execv(sys.executable, [sys.executable, "-m", "dicom_node.cli", *sys.argv[1:]])  # noqa: S606 - our own program
 
-    def _take(self, _loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
-        if Effect.WORKER in effects and not self.wanted:
-            self.gate.acquire()  # after the study that runs; it is never given back, so that no other one begins
-            self.wanted = True
-            self._stop.set()
+    def _take(self, loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
+        """Have the worker begin anew if the change concerns it.
+
+        Raises
+        ------
+        ConfigError
+            If the model that the settings name now cannot be used: a worker that began with it would only end.
+        """
+        if Effect.WORKER not in effects or self.wanted:
+            return
+        if loaded.settings.processing.model != self._model:
+            make_segmenter(loaded)
+        self.gate.acquire()  # after the study that runs; it is not given back, so that no other one begins
+        if self._stop.is_set():  # told to stop while the study ran: then that is what happens
+            self.gate.release()
+            return
+        self.wanted = True
+        self._stop.set()
