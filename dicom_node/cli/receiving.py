@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -109,10 +110,19 @@ class Receiving:
 
     def _take_over(self, loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
         """Let a changed configuration take effect as far as it can without a restart."""
+        parts = None if self._web is None else self._web_parts(self._as_shown(loaded))
         if Effect.AT_ONCE in effects and self._listener is not None:
             self._listener.admit(tuple(allowed_peer(one) for one in loaded.settings.listener.allowed))
-        if self._web is not None:
-            self._web.replace(self._web_parts(loaded))
+        if self._web is not None and parts is not None:
+            self._web.replace(parts)
+
+    def _as_shown(self, loaded: LoadedSettings) -> LoadedSettings:
+        """What the pages go by until a restart: what the node was started with, but for what the worker takes over.
+
+        Whether pages may be shown where the web listens, to whom, and from which folder was judged at the start.
+        """
+        changed = {name: getattr(loaded.settings, name) for name in ("results", "destinations")}
+        return replace(self._loaded, settings=replace(self._loaded.settings, **changed))
 
     def _make_listener(self) -> Listener | None:
         settings = self._loaded.settings.listener

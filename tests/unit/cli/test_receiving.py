@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from local_orthanc import free_port
 
-from dicom_node.cli.receiving import run_feed
+from dicom_node.cli.receiving import Receiving, run_feed
 from dicom_node.database import open_database
 from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
-from dicom_node.settings import read_settings
+from dicom_node.settings import LoadedSettings, read_settings
+from dicom_node.settings.effects import Effect
+from dicom_node.web.parts import WebParts
 
 
 class FeedWithAFault(OrthancFeed):
@@ -77,3 +79,29 @@ def test_health_answers_on_a_state_folder_that_no_worker_has_seen(tmp_path: Path
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
     )
     assert told.stdout == "200 []\n", told.stderr
+
+
+class Pages:
+    """What stands in for the web server: the parts that it was given last."""
+
+    parts: WebParts
+
+    def replace(self, parts: WebParts) -> None:
+        self.parts = parts
+
+
+def test_a_changed_file_opens_no_dashboard_that_the_start_would_have_refused(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+
+    def loaded(text: str) -> LoadedSettings:
+        config.write_text(text, encoding="utf-8")
+        return read_settings(config, {"HYDROPS_WAKE_TOKEN": "secret"})
+
+    pages = Pages()
+    receiving = Receiving(loaded("[viewer]\nenabled = false\n[web]\nhost = '0.0.0.0'\ndashboard = false\n"))
+    receiving._web, receiving._state = pages, object()  # type: ignore[assignment]  # no server is needed to see it
+    changed = "[node]\nstate_dir = 'other'\n[results]\ndevice_name = 'Ear node'\n[web]\ndashboard = true\n"
+    receiving._take_over(loaded(changed), frozenset({Effect.RESTART, Effect.WORKER}))
+    assert not pages.parts.dashboard
+    assert pages.parts.state_dir == (tmp_path / "state").resolve()
+    assert pages.parts.node_name == "Ear node"
