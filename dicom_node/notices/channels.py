@@ -70,15 +70,15 @@ class MailChannel:
 
     def send(self, message: Digest) -> None:
         """Send one mail to all recipients; a server that refuses one of them refuses the message."""
-        mail = written_mail(message, sender=self.sender, recipients=self.recipients)
         try:
+            mail = written_mail(message, sender=self.sender, recipients=self.recipients)
             with self._connected() as server:
                 if self.username:
                     server.login(self.username, self.password)
                 refused = server.send_message(mail)
         except smtplib.SMTPResponseException as error:
             raise NoticeNotSent(f"mail server {self.host}:{self.port} answered {error.smtp_code}") from error
-        except (smtplib.SMTPException, OSError) as error:
+        except (smtplib.SMTPException, OSError, ValueError) as error:  # ValueError: a password that is not ASCII
             raise NoticeNotSent(f"mail server {self.host}:{self.port}: {type(error).__name__}") from error
         if refused:
             raise NoticeNotSent(f"mail server {self.host}:{self.port} refused {len(refused)} of the recipients")
@@ -142,7 +142,7 @@ class WebhookChannel:
                 ) as answer,
             ):
                 status = answer.status_code
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # ValueError: a token that no header can hold
             raise NoticeNotSent(f"webhook: {type(error).__name__}") from error
         if not 200 <= status < 300:
             raise NoticeNotSent(f"webhook answered HTTP {status}")

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
+from dicom_node.database import DATABASE_AWAY
 from dicom_node.notices.channels import Channel, NoticeNotSent
 from dicom_node.notices.digest import DigestOptions, digest
 from dicom_node.notices.notice_book import NoticeBook
@@ -61,8 +60,11 @@ class Messenger(threading.Thread):
         while not self._stop_asked.is_set():
             try:
                 self.once()
-            except SQLAlchemyError as error:  # busy, full or gone: nothing is lost by waiting
+            except DATABASE_AWAY as error:  # nothing is lost by waiting
                 log.warning("event=notices_paused error=%s", type(error).__name__)
+            except Exception:  # this thread's only net; without it nobody would be told of anything any more
+                log.exception("event=notices_failed")
+                self._stop_asked.wait(FIRST_RETRY_S)
             self._stop_asked.wait(LOOK_EVERY_S)
 
     def once(self) -> None:

@@ -18,6 +18,9 @@ SETTLE_S: Final = 60.0
 OVERLAP_S: Final = 600.0
 """Dead letters are looked for from this long before the last look: a slow commit may show one late."""
 
+OVERLAP_EVENTS: Final = 100
+"""So many of the ledger's events are looked at again: on PostgreSQL a higher number may be there before a lower one."""
+
 _LEDGER_MARK: Final = "ledger"
 _OUTBOX_MARK: Final = "outbox"
 _OF_EVENT: Final = {
@@ -53,18 +56,24 @@ class Watch:
 
     def look(self, now: float) -> None:
         """Write down what is new."""
-        self._look_at_studies()
+        self._look_at_studies(now)
         self._look_at_dead_letters(now)
         for kind, sentence in self._conditions().items():
             if kind in self._about:
                 self._judge(kind, sentence, now)
 
-    def _look_at_studies(self) -> None:
+    def _look_at_studies(self, now: float) -> None:
         seen = self._book.mark(_LEDGER_MARK)
         if seen is None:
             self._book.set_mark(_LEDGER_MARK, self._ledger.last_event_number())
             return
-        for one in self._ledger.happened_after(int(seen), tuple(_OF_EVENT)):
+        began = self._book.mark(f"{_LEDGER_MARK} began")
+        if began is None:
+            began = seen
+            self._book.set_mark(f"{_LEDGER_MARK} began", began)
+        for one in self._ledger.happened_after(int(max(seen - OVERLAP_EVENTS, began)), tuple(_OF_EVENT)):
+            if one.number <= seen and one.at < now - OVERLAP_S:
+                continue  # long told, and perhaps forgotten since
             kind = _OF_EVENT[one.event]
             if kind in self._about:
                 self._book.add(
@@ -74,7 +83,8 @@ class Watch:
                     text=self._about_study(one),
                     study_instance_uid=one.study_instance_uid,
                 )
-            self._book.set_mark(_LEDGER_MARK, one.number)
+            if one.number > seen:
+                self._book.set_mark(_LEDGER_MARK, one.number)
 
     def _about_study(self, one: StudyHappening) -> str:
         if one.event is StudyEvent.FAILED:

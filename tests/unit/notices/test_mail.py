@@ -76,6 +76,13 @@ def test_a_wrong_password_is_told_by_its_number_and_not_by_its_letters(
     assert "wr0ng" not in str(told.value)
 
 
+def test_a_password_that_mail_cannot_carry_is_a_message_not_sent_and_no_end_of_all_messages(
+    authority: Authority, tls: ssl.SSLContext
+) -> None:
+    with MailServer().listening(tls=tls) as server, pytest.raises(NoticeNotSent, match="UnicodeEncodeError"):
+        channel(server.port, trust=authority.certificate, password="schlüssel").send(message())
+
+
 def test_a_server_that_refuses_the_message_has_not_got_it(authority: Authority, tls: ssl.SSLContext) -> None:
     with (
         MailServer(answer="452 disk full").listening(tls=tls) as server,

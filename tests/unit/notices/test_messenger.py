@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from desk_parts import DeskParts, hydrops_study
 from notice_receivers import HookServer, MailServer
 
@@ -290,3 +291,44 @@ def test_notices_that_every_channel_has_sent_are_forgotten_after_a_while(tmp_pat
         told.refuse("2.25.2")
         told.after(EVERY_S)
     assert len(server.documents) == 2
+
+
+def test_an_event_that_shows_up_behind_a_later_one_is_told_once(tmp_path: Path) -> None:
+    """On PostgreSQL the transaction with the lower number may commit last."""
+    with HookServer().listening() as server:
+        told = Told(tmp_path, [hook(server)])
+        told.refuse("2.25.101")
+        with told.desk.engine.begin() as connection:
+            last = connection.execute(sa.text("SELECT max(id) FROM ledger_events")).scalar_one()
+            connection.execute(sa.text(f"UPDATE ledger_events SET id = {last + 1} WHERE id = {last}"))
+        told.after(0.0)
+        with told.desk.engine.begin() as connection:
+            connection.execute(
+                sa.text(
+                    "INSERT INTO ledger_events (id, study_instance_uid, at, event, detail) "
+                    f"VALUES ({last}, '2.25.102', {told.desk.now}, 'failed', '')"
+                )
+            )
+        told.after(1.0)
+        told.after(GATHER_S)
+        (message,) = kinds(server)
+        assert sorted(message) == ["study_failed", "study_refused"]
+        told.after(2 * EVERY_S)
+    assert len(kinds(server)) == 1
+
+
+def test_a_fault_of_ours_does_not_end_the_telling_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_node.notices.messenger.LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr("dicom_node.notices.messenger.FIRST_RETRY_S", 0.05)
+    told = Told(tmp_path, [])
+    looks = threading.Semaphore(0)
+
+    def breaks() -> Conditions:
+        looks.release()
+        raise UnicodeEncodeError("ascii", "ü", 0, 1, "a password that the mail server's protocol does not know")
+
+    monkeypatch.setattr(told.messenger._watch, "_conditions", breaks)
+    told.messenger.start()
+    assert all(looks.acquire(timeout=10.0) for _ in range(3))
+    told.messenger._stop_asked.set()
+    told.messenger.join(10.0)
