@@ -210,13 +210,17 @@
     ],
   };
 
-  /** Both ears' ratios in the corner of the slices: the outline of each ear stands on a slice of its own. */
+  /**
+   * Both ears' ratios in the corner of the slices: the outline of each ear stands on a slice of its own. They are of the
+   * study that the pane shows: display sets of a patient's other studies are active too once somebody opens them.
+   */
   const cornerTexts = services => {
     const line = (id, textOf) => ({
       id,
       condition: ({ viewportId }) => viewportId === SLICES,
-      contentF: () => {
-        const report = ourReport(services.displaySetService.getActiveDisplaySets());
+      contentF: ({ displaySet }) => {
+        const active = services.displaySetService.getActiveDisplaySets();
+        const report = ourReport(active.filter(one => one.StudyInstanceUID === displaySet?.StudyInstanceUID));
         return textOf(report ? numbersOf(report.instance) : {});
       },
     });
