@@ -31,6 +31,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from dicom_node import RESEARCH_USE
 from dicom_node.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def _process_one(source: Source, arguments: argparse.Namespace, reporter: Report
         "the same was computed before; --again computes it anew. It is in" if outcome.done_before else "written to"
     )
     reporter.say(f"{already} {arguments.out}")
+    reporter.say(RESEARCH_USE)
     if outcome.state is SourceState.COMPUTED:
         return EXIT_COMPUTED
     unreported = isinstance(source, DicomStudy) and not (arguments.out / "sr.dcm").exists()
@@ -165,6 +167,7 @@ def _process_many(sources: Sequence[Source], arguments: argparse.Namespace, repo
     for line in reporter.summary(outcomes):
         reporter.say(line)
     reporter.say(f"results: {arguments.out}")
+    reporter.say(RESEARCH_USE)
     whole = all(one.state in (SourceState.COMPUTED, SourceState.REFUSED) for one in outcomes)
     return EXIT_COMPUTED if whole else EXIT_SOME_WITHOUT_RESULT
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dicom_node import RESEARCH_USE
 from dicom_node.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _one(record: StudyRecord, ledger: Ledger, outbox: Outbox) -> list[str]:
     lines += ["", "series"]
     lines += [_series_line(one) for one in record.decisions]
     lines += ["", "ears"]
-    lines += _ear_lines(record.findings)
+    lines += [*_ear_lines(record.findings), f"  {RESEARCH_USE}"]
     lines += ["", "deliveries"]
     lines += [_delivery_line(one) for one in outbox.deliveries(record.study_instance_uid)] or ["  none"]
     lines += ["", "history"]

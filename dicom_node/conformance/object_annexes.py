@@ -20,13 +20,14 @@ from inference.findings import QualityCode
 REPORT_TITLES: Final = ("A study that was computed", "A study that was not computed")
 
 KIND_NOTES: Final = {
-    "SEG": "One object for each computed study: up to four segments on the grid of the MR cisternography, right ear "
-    "before left, total fluid space before endolymph. Frames without a voxel are left out; an ear without a number has "
-    "no segment.",
+    "SEG": "One object for each computed study: up to four segments on the grid of the MR cisternography, total fluid "
+    "space before endolymph. Of one fluid either ear may come first, as the slices that each fills demand, so one and "
+    "the same Segment Number may be another segment in another study: find segments by label, codes or Tracking UID. "
+    "Frames without a voxel are left out; an ear without a number has no segment.",
     "SR": "One document for each study: the measurements of a computed one, or the reasons of one that was not "
     "computed. Its content tree is in A.B.",
-    "SC": "One summary for each computed study, made of pixels alone for receivers that show neither segmentations nor "
-    "reports.",
+    "SC": "One summary for each study, made of pixels alone for receivers that show neither segmentations nor reports; "
+    "of a study that was not computed it gives the reasons.",
     "PDF": "The same summary as a document.",
 }
 _LONGEST_LIST: Final = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dicom_node.audit.events import KINDS
 from dicom_node.conformance.tables import paragraphs, table
 from dicom_node.dicom_tls import CIPHERS
-from dicom_node.settings.sections import ListenerSettings, WebSettings
+from dicom_node.settings.sections import ListenerSettings, ViewerSettings, WebSettings
 
 
 def security_section() -> str:
@@ -13,7 +13,9 @@ def security_section() -> str:
     ports = [
         ("Listener", str(ListenerSettings().port), "DICOM, in"),
         ("Health, wake-up and dashboard", str(WebSettings().port), "HTTP(S), in"),
+        ("Viewer", str(ViewerSettings().port), "HTTP(S), in"),
         ("Sender", "the destination's", "DICOM or HTTP(S), out"),
+        ("Notices, if there are any", "the mail server's or webhook's", "SMTP or HTTP(S), out"),
     ]
     profiles = [
         ("8.4.1 Secure Use, User Identity", "none"),
@@ -37,7 +39,7 @@ def security_section() -> str:
         "### 8.5 User Identity Negotiation",
         "Neither proposed nor accepted.",
         "### 8.6 Web services security features",
-        "No DICOM web service is offered. The dashboard has accounts with roles and serves HTTPS "
+        "No DICOM web service is offered. Dashboard and viewer share accounts with roles and serve HTTPS "
         "([Configuration](configuration.md)).",
         "### 8.7 Other security features",
         "Callers are checked by calling AE title, address and called AE title before anything else of theirs is read; "
