@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from planted_studies import STUDY, plant, plant_objects, work_of
 
+from dicom_node import web
 from dicom_node.accounts.roles import Role
 from dicom_node.audit import AuditAction
 from dicom_node.web.access import PUBLIC, check_every_route, least_role, require, routes_of
@@ -33,6 +34,9 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
 @pytest.fixture(scope="module")
 def people(dashboard: Dashboard) -> dict[str, httpx.Client]:
     return {name: dashboard.client(name) for name in PEOPLE} | {"nobody": dashboard.client()}
+
+
+STATIC = Path(web.__file__).with_name("static")
 
 
 # --- Roles ------------------------------------------------------------------------------------------------------------
@@ -294,6 +298,13 @@ def test_no_other_origin_gets_permission(people: dict[str, httpx.Client], origin
     answer = people["ada"].options("/theme", headers=asked)
     assert answer.status_code == 405
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_no_style_fades_words_below_the_contrast_of_their_colors() -> None:
+    styles = "".join(file.read_text(encoding="utf-8") for file in STATIC.glob("*.css"))
+    styles = re.sub(r"/\*.*?\*/", "", styles, flags=re.DOTALL)
+    faded = {one.strip() for one in re.findall(r"([^{}]+)\{[^{}]*\bopacity:", styles)}
+    assert faded == {".ear-right .bar-interval", ".ear-left .bar-interval", ".choice input", ".plot .interval"}
 
 
 def test_no_page_has_an_inline_script_style_or_handler(people: dict[str, httpx.Client]) -> None:
