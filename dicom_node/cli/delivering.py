@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sqlalchemy import Engine
 
 from dicom_node.audit import AuditAction, AuditTrail
-from dicom_node.cli.wiring import audit_trail, destinations
+from dicom_node.cli.wiring import audit_trail, destinations, made_kinds
 from dicom_node.delivery import orthanc_rest, store_scu
 from dicom_node.delivery.capabilities import Capabilities, DestinationForms, FormChoice
 from dicom_node.delivery.outbox import Delivery, Outbox, RetryPolicy
@@ -30,7 +30,8 @@ def make_pump(loaded: LoadedSettings, outbox: Outbox, engine: Engine) -> Deliver
         give_up_after_s=settings.give_up_after_h * 3600.0,
     )
     senders = {"dicom": store_scu.store, "orthanc": orthanc_rest.upload}
-    choice = FormChoice(Capabilities(engine), store_scu.accepted_kinds, clock=time.time, on_answer=log_forms)
+    capabilities = Capabilities(engine, made=made_kinds(loaded.settings))
+    choice = FormChoice(capabilities, store_scu.accepted_kinds, clock=time.time, on_answer=log_forms)
     return DeliveryPump(
         outbox,
         destinations(loaded),

@@ -107,10 +107,10 @@ def _ear_lines(findings: Mapping[str, Any] | None) -> list[str]:
 
 def forms_of_destinations(loaded: LoadedSettings, engine: Engine) -> list[DestinationForms]:
     """What is known of each configured destination, in the order of the configuration."""
-    from dicom_node.cli.wiring import destinations
+    from dicom_node.cli.wiring import destinations, made_kinds
     from dicom_node.delivery.capabilities import Capabilities
 
-    capabilities = Capabilities(engine)
+    capabilities = Capabilities(engine, made=made_kinds(loaded.settings))
     return [capabilities.of(one) for one in destinations(loaded)]
 
 

@@ -13,6 +13,7 @@ from dicom_node import __version__
 from dicom_node.assembly.site_rules import SeriesRules, read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.cli.tls_files import sender_tls
+from dicom_node.delivery.capabilities import KINDS
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.delivery.outcome import Destination
 from dicom_node.errors import ConfigError
@@ -154,6 +155,12 @@ def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
         )
         for one in loaded.settings.destinations
     )
+
+
+def made_kinds(settings: Settings) -> tuple[str, ...]:
+    """The kinds of objects that results are made of, as configured."""
+    switched = {"SC": settings.results.summary, "PDF": settings.results.pdf}
+    return tuple(kind for kind in KINDS if switched.get(kind, True))
 
 
 def audit_trail(loaded: LoadedSettings) -> AuditTrail:

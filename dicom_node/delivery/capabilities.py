@@ -8,7 +8,7 @@ Orthanc's REST API takes every DICOM file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,6 +50,7 @@ ASK_AGAIN_S: Final = 600.0
 
 _LEFT_OUT: Final = "this destination is not to get {kind} (destinations[].send)"
 _REFUSES: Final = "this destination does not take {kind}"
+_NOT_MADE: Final = "this node does not make {kind} (results)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +124,11 @@ _NOTHING: Final = _Known(kinds=frozenset(), asked_at=None, tried_at=None, proble
 
 
 class Capabilities:
-    """The remembered answers of all destinations, in the state database."""
+    """The remembered answers of all destinations, in the state database; `made` are the kinds that this node makes."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, made: Sequence[str] = KINDS) -> None:
         self._engine = engine
+        self._made = frozenset(made)
         with writing(engine) as connection:  # a database that was opened before this module was imported
             metadata.create_all(connection, tables=[_answers, _asked])
 
@@ -136,7 +138,7 @@ class Capabilities:
         return DestinationForms(
             destination=destination.name,
             asked_at=known.asked_at,
-            answers=tuple(_answer(form, destination, known) for form in FORMS),
+            answers=tuple(_answer(form, destination, known, self._made) for form in FORMS),
             problem=known.problem,
         )
 
@@ -248,12 +250,23 @@ class FormChoice:
         self._on_answer(self._capabilities.of(destination))
         return None
 
+    def refused(self, destination: Destination, kind: str) -> None:
+        """Ask a receiver anew that took no object of this kind; what it did counts more than what it says it does."""
+        if self.look(destination) is not None:
+            return
+        kinds = self._capabilities.known(destination).kinds
+        if kind in kinds:  # it accepts the kind in an association, and answers each object with "not supported"
+            self._capabilities.learn(destination, kinds - {kind}, at=self._clock())
+            self._on_answer(self._capabilities.of(destination))
 
-def _answer(form: OutputForm, destination: Destination, known: _Known) -> FormAnswer:
+
+def _answer(form: OutputForm, destination: Destination, known: _Known, made: frozenset[str]) -> FormAnswer:
     if destination.send and form.kind not in destination.send:
         return FormAnswer(kind=form.kind, sent=False, reason=_LEFT_OUT.format(kind=form.kind))
     if known.asked_at is not None and form.kind not in known.kinds:
         return FormAnswer(kind=form.kind, sent=False, reason=_REFUSES.format(kind=form.kind))
+    if form.kind not in made:
+        return FormAnswer(kind=form.kind, sent=False, reason=_NOT_MADE.format(kind=form.kind))
     return FormAnswer(kind=form.kind, sent=True)
 
 

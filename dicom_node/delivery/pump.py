@@ -196,7 +196,7 @@ class _Lane(threading.Thread):
             return objection
         outcome = self._sender(data, self.destination)
         if outcome.kind is OutcomeKind.NOT_TAKEN:
-            self._choice.look(self.destination)
+            self._choice.refused(self.destination, delivery.kind)
         return outcome
 
     def _ask_daily(self) -> None:

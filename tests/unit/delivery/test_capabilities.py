@@ -72,6 +72,27 @@ def test_a_destination_without_a_form_for_people_is_an_alarm(
     assert ("NOTHING GOES THERE THAT A PERSON CAN READ" in forms.sentence) is not readable
 
 
+def test_a_form_that_this_node_does_not_make_is_nothing_that_a_person_can_read(capabilities: Capabilities) -> None:
+    capabilities.learn(PACS, frozenset({"SEG", "PDF"}), at=5.0)
+    forms = Capabilities(capabilities._engine, made=("SEG", "SR", "SC")).of(PACS)
+    assert not forms.readable
+    assert forms.sentence.startswith("gets SEG; does not take SR, SC; NOTHING GOES THERE")
+
+
+def test_a_receiver_that_accepts_a_kind_and_takes_no_object_of_it_does_not_count_as_taking_it(
+    capabilities: Capabilities,
+) -> None:
+    told: list[bool] = []
+    receiver = Receiver(frozenset({"SEG", "SR"}))
+    choice = FormChoice(
+        capabilities, receiver, clock=lambda: 1000.0, on_answer=lambda forms: told.append(forms.readable)
+    )
+    choice.refused(PACS, "SR")  # the C-STORE was answered with 0122H, "SOP class not supported"
+    assert told == [True, False]
+    assert not capabilities.of(PACS).readable
+    assert choice.objection(PACS, "SR", queued_at=1001.0) is None  # the next study tries it again
+
+
 def test_a_list_in_the_configuration_leaves_out_the_rest(capabilities: Capabilities, choose: Choose) -> None:
     receiver = Receiver(frozenset(KINDS))
     short = replace(PACS, send=("SC", "PDF"))
