@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
@@ -12,15 +11,13 @@ from dicom_node.accounts.searches import Searches
 from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
 from dicom_node.cli.viewer_place import viewer_address
-from dicom_node.cli.wiring import audit_trail
+from dicom_node.cli.wiring import audit_trail, study_actions
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.orthanc_feed import OrthancFeed
 from dicom_node.ledger import Ledger
 from dicom_node.reviews import Reviews
 from dicom_node.settings import LoadedSettings
-from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
-from dicom_node.study_requests import StudyRequests
 from dicom_node.web.configuration_desk import ConfigurationDesk
 from dicom_node.web.parts import WebParts
 
@@ -39,8 +36,7 @@ def web_parts(
     configuration: ConfigurationDesk | None = None,
 ) -> WebParts:
     """What `create_app` is built from."""
-    web, audit = loaded.settings.web, audit_trail(loaded)
-    destinations = tuple(one.name for one in loaded.settings.destinations)
+    web = loaded.settings.web
     return WebParts(
         engine=engine,
         state_dir=loaded.state_dir,
@@ -49,16 +45,9 @@ def web_parts(
         cards=StudyCards(engine),
         reviews=Reviews(engine),
         searches=Searches(engine),
-        audit=audit,
-        actions=StudyActions(
-            ledger=ledger,
-            requests=StudyRequests(engine),
-            outbox=outbox,
-            audit=audit,
-            destinations=destinations,
-            clock=time.time,
-        ),
-        destinations=destinations,
+        audit=audit_trail(loaded),
+        actions=study_actions(loaded, engine),
+        destinations=tuple(one.name for one in loaded.settings.destinations),
         users=Users(engine),
         sessions=Sessions(engine, SessionLimits(idle_s=web.session_idle_s, lifetime_s=web.session_lifetime_s)),
         pauses=SignInPauses(engine),

@@ -126,20 +126,20 @@ def plot(
         low_end, high_end = (None if value is None else y_of(value) for value in (mark.low, mark.high))
         return Placed(x=x_of(mark.x), y=y_of(mark.y), low=low_end, high=high_end, title=mark.title, hollow=mark.hollow)
 
-    drawn = []
-    for line in lines:
-        places = tuple(placed(mark) for mark in line.marks)
-        points = " ".join(f"{one.x},{one.y}" for one in places)
-        drawn.append(DrawnLine(name=line.name, kind=line.kind, points=points, marks=places))
     count = round(ceiling / step)
     return Plot(
         title=title,
         description=description,
-        lines=tuple(drawn),
+        lines=tuple(_drawn(line, [placed(mark) for mark in line.marks]) for line in lines),
         x_ticks=tuple(Tick(at=x_of(at), word=word) for at, word in x_ticks),
         y_ticks=tuple(Tick(at=y_of(n * step), word=f"{n * step:g} {unit}".strip()) for n in range(count + 1)),
         uprights=tuple(Tick(at=x_of(one.x), word=one.word) for one in uprights),
     )
+
+
+def _drawn(line: Line, marks: Sequence[Placed]) -> DrawnLine:
+    points = " ".join(f"{one.x},{one.y}" for one in marks)
+    return DrawnLine(name=line.name, kind=line.kind, points=points, marks=tuple(marks))
 
 
 def tick_step(top: float) -> float:
