@@ -205,6 +205,8 @@ def photograph(running: LocalNode, uid: str, out: Path, *, every: bool) -> Itera
                         if name == "both":
                             page.wait_for_selector('[data-views][data-state="ready"]')
                         whole = every or size == "desktop"  # a phone's whole page is two meters of paper
+                        if not whole:
+                            page.locator('[data-ear="right"]').evaluate("ear => ear.scrollIntoView()")
                         yield saved(page.screenshot(full_page=whole), out / f"views-{name}-{size}-{theme}.png")
                 if (size, theme) == ("desktop", "light"):
                     yield from states(page, out)
