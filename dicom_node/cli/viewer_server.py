@@ -39,6 +39,7 @@ class ViewerServer:
             app,
             host=viewer.host,
             port=viewer.port,
+            log_config=None,  # its own handlers would write what exceptions say; ours do not
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -28,6 +28,7 @@ class WebServer:
             interface="asgi3",
             host=web.host,
             port=web.port,
+            log_config=None,  # its own handlers would write what exceptions say; ours do not
             log_level="warning",
             access_log=False,
             server_header=False,

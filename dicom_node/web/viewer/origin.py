@@ -35,6 +35,9 @@ OUR_FILES: Final = {
 
 NOT_SERVED: Final = frozenset({"sw.js", "google.js"})
 
+MAX_PATH_CHARACTERS: Final = 255
+"""No file of OHIF's has a longer one, and a file system takes no longer name."""
+
 LASTING: Final = re.compile(r"(?:.*\.)?[0-9a-f]{16}\.(?:js|css|wasm|woff2?|png|svg)")
 """Files whose name changes with their content: browsers may keep them."""
 
@@ -104,6 +107,8 @@ def file_answer(files: Path, path: str) -> Response:
     name = path.strip("/")
     if name in OUR_FILES:
         return FileResponse(OUR_FILES[name], headers={"Cache-Control": "no-cache"})
+    if not name.isprintable() or len(name) > MAX_PATH_CHARACTERS:
+        return PlainTextResponse("The viewer has no such file.", 404)
     target = (files / name).resolve()
     if name and name not in NOT_SERVED and target.is_relative_to(files.resolve()) and target.is_file():
         keep = "public, max-age=31536000, immutable" if LASTING.fullmatch(target.name) else "no-cache"

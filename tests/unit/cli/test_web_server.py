@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Iterator
@@ -61,3 +62,14 @@ def test_a_missing_file_is_named_with_its_key(tmp_path: Path, lacking: str) -> N
     settings = loaded(tmp_path, tls_certificate="tls_certificate.pem", tls_key="tls_key.pem")
     with pytest.raises(ConfigError, match=rf"^web\.{lacking}: expected a PEM file, found nothing at .*{lacking}\.pem"):
         WebServer(settings, make_parts(tmp_path))
+
+
+def test_a_fault_is_written_by_our_log_and_not_by_the_servers_own_handlers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("uvicorn", "uvicorn.error"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    WebServer(loaded(tmp_path), make_parts(tmp_path))
+    assert logging.getLogger("uvicorn").handlers == logging.getLogger("uvicorn.error").handlers == []
+    assert logging.getLogger("uvicorn").propagate

@@ -186,6 +186,11 @@ def test_pages_of_ohif_are_its_index_and_missing_files_are_missing(client: TestC
         assert "secret" not in client.get(path).text
 
 
+@pytest.mark.parametrize("path", ["a%00b.js", "x" * 300])
+def test_a_path_that_no_file_can_have_is_missing(client: TestClient, path: str) -> None:
+    assert client.get(f"/{path}").status_code == 404
+
+
 def test_browsers_keep_only_files_whose_name_changes_with_their_content(client: TestClient) -> None:
     assert "immutable" in client.get("/app.bundle.0f6159c501addfe9.js").headers["cache-control"]
     for path in ("/", "/manifest.json", "/app-config.js", "/init-service-worker.js"):
