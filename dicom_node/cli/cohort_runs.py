@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from dicom_node.cli.wiring import case_options, load_settings, make_segmenter
@@ -59,15 +60,37 @@ def run_cohort(sources: Sequence[Source], order: Order, *, jobs: int, on_done: O
 
     waiting = deque(range(len(sources)))
     suspects: deque[int] = deque()
-    while waiting or suspects:
-        # Whoever was at work when a process died is worked on once more, alone: then it is known who did it.
-        queue, at_a_time = (waiting, jobs) if waiting else (deque([suspects.popleft()]), 1)
-        lost = _work_through(queue, sources, order, at_a_time, done)
-        if len(lost) == 1:
-            done(lost[0], _died(sources[lost[0]]))
-        else:
-            suspects.extend(lost)
+    with _remembered_interrupt() as interrupted:
+        while waiting or suspects:
+            # Whoever was at work when a process died is worked on once more, alone: then it is known who did it.
+            queue, at_a_time = (waiting, jobs) if waiting else (deque([suspects.popleft()]), 1)
+            lost = _work_through(queue, sources, order, at_a_time, done)
+            if interrupted.is_set():  # Ctrl-C reaches the processes, too: that they died is nobody's fault
+                raise KeyboardInterrupt
+            if len(lost) == 1:
+                done(lost[0], _died(sources[lost[0]]))
+            else:
+                suspects.extend(lost)
     return [outcomes[number] for number in sorted(outcomes)]
+
+
+@contextmanager
+def _remembered_interrupt() -> Iterator[threading.Event]:
+    """Set once Ctrl-C was pressed. The exception itself can be lost in a library's callback, where none may fly."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only there Python lets one look at signals
+        yield interrupted
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _work_through(

@@ -38,6 +38,8 @@ _UNDEFINED = 0xFFFFFFFF
 _SEQUENCE_TAGS = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
 # PS3.5 7.1.2: these carry a 32-bit length after two reserved bytes, the others a 16-bit length.
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_UID_VRS = frozenset({b"UI", b"UN", None})
+"""What a UID may be written as: itself, unknown to whoever wrote it, or implied."""
 _SHORT_VRS = frozenset(
     {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN"}
     | {b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
@@ -55,7 +57,8 @@ def read_values(
     ------
     UnstorableInstance
         Truncated, garbage, contradictory lengths or an unreadable transfer syntax; too deep or too many elements;
-        a wanted element twice, longer than 128 bytes, or behind the pixel data.
+        a wanted element twice, longer than 128 bytes, of another value representation than UI, or behind the pixel
+        data.
     """
     return _Walker(dataset, _encoding(transfer_syntax_uid), wanted, limits).walk()
 
@@ -229,7 +232,7 @@ class _Walker:
             self._enter(_Frame(end=end, encoding=_IMPLICIT_LE, holds_items=True, guess=True))
         else:
             if outermost:
-                self._keep(tag, end)
+                self._keep(tag, vr, end)
             self.position = end
 
     def _header(self, frame: _Frame) -> tuple[int, bytes | None, int]:
@@ -275,8 +278,11 @@ class _Walker:
                 raise _Malformed(WireReason.WIRE_UNREADABLE, f"no fragment of pixel data before byte {self.position}")
             self.position = self._end_of(length, frame, tag)
 
-    def _keep(self, tag: int, end: int) -> None:
+    def _keep(self, tag: int, vr: bytes | None, end: int) -> None:
         if tag in self.wanted:
+            if vr not in _UID_VRS:
+                detail = f"{_name(tag)} claims the value representation {(vr or b'').decode()}, which is no UID"
+                raise UnstorableInstance(WireReason.UID_ILLEGAL, detail)
             if self.behind_pixels:
                 detail = f"{_name(tag)} stands behind the pixel data; tags must ascend (PS3.5 7.1)"
                 raise UnstorableInstance(WireReason.WIRE_UNREADABLE, detail)

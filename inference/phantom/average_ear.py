@@ -6,6 +6,7 @@ python -m inference.phantom.average_ear > inference/labyrinth_parts.json
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any, Final
 
 import numpy as np
@@ -33,4 +34,4 @@ def average_ear() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(average_ear()))  # noqa: T201 - the file is what this command prints
+    sys.stdout.write(json.dumps(average_ear()) + "\n")

@@ -218,7 +218,7 @@ def test_status_tells_the_whole_history_of_a_study(study_folder: Path, study_uid
         node.wait_until_finished(study_uid)
         command = [sys.executable, "-m", "dicom_node.cli", "status", study_uid, "--config", str(node.config)]
         told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    for expected in ("state computed", "taken as MRC because", "left: total fluid", "deliveries\n  none", "arrived"):
+    for expected in ("state computed", "taken as MRC because", "Left ear: EH ratio", "deliveries\n  none", "arrived"):
         assert expected in told, told
 
 

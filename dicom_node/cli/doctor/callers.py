@@ -17,7 +17,6 @@ STRANGER: Final = "HYDROPS_DOCTOR"
 """An AE title that nobody allows."""
 
 TIMEOUT_S: Final = 10.0
-_ANYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 def check(site: Site) -> Iterator[Line]:
@@ -62,7 +61,7 @@ def _nobody(site: Site) -> Line:
 
 def _can_reach(caller: AllowedCaller, host: str) -> bool:
     """Whether anybody in the caller's networks can reach the address that we listen on."""
-    if host in _ANYWHERE or not _is_address(host):
+    if _is_anywhere(host) or not _is_address(host):
         return True
     if not ip_address(host).is_loopback:
         return True  # routing is none of our knowledge
@@ -122,7 +121,7 @@ def _our_door(site: Site, *, calling: str, from_address: str) -> Destination:
     return Destination(
         name="this node",
         kind="dicom",
-        host=from_address if host in _ANYWHERE else host,
+        host=from_address if _is_anywhere(host) else host,
         port=settings.listener.port,
         called_ae=settings.node.ae_title,
         calling_ae=calling,
@@ -133,9 +132,14 @@ def _our_door(site: Site, *, calling: str, from_address: str) -> Destination:
 def _own_addresses(site: Site) -> list[str]:
     """Addresses of this machine to call from: where we listen, loopback, and the one towards the network."""
     host = site.loaded.settings.listener.host
-    if _is_address(host) and host not in _ANYWHERE:
+    if _is_address(host) and not _is_anywhere(host):
         return [host]  # a call to one address comes from the same one, and from nowhere else for sure
     return list(dict.fromkeys(["127.0.0.1", *_outward_address()]))
+
+
+def _is_anywhere(host: str) -> bool:
+    """Whether a listener that is bound to this address answers on every one."""
+    return _is_address(host) and ip_address(host).is_unspecified
 
 
 def _outward_address() -> Iterator[str]:

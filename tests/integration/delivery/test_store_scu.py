@@ -85,7 +85,7 @@ def test_orthanc_that_does_not_know_us_is_told_with_the_next_step() -> None:
         (0xC000, OutcomeKind.STOPPED),
         (0xC211, OutcomeKind.STOPPED),
         (0x0117, OutcomeKind.STOPPED),
-        (0x0122, OutcomeKind.STOPPED),
+        (0x0122, OutcomeKind.NOT_TAKEN),
         (0x0124, OutcomeKind.STOPPED),
         (0x5555, OutcomeKind.STOPPED),
     ],
@@ -103,17 +103,17 @@ def test_the_error_comment_of_the_receiver_is_passed_on() -> None:
         assert "quota of this modality" in store(encoded(), destination(receiver.port)).detail
 
 
-def test_a_receiver_that_takes_no_segmentations_is_not_asked_again() -> None:
+def test_a_receiver_that_takes_no_segmentations_is_no_failure() -> None:
     with Receiver(classes=(MR_IMAGE,)).listening() as receiver:
         outcome = store(encoded(SEG), destination(receiver.port))
-    assert outcome.kind is OutcomeKind.STOPPED
+    assert outcome.kind is OutcomeKind.NOT_TAKEN
     assert "does not take Segmentation Storage as Explicit VR Little Endian" in outcome.detail
 
 
-def test_a_transfer_syntax_that_is_not_taken_stops_rather_than_being_converted() -> None:
+def test_a_transfer_syntax_that_is_not_taken_is_not_sent_rather_than_converted() -> None:
     with Receiver(syntaxes=(ExplicitVRLittleEndian,)).listening() as receiver:
         outcome = store(encoded(SECONDARY_CAPTURE, transfer_syntax_uid=JPEG2000Lossless), destination(receiver.port))
-    assert outcome.kind is OutcomeKind.STOPPED
+    assert outcome.kind is OutcomeKind.NOT_TAKEN
     assert "JPEG 2000" in outcome.detail
     assert receiver.received == []
 
@@ -210,7 +210,7 @@ def test_echo_tells_whether_the_receiver_is_there() -> None:
 def test_echo_to_a_store_only_receiver_says_so() -> None:
     with Receiver(classes=(SEG,)).listening() as receiver:
         outcome = echo(destination(receiver.port))
-    assert outcome.kind is OutcomeKind.STOPPED
+    assert outcome.kind is OutcomeKind.NOT_TAKEN
     assert "Verification" in outcome.detail
 
 
@@ -270,6 +270,6 @@ def test_kinds_that_the_receiver_does_not_take_spoil_no_others(tmp_path: Path) -
     by_name = {one.path.name: one.outcome.kind for one in outcomes}
     assert by_name == {
         "mr.dcm": OutcomeKind.DELIVERED,
-        "seg.dcm": OutcomeKind.STOPPED,
+        "seg.dcm": OutcomeKind.NOT_TAKEN,
         "readme.txt": OutcomeKind.STOPPED,
     }

@@ -230,6 +230,13 @@ def test_a_uid_behind_the_pixel_data_is_refused_because_no_header_is_read_that_f
     assert refusal(encode(image) + picture) is WireReason.UID_MISSING
 
 
+@pytest.mark.parametrize(("vr", "answer"), [(b"FD", WireReason.UID_ILLEGAL), (b"DS", WireReason.UID_ILLEGAL)])
+def test_a_uid_of_another_value_representation_is_refused(make_mr, encode, vr, answer):
+    encoded = encode(make_mr())
+    header = struct.pack("<HH", 0x0020, 0x000E)
+    assert refusal(encoded.replace(header + b"UI", header + vr, 1)) is answer
+
+
 def test_b10_the_command_must_name_the_object_it_brings(make_mr, encode):
     image = make_mr()
     identity = check_dataset(encode(image), EXPLICIT_LE)
