@@ -20,7 +20,7 @@ from dicom_node.database import DATABASE_AWAY
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.study_desk import StudyDesk
-from dicom_node.time_limit import TimeLimit
+from dicom_node.time_limit import EndsWorkersError, TimeLimit
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class StudyWorkflow(DBOSConfiguredInstance):
         try:
             self.compute(work)
         except Exception as error:  # the one broad net: it records, then lets the error fly
-            self.fail(work, type(error).__name__)
+            self.fail(work, str(error) if isinstance(error, EndsWorkersError) else type(error).__name__)
             raise
 
     @DBOS.step(
@@ -134,6 +134,8 @@ class StudyWorker:
             self._queue_unfinished()
             log.info("event=worker_ready")
             self._look_round_until(stop)
+            if self._time_limit is not None:
+                self._time_limit.stopped_in_order()
         finally:
             DBOS.destroy(workflow_completion_timeout_sec=0)
 
