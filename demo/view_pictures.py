@@ -110,6 +110,9 @@ def invent(state_dir: Path, uid: str, *, now: float) -> None:
     for number, (date, right, left) in enumerate(EARLIER):
         earlier = replace(card, study_instance_uid=f"2.25.50{number}", study_date=date)
         cards.put(earlier)
+        ledger.arrived(earlier.study_instance_uid, revision=1, at=now - 401 * DAY_S)
+        begin(ledger, earlier.study_instance_uid, f"{number:064x}", at=now - 400 * DAY_S)
+        ledger.move(earlier.study_instance_uid, StudyEvent.COMPUTED, at=now - 400 * DAY_S + number, findings={})
         model = "hydrops-ear 0.9" if number < 2 else "hydrops-ear 1"
         cards.put_results(
             [
@@ -123,6 +126,12 @@ def invent(state_dir: Path, uid: str, *, now: float) -> None:
     engine.dispose()
 
 
+def begin(ledger: Ledger, uid: str, work_id: str, *, at: float) -> None:
+    """An invented study is complete and computed from here on."""
+    ledger.move(uid, StudyEvent.COMPLETED, at=at - 20.0, work_id=work_id, work={})
+    ledger.move(uid, StudyEvent.STARTED, at=at - 10.0)
+
+
 def finish(
     number: int, patient: StudyCard, cards: StudyCards, ledger: Ledger, outbox: Outbox, rng: random.Random, *, at: float
 ) -> None:
@@ -131,8 +140,7 @@ def finish(
     card = replace(patient, study_instance_uid=uid, patient_key="", patient_id="", scanner=SCANNERS[0 if first else 1])
     cards.put(card)
     ledger.arrived(uid, revision=1, at=at - rng.uniform(40.0, 80.0))
-    ledger.move(uid, StudyEvent.COMPLETED, at=at - 20.0, work_id=work_id, work={})
-    ledger.move(uid, StudyEvent.STARTED, at=at - 10.0)
+    begin(ledger, uid, work_id, at=at)
     if rng.random() < 0.08:
         ledger.move(uid, StudyEvent.REFUSED, at=at, findings={}, reason="EAR_NOT_FOUND")
         return
