@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 bin := .venv/bin
 stamp := .venv/.complete
-workers ?= 2
+workers ?= 3
 
 .PHONY: help setup demo test lint campaign bench clean
 
@@ -23,7 +23,7 @@ $(stamp): pyproject.toml $(wildcard setup/*.sh)
 demo: $(stamp) ## a synthetic study through a real Orthanc and the node, with the known truth beside the result
 	@$(bin)/python demo/run_demo.py $(if $(KEEP),--keep) $(if $(ENTRANCE),--entrance $(ENTRANCE))
 
-# One numerical thread each keeps the workers from fighting for the cores.
+# One numerical thread each keeps the workers from fighting for the cores. Three on two cores: half of a test is waiting.
 test: lint ## style, types, import contracts and every test
 	@echo '== tests'
 	@OMP_NUM_THREADS=1 $(bin)/pytest -n $(workers) --durations=15
