@@ -18,7 +18,7 @@ Checks in this order, each by doing the thing and not only by reading about it:
   study           one synthetic study through a listener and a worker of its own to a receiver of its own
 
 examples:
-  hydrops-node doctor                            everything; a minute or two on two cores
+  hydrops-node doctor                            everything; a few minutes on two cores
   hydrops-node doctor --only receivers           one check; may be given several times
   hydrops-node doctor --json > doctor.json       for a ticket: holds no secret and no patient
   hydrops-node doctor --orthanc-config /etc/orthanc/orthanc.json    also the settings that Orthanc tells nobody
