@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, insert, select, update
+from sqlalchemy import Connection, Engine, and_, case, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.database import writing
@@ -322,38 +322,6 @@ class Outbox:
                 )
                 for row in connection.execute(counted)
             ]
-
-    def resend(
-        self, study_instance_uid: str, *, at: float, destination: str | None = None, delivered_too: bool = False
-    ) -> int:
-        """Queue a study's stopped deliveries again, with all their tries and time before them.
-
-        Parameters
-        ----------
-        study_instance_uid
-            Whose results.
-        at
-            POSIX seconds; the clock of giving up starts anew.
-        destination
-            Only this one, or None for all.
-        delivered_too
-            Also send again what a receiver already confirmed (it lost its disk, say).
-
-        Returns
-        -------
-        int
-            How many deliveries were queued.
-        """
-        states = [DeliveryState.STOPPED, *([DeliveryState.DELIVERED] if delivered_too else [])]
-        of_study = select(object_rows.c.sop_instance_uid).where(object_rows.c.study_instance_uid == study_instance_uid)
-        wanted: list[ColumnElement[bool]] = [
-            delivery_rows.c.sop_instance_uid.in_(of_study),
-            delivery_rows.c.state.in_(states),
-        ]
-        if destination is not None:
-            wanted.append(delivery_rows.c.destination == destination)
-        with writing(self._engine) as connection:
-            return connection.execute(update(delivery_rows).where(*wanted).values(**fresh(at))).rowcount
 
     def delivered_since(self, at: float) -> dict[str, float]:
         """By key: when the last object of a piece of work was confirmed, if all that is to be sent was.

@@ -166,7 +166,7 @@ def test_a_refused_object_stops_with_the_reason_and_goes_out_again_on_request(ou
         assert (stopped.attempts, stopped.last_status) == (1, 0xA900)
         assert "does not match its class" in stopped.last_detail
         receiver.answer = lambda: 0x0000
-        outbox.resend(STUDY, at=time.time())
+        outbox.send_again("key", ["pacs"], at=time.time())
         pump.wake()
         wait_for(outbox, all_delivered)
     assert receiver.received[0] == receiver.received[1]

@@ -135,23 +135,24 @@ def test_a_destination_that_stays_away_becomes_a_dead_letter_after_72_hours(outb
     assert outbox.dead_letters() == [delivery]
 
 
-def test_resend_gives_a_dead_letter_all_its_time_again(outbox: Outbox) -> None:
+def test_sending_again_gives_a_dead_letter_all_its_time_again(outbox: Outbox) -> None:
     outbox.put("key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
     for destination in ("pacs", "archive"):
         outbox.record(outbox.due(destination, now=0.0)[0].delivery_id, STOPPED, 0.0, POLICY)
-    assert outbox.resend(STUDY, at=500_000.0, destination="pacs") == 1
+    assert outbox.send_again("key", ["pacs"], at=500_000.0) == 2
     (again, _report) = sorted(outbox.deliveries(STUDY), key=lambda one: (one.destination != "pacs", one.kind))[:2]
     assert (again.state, again.attempts, again.queued_at) == (DeliveryState.WAITING, 0, 500_000.0)
     assert outbox.record(again.delivery_id, LATER, 500_000.0, POLICY).state is DeliveryState.WAITING
     assert [one.destination for one in outbox.dead_letters()] == ["archive"]
 
 
-def test_resend_repeats_what_was_delivered_only_on_request(outbox: Outbox) -> None:
+def test_sending_again_repeats_what_was_delivered_and_nothing_of_other_work(outbox: Outbox) -> None:
     outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
     outbox.record(outbox.due("pacs", now=0.0)[0].delivery_id, DELIVERED, 0.0, POLICY)
-    assert outbox.resend(STUDY, at=1.0) == 0
-    assert outbox.resend(STUDY, at=1.0, delivered_too=True) == 1
-    assert outbox.resend("2.25.999", at=1.0, delivered_too=True) == 0
+    assert outbox.send_again("other key", ["pacs"], at=1.0) == 0
+    assert outbox.due("pacs", now=1.0) == []
+    assert outbox.send_again("key", ["pacs"], at=1.0) == 1
+    assert [one.sop_instance_uid for one in outbox.due("pacs", now=1.0)] == [SEG.sop_instance_uid]
 
 
 def test_one_flipped_bit_on_disk_keeps_the_object_in(outbox: Outbox, tmp_path: Path) -> None:
