@@ -203,56 +203,36 @@ def write_decision(
     """Say in the ledger what an examination of a waiting study came to: wait, not ours, recalled, or queued."""
     study, verdict, work = examination.study_instance_uid, examination.verdict, examination.work
     decisions = examination.decisions
-    if work is None:
-        reason = verdict.refusal.reason.value if verdict.refusal else "WAITING"
-        ledger.waiting(
-            study,
-            reason=reason,
-            detail=verdict.reason,
-            look_again_at=verdict.look_again_at,
-            decisions=decisions,
-            at=at,
-            within=within,
-        )
-        return Decision()
-    if verdict.refusal is not None and verdict.refusal.reason is Reason.NO_HYDROPS_STUDY:
-        ledger.move(
-            study,
-            StudyEvent.NOT_OURS,
-            at=at,
-            within=within,
-            reason=verdict.refusal.reason.value,
-            detail=verdict.refusal.detail,
-            decisions=decisions,
-            work_id=work.work_id,
-        )
-        return Decision()
-    known = ledger.finished(work.work_id)
-    if known is not None:
-        ledger.move(
-            study,
-            known.event,
-            at=at,
-            within=within,
-            work_id=known.work_id,
-            reason=known.reason,
-            detail=known.detail,
-            findings=known.findings,
-            decisions=decisions,
-        )
-        return Decision(recalled=known)
     with ledger.transaction(within) as connection:
+        if work is None:
+            ledger.waiting(
+                study,
+                reason=verdict.refusal.reason.value if verdict.refusal else "WAITING",
+                detail=verdict.reason,
+                look_again_at=verdict.look_again_at,
+                decisions=decisions,
+                at=at,
+                within=connection,
+            )
+            return Decision()
+        if verdict.refusal is not None and verdict.refusal.reason is Reason.NO_HYDROPS_STUDY:
+            said: dict[str, Any] = {
+                "reason": verdict.refusal.reason.value,
+                "detail": verdict.refusal.detail,
+                "work_id": work.work_id,
+            }
+            ledger.move(study, StudyEvent.NOT_OURS, at=at, within=connection, decisions=decisions, **said)
+            return Decision()
+        known = ledger.finished(work.work_id)
+        if known is not None:
+            outcome: dict[str, Any] = {
+                name: getattr(known, name) for name in ("work_id", "reason", "detail", "findings")
+            }
+            ledger.move(study, known.event, at=at, within=connection, decisions=decisions, **outcome)
+            return Decision(recalled=known)
         work = replace(work, run=ledger.runs(study, within=connection))
-        ledger.move(
-            study,
-            StudyEvent.COMPLETED,
-            at=at,
-            within=connection,
-            work_id=work.work_id,
-            work=work.as_json(),
-            detail=verdict.reason,
-            decisions=decisions,
-        )
+        queued: dict[str, Any] = {"work_id": work.work_id, "work": work.as_json(), "detail": verdict.reason}
+        ledger.move(study, StudyEvent.COMPLETED, at=at, within=connection, decisions=decisions, **queued)
     return Decision(work=work)
 
 
