@@ -278,8 +278,7 @@ class StudyDesk:
 
     def _earlier_values(self, study_instance_uid: str) -> dict[EarSide, PreviousValue]:
         card = self._cards.get(study_instance_uid)
-        model = self._segmenter.identity
-        return {} if card is None else earlier_values(self._cards, card, model=f"{model.name} {model.version}")
+        return {} if card is None else earlier_values(self._cards, card)
 
     def _publish(self, work: Work, result: CaseResult) -> None:
         """Let the outcome out: files first, then everything that says so in one transaction.
