@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,9 @@ from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.messaging import make_messenger
 from dicom_node.cli.node_audit import RejectionAuditor
 from dicom_node.cli.state_folder import prepare
+from dicom_node.cli.taken_ports import taken_port
 from dicom_node.cli.tls_files import allowed_peer, listener_tls
+from dicom_node.cli.viewer_place import why_no_viewer
 from dicom_node.cli.web_parts import web_parts
 from dicom_node.cli.wiring import audit_trail
 from dicom_node.database import open_database, require_whole
@@ -79,13 +82,18 @@ class Receiving:
         self._messenger: Messenger | None = None
 
     def __enter__(self) -> Self:
+        web, viewer = self._loaded.settings.web, self._loaded.settings.viewer
+        web_socket = taken_port(web.host, web.port, key="web.port")
+        viewer_socket = None
+        if not why_no_viewer(self._loaded):
+            viewer_socket = taken_port(viewer.host, viewer.port, key="viewer.port")
         self._spool.sweep()
         if self._listener is not None:
             self._start_listener(self._listener)
         if self._feed is not None:
             self._feed_thread = threading.Thread(target=run_feed, args=(self._feed, self._stop), name="OrthancFeed")
             self._feed_thread.start()
-        self._start_web()
+        self._start_web(web_socket, viewer_socket)
         if self._live is not None:
             threading.Thread(target=self._live.watch, args=(self._stop,), name="Configuration", daemon=True).start()
         return self
@@ -174,7 +182,7 @@ class Receiving:
         )
         return OrthancFeed(client, self._spool, self._engine, options=options)
 
-    def _start_web(self) -> None:
+    def _start_web(self, web_socket: socket.socket, viewer_socket: socket.socket | None) -> None:
         # Imported here: the web's 0.2 s are not to delay the first C-ECHO.
         from dicom_node.cli.node_state import NodeState
         from dicom_node.cli.viewer_server import make_viewer
@@ -191,10 +199,10 @@ class Receiving:
             configuration=self._live,
         )
         self._web = WebServer(self._loaded, self._web_parts(self._loaded))
-        self._web.start()
+        self._web.start(web_socket)
         self._viewer = make_viewer(self._loaded, self._engine)
-        if self._viewer is not None:
-            self._viewer.start()
+        if self._viewer is not None and viewer_socket is not None:
+            self._viewer.start(viewer_socket)
         self._messenger = make_messenger(
             self._loaded, self._engine, ledger=self._ledger, outbox=self._outbox, health=self._state, stop=self._stop
         )

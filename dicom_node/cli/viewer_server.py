@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -50,16 +51,18 @@ class ViewerServer:
             timeout_graceful_shutdown=int(STOP_S),
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="Viewer", daemon=True)
+        self._thread: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Serve from now on."""
+    def start(self, listening: socket.socket) -> None:
+        """Serve from now on, on a socket that listens already."""
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="Viewer", daemon=True)
         self._thread.start()
 
     def stop(self, wait_s: float) -> None:
         """Answer what was asked, then end; waits at most `wait_s`."""
         self._server.should_exit = True
-        self._thread.join(wait_s)
+        if self._thread is not None:
+            self._thread.join(wait_s)
 
 
 def archive_of(loaded: LoadedSettings) -> Archive | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ class WebServer:
             ssl_keyfile=key,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, name="Web", daemon=True)
+        self._thread: threading.Thread | None = None
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
@@ -47,14 +48,16 @@ class WebServer:
         """Answer from now on with pages built from these parts; what is being answered is finished as it began."""
         self._app = create_app(parts)
 
-    def start(self) -> None:
-        """Serve from now on."""
+    def start(self, listening: socket.socket) -> None:
+        """Serve from now on, on a socket that listens already."""
+        self._thread = threading.Thread(target=self._server.run, args=([listening],), name="Web", daemon=True)
         self._thread.start()
 
     def stop(self, wait_s: float) -> None:
         """Answer what was asked, then end; waits at most `wait_s`."""
         self._server.should_exit = True
-        self._thread.join(wait_s)
+        if self._thread is not None:
+            self._thread.join(wait_s)
 
 
 def tls_files(loaded: LoadedSettings) -> tuple[str | None, str | None]:

@@ -14,6 +14,7 @@ from certificates import Authority
 from dashboard_parts import make_parts, sign_in
 from local_orthanc import free_port
 
+from dicom_node.cli.taken_ports import taken_port
 from dicom_node.cli.web_server import WebServer
 from dicom_node.errors import ConfigError
 from dicom_node.settings import LoadedSettings, Settings, WebSettings
@@ -29,7 +30,7 @@ def secured(tmp_path: Path) -> Iterator[httpx.Client]:
     authority.sign("node")
     settings = loaded(tmp_path, tls_certificate="node.pem", tls_key="node.key")
     server = WebServer(settings, make_parts(tmp_path))
-    server.start()
+    server.start(taken_port("127.0.0.1", settings.settings.web.port, key="web.port"))
     context = ssl.create_default_context(cafile=authority.certificate)
     address = f"https://localhost:{settings.settings.web.port}"
     with httpx.Client(base_url=address, verify=context, headers={"Accept": "text/html"}) as client:
@@ -52,6 +53,14 @@ def test_over_tls_the_cookie_is_secure_and_bound_to_this_host(secured: httpx.Cli
     assert cookie.startswith("__Host-hydrops_session=")
     assert {"secure", "httponly", "samesite=strict", "path=/"} <= {one.strip().lower() for one in cookie.split(";")}
     assert secured.get("/studies").status_code == 200
+
+
+def test_a_port_that_somebody_else_has_is_named_with_its_key() -> None:
+    with (
+        taken_port("127.0.0.1", 0, key="web.port") as mine,
+        pytest.raises(ConfigError, match=r"^viewer\.port: cannot listen on 127\.0\.0\.1:\d+: Address already in use"),
+    ):
+        taken_port("127.0.0.1", mine.getsockname()[1], key="viewer.port")
 
 
 @pytest.mark.parametrize("lacking", ["tls_certificate", "tls_key"])
