@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dicom_node.cli.node_state import NodeState
-    from dicom_node.cli.viewer_server import ViewerServer
+    from dicom_node.cli.serving_thread import ServingThread
     from dicom_node.cli.web_server import WebServer
     from dicom_node.notices.messenger import Messenger
     from dicom_node.web.parts import WebParts
@@ -77,7 +77,7 @@ class Receiving:
         self._feed = self._make_feed()
         self._feed_thread: threading.Thread | None = None
         self._web: WebServer | None = None
-        self._viewer: ViewerServer | None = None
+        self._viewer: ServingThread | None = None
         self._state: NodeState | None = None
         self._messenger: Messenger | None = None
 

@@ -79,6 +79,7 @@ def test_a_planted_script_would_be_seen_by_these_tests(shown: Shown) -> None:
         page.goto("about:blank")
         page.set_content("".join(HOSTILE))
         page.wait_for_function("window.ran > 0")
+        assert page.evaluate("window.ran") > 0
 
 
 # --- Looks ------------------------------------------------------------------------------------------------------------

@@ -59,7 +59,8 @@ def answer(port: int, context: ssl.SSLContext) -> tuple[int, tuple[int, ...]]:
 def test_s05_a_real_program_sends_over_tls(start_listener, authority, node, scanner, dcmtk):
     listener = start_listener(tls=tls(node, client_ca=authority.certificate))
     files = ("+tls", scanner.key, scanner.certificate, "+cf", authority.certificate)
-    dcmtk("echoscu", *files, "-aet", "SCANNER", "-aec", "HYDROPS", "localhost", listener.port)
+    ended = dcmtk("echoscu", *files, "-aet", "SCANNER", "-aec", "HYDROPS", "localhost", listener.port, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(
