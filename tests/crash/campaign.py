@@ -5,7 +5,7 @@
     .venv/bin/python tests/crash/campaign.py --scale nightly --only F02 F10 --json campaign.json
 
 Every line names what was injected and what was lost, doubled or left over; a failure names its seed, and
-`--first-seed N --scale ci` repeats it. Exit status: 0 all promises kept, 1 not.
+`--first-seed N --trials 1` repeats it. Exit status: 0 all promises kept, 1 not.
 """
 
 from __future__ import annotations
@@ -43,17 +43,18 @@ def main() -> int:
     tallies = []
     with Progress(*columns, console=console) as progress:
         for fault in chosen:
-            task = progress.add_task(f"{fault.number}: {fault.title}", total=fault.trials[arguments.scale])
+            trials = arguments.trials or fault.trials[arguments.scale]
+            task = progress.add_task(f"{fault.number}: {fault.title}", total=trials)
             told = lambda _tally, task=task: progress.advance(task)  # noqa: E731 - bound to this task
-            tally = campaign(fault, arguments.scale, first_seed=arguments.first_seed, told=told)
+            tally = campaign(fault, trials, first_seed=arguments.first_seed, told=told)
             tallies.append(tally)
             for failure in tally.failures:
                 progress.console.print(f"{fault.number}: {failure}", style="red", markup=False)
     console.print(as_table(tallies))
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(as_document(tallies, arguments.scale), indent=2) + "\n")
+        arguments.json.write_text(json.dumps(as_document(tallies), indent=2) + "\n")
     if arguments.page is not None:
-        arguments.page.write_text(as_page(tallies, arguments.scale), encoding="utf-8")
+        arguments.page.write_text(as_page(tallies), encoding="utf-8")
     return 0 if all(one.kept for one in tallies) else 1
 
 
@@ -82,10 +83,10 @@ def row(one: Tally) -> tuple[str, ...]:
     return (name, *(f"{number:,}" for number in numbers), recovery, verdict)
 
 
-def as_document(tallies: Sequence[Tally], scale: Scale) -> dict[str, Any]:
+def as_document(tallies: Sequence[Tally]) -> dict[str, Any]:
     """For programs."""
     return {
-        **surroundings(scale),
+        **surroundings(),
         "faults": [
             {
                 "number": one.fault.number,
@@ -108,11 +109,11 @@ def as_document(tallies: Sequence[Tally], scale: Scale) -> dict[str, Any]:
     }
 
 
-def as_page(tallies: Sequence[Tally], scale: Scale) -> str:
+def as_page(tallies: Sequence[Tally]) -> str:
     """For `docs/campaign.md`: the figures of one run with machine and commit."""
-    told = surroundings(scale)
+    told = surroundings()
     lines = [
-        *(PREFACE, "", f"Scale `{scale}`, {told['date']}, commit `{told['commit'][:12]}`, {told['machine']}.", ""),
+        *(PREFACE, "", f"{told['date']}, commit {told['commit']}, {told['machine']}.", ""),
         "| " + " | ".join(HEADINGS) + " |",
         "|" + "---|" * len(HEADINGS),
         *("| " + " | ".join(row(one)) + " |" for one in tallies),
@@ -132,15 +133,14 @@ files after the start-up sweep. A power cut is simulated by copying the disk ima
 not flushed, it does not show a disk that lies about flushing."""
 
 
-def surroundings(scale: Scale) -> dict[str, str]:
+def surroundings() -> dict[str, str]:
     """When, where and on what."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
     cores = len(os.sched_getaffinity(0))
     return {
-        "scale": scale.value,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip() + (" with changes" if changed.stdout.strip() else ""),
+        "commit": commit.stdout.strip()[:12] + (" with changes" if changed.stdout.strip() else ""),
         "machine": f"{platform.system()} {platform.release().split('-')[0]}, {platform.machine()}, {cores} cores, "
         f"Python {platform.python_version()}",
     }
@@ -149,6 +149,7 @@ def surroundings(scale: Scale) -> dict[str, str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=Scale, choices=list(Scale), default=Scale.NIGHTLY, help="default: nightly")
+    parser.add_argument("--trials", type=int, metavar="N", help="so many of each fault, instead of a scale")
     parser.add_argument("--only", nargs="*", metavar="F01", help="only these faults")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="where to begin (default: 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")

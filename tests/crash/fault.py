@@ -111,9 +111,9 @@ class Tally:
 
 
 def campaign(
-    fault: Fault, scale: Scale, *, first_seed: int = 0, told: Callable[[Tally], None] = lambda _tally: None
+    fault: Fault, trials: int, *, first_seed: int = 0, told: Callable[[Tally], None] = lambda _tally: None
 ) -> Tally:
-    """Every trial of one fault; `told` after each. A trial that raises is a failure with its seed, not an end."""
+    """So many trials of one fault; `told` after each. A trial that raises is a failure with its seed, not an end."""
     tally = Tally(fault=fault)
     began = time.monotonic()
     try:
@@ -121,7 +121,7 @@ def campaign(
     except NotHere as missing:
         tally.skipped = str(missing)
         return tally
-    for seed in range(first_seed, first_seed + fault.trials[scale]):
+    for seed in range(first_seed, first_seed + trials):
         with tempfile.TemporaryDirectory(prefix="hydrops-fault-") as folder:
             trial = Trial(seed=seed, folder=Path(folder))
             try:
