@@ -14,10 +14,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from PIL import Image
 
 Bool = NDArray[np.bool_]
 
@@ -30,6 +32,12 @@ ENDOLYMPH_COLOR: Final = "#ffb000"
 
 TITLES: Final = {"MRC": "MRC", "HYDROPS_MI2": "HYDROPS-Mi2 as sent, not aligned"}
 CAPTION: Final = "Research use only. Not for diagnostic use. Synthetic patient."
+
+
+def show_summary(capture: Path, out: Path) -> Path:
+    """The pixels of the returned Secondary Capture as PNG."""
+    Image.fromarray(pydicom.dcmread(capture).pixel_array).save(out)
+    return out
 
 
 def draw_overview(study: Path, segmentation: Path, findings: Mapping[str, Any], out: Path) -> Path:

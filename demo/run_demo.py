@@ -26,7 +26,7 @@ from typing import Any, Final
 import pydicom
 from local_node import LocalNode
 from local_orthanc import LocalOrthanc, OrthancMissing, free_port
-from pictures import draw_overview, draw_ratios
+from pictures import draw_overview, draw_ratios, show_summary
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -46,8 +46,12 @@ RATIOS: Final = {"right": 0.12, "left": 0.38}
 console = Console(highlight=False, soft_wrap=True, width=max(100, shutil.get_terminal_size().columns))
 
 
+MODALITIES: Final = {"SEG": "SEG", "SR": "SR", "SC": "OT"}
+"""Modality (0008,0060) of each kind of result: how they are told from the MR images in the PACS."""
+
+
 def main() -> int:
-    """Run the demo; 0 when SEG and SR came back, 1 when they did not, 2 when a program is missing."""
+    """Run the demo; 0 when SEG, SR and summary came back, 1 when they did not, 2 when a program is missing."""
     arguments = _arguments()
     out: Path = arguments.out.resolve()
     make_empty(out)
@@ -75,12 +79,13 @@ def _run(arguments: argparse.Namespace, out: Path, stack: ExitStack, began: floa
         forward_to_node(orthanc)
     record = wait_for_result(node, truth["study_instance_uid"])
     results = fetch_results(orthanc, truth["study_instance_uid"], out)
-    if record.state is not StudyState.COMPUTED or set(results) != {"SEG", "SR"}:
+    if record.state is not StudyState.COMPUTED or set(results) != set(MODALITIES):
         console.print(f"[red]No result: {record.state} {record.reason} {record.detail}[/red] Log: {node.log_path}")
         return 1
     pictures = [
         draw_overview(out / "study" / "dicom", results["SEG"], record.findings or {}, out / "overview.png"),
         draw_ratios(record.findings or {}, truth, out / "ratios.png"),
+        show_summary(results["SC"], out / "summary.png"),
     ]
     tell(record, truth, sent, results, pictures, time.monotonic() - began)
     if arguments.keep:
@@ -168,14 +173,14 @@ def wait_for_result(node: LocalNode, study: str) -> StudyRecord:
 
 
 def fetch_results(orthanc: LocalOrthanc, study: str, out: Path) -> dict[str, Path]:
-    """What the PACS now holds besides the MR images, by modality, as files in `out`."""
+    """What the PACS now holds besides the MR images, by kind, as files in `out`."""
     found: dict[str, Path] = {}
-    for modality in ("SEG", "SR"):
+    for kind, modality in MODALITIES.items():
         query = {"Level": "Instance", "Query": {"StudyInstanceUID": study, "Modality": modality}}
         for instance in orthanc.session.post(f"{orthanc.url}/tools/find", json=query).json():
-            path = out / f"{modality.lower()}.dcm"
+            path = out / f"{kind.lower()}.dcm"
             path.write_bytes(orthanc.session.get(f"{orthanc.url}/instances/{instance}/file").content)
-            found[modality] = path
+            found[kind] = path
     return found
 
 
@@ -199,7 +204,7 @@ def tell(
     console.print("\n[bold]Where to look[/bold]")
     for name, path in (*results.items(), *((path.stem, path) for path in pictures)):
         console.print(f"  {name:9} {os.path.relpath(path)}")
-    console.print("  look at overview.png first; `dsrdump` prints the SR; a DICOM SEG viewer shows the SEG on the MRC")
+    console.print("  look at summary.png first; `dsrdump` prints the SR; a DICOM SEG viewer shows the SEG on the MRC")
     console.print("  make demo KEEP=1 leaves PACS and node running and says where OHIF shows the study")
     console.print(f"\nThe whole demo took {seconds:.0f} s. Research use only. Not for diagnostic use.")
 
