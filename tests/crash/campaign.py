@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -37,6 +38,7 @@ FAULTS: tuple[Fault, ...] = (*RECEIVING, *DELIVERY)
 def main() -> int:
     """Run what was asked for, with progress; print the table."""
     arguments = _arguments()
+    logging.disable(logging.CRITICAL)  # the node under fault has much to say; here only what it lost counts
     chosen = [one for one in FAULTS if not arguments.only or one.number.split()[0] in arguments.only]
     console = Console(width=None if sys.stdout.isatty() else 150)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
