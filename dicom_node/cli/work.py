@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,12 @@ from typing import TYPE_CHECKING
 from dicom_node.cli.service import add_service_arguments, until_told_to_stop
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from dicom_node.delivery.outbox import Outbox
     from dicom_node.settings import LoadedSettings
+    from dicom_node.study_desk import StudyDesk
+    from inference.segmentation import FluidSegmenter
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,37 +58,66 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextManager[object]) -> None:
+    """Compute and deliver until told to stop."""
     from dicom_node.cli.delivering import make_pump
     from dicom_node.cli.heartbeat import Heartbeat, model_words
-    from dicom_node.cli.receiving import open_spool
     from dicom_node.cli.step_durations import StepDurations
-    from dicom_node.cli.wiring import audit_trail, case_options, destinations, make_segmenter
-    from dicom_node.database import open_database
+    from dicom_node.cli.wiring import make_segmenter
+    from dicom_node.database import open_database, require_whole
     from dicom_node.delivery.outbox import Outbox
-    from dicom_node.ledger import Ledger
-    from dicom_node.study_cards import StudyCards
-    from dicom_node.study_desk import DeskOptions, StudyDesk
-    from dicom_node.study_requests import StudyRequests
     from dicom_node.time_limit import TimeLimit
-    from dicom_node.views.shelf import ViewShelf
     from dicom_node.workflow import StudyWorker
 
     engine = open_database(loaded.database_url)
+    require_whole(engine)
     outbox = Outbox(loaded.state_dir / "outbox", engine)
+    outbox.sweep(time.time())
     pump = make_pump(loaded, outbox, engine)
     segmenter, durations = make_segmenter(loaded), StepDurations()
+    worker_id = loaded.settings.node.worker_id
     Heartbeat(
         loaded.state_dir,
-        loaded.settings.node.worker_id,
+        worker_id,
         dead_deliveries=pump.dead,
         stop=stop,
         about=lambda: {"model": model_words(segmenter.identity), "steps": durations.as_json()},
     ).start()
-    outbox.sweep(time.time())
+    worker = StudyWorker(
+        _desk(loaded, engine, outbox, segmenter, on_published=pump.wake, on_step_done=durations.add),
+        workflow_url=loaded.workflow_url,
+        worker_id=worker_id,
+        gate=gate,
+        time_limit=TimeLimit(loaded.state_dir / f"{worker_id}.limit", loaded.settings.processing.time_limit_s),
+    )
+    pump.start()
+    try:
+        worker.run(stop)
+    finally:
+        pump.stop()
+        engine.dispose()
+
+
+def _desk(
+    loaded: LoadedSettings,
+    engine: Engine,
+    outbox: Outbox,
+    segmenter: FluidSegmenter,
+    *,
+    on_published: Callable[[], None],
+    on_step_done: Callable[[str, float], None],
+) -> StudyDesk:
+    """The desk on this node's spool, ledger, outbox and shelf of pictures."""
+    from dicom_node.cli.receiving import open_spool
+    from dicom_node.cli.wiring import audit_trail, case_options, destinations
+    from dicom_node.ledger import Ledger
+    from dicom_node.study_cards import StudyCards
+    from dicom_node.study_desk import DeskOptions, StudyDesk
+    from dicom_node.study_requests import StudyRequests
+    from dicom_node.views.shelf import ViewShelf
+
     views = ViewShelf(loaded.state_dir / "views")
     views.sweep(time.time())
-    receivers = destinations(loaded)
-    desk = StudyDesk(
+    return StudyDesk(
         spool=open_spool(loaded, engine),
         ledger=Ledger(engine),
         cards=StudyCards(engine),
@@ -96,24 +131,10 @@ def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextMa
             quiet_s=loaded.settings.assembly.quiet_s,
             partner_wait_s=loaded.settings.assembly.partner_wait_s,
             send_not_computed=loaded.settings.results.send_not_computed,
-            destinations=tuple(one.name for one in receivers),
+            destinations=tuple(one.name for one in destinations(loaded)),
         ),
         clock=time.time,
         monotonic=time.monotonic,
-        on_published=pump.wake,
-        on_step_done=durations.add,
+        on_published=on_published,
+        on_step_done=on_step_done,
     )
-    worker_id = loaded.settings.node.worker_id
-    worker = StudyWorker(
-        desk,
-        workflow_url=loaded.workflow_url,
-        worker_id=worker_id,
-        gate=gate,
-        time_limit=TimeLimit(loaded.state_dir / f"{worker_id}.limit", loaded.settings.processing.time_limit_s),
-    )
-    pump.start()
-    try:
-        worker.run(stop)
-    finally:
-        pump.stop()
-        engine.dispose()

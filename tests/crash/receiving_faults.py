@@ -16,7 +16,7 @@ from typing import Final
 import loop_disk
 from exact_sender import associated
 from fault import Fault, NotHere, Observation, Scale, Trial
-from sending import Acknowledged, ReceiverEnded, look_at, receiver, send_until_refused, send_while_it_lives
+from sending import Acknowledged, Kept, ReceiverEnded, look_at, receiver, send_until_refused, send_while_it_lives
 
 OUT_OF_RESOURCES: Final = 0xA700
 
@@ -121,10 +121,7 @@ def few_descriptors(trial: Trial) -> Observation:
         missing = sum(len(share) < IMAGES_EACH for share in shares)
     kept = look_at(trial.folder, ledger)
     problems = (f"{missing} of {len(shares)} senders did not get rid of their images",) if missing else ()
-    return Observation(
-        acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, left_over=kept.left_over,
-        problems=(*problems, *kept.problems),
-    )  # fmt: skip
+    return _seen(ledger, kept, problems)
 
 
 IMAGES_EACH: Final = 2
@@ -148,10 +145,18 @@ def _after_restart(folder: Path, ledger: Acknowledged) -> Observation:
         problems = () if sender.echo() == 0 else ("no answer to C-ECHO after the restart",)
         recovery_s = time.monotonic() - began
     kept = look_at(folder, ledger, sweep=False)
+    return replace(_seen(ledger, kept, problems), recovery_s=recovery_s)
+
+
+def _seen(ledger: Acknowledged, kept: Kept, problems: tuple[str, ...]) -> Observation:
+    """What is kept, held against what was acknowledged."""
     return Observation(
-        acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, left_over=kept.left_over,
-        recovery_s=recovery_s, problems=(*problems, *kept.problems),
-    )  # fmt: skip
+        acknowledged=len(ledger),
+        lost=kept.lost,
+        doubled=kept.doubled,
+        left_over=kept.left_over,
+        problems=(*problems, *kept.problems),
+    )
 
 
 def _needs(*programs: str) -> None:
