@@ -73,14 +73,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--start-from", metavar="MODEL", help="model folder to fine-tune, or `shipped`")
     data.add_argument("--config", type=Path, metavar="NODE_TOML", help="the site's rules for series, for DICOM cases")
     recipe = parser.add_argument_group("instead of the recipe's own")
-    recipe.add_argument("--seed", type=int, metavar="N")
-    recipe.add_argument("--steps", type=_positive, metavar="N")
+    recipe.add_argument(
+        "--seed", type=int, metavar="N", help="of everything drawn at random; the same gives the same weights"
+    )
+    recipe.add_argument("--steps", type=_positive, metavar="N", help="how often the weights are changed")
     recipe.add_argument("--batch", type=_positive, metavar="N", help="ears per step")
-    recipe.add_argument("--learning-rate", type=_rate, metavar="RATE")
+    recipe.add_argument("--learning-rate", type=_rate, metavar="RATE", help="of AdamW, at its highest")
     recipe.add_argument("--validate-every", type=_positive, metavar="N", help="steps; each also writes a checkpoint")
     recipe.add_argument("--full-precision", action="store_true", help="no bfloat16: faster on a CPU that lacks it")
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    machine.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one"
+    )
     machine.add_argument(
         "--workers", type=_positive, metavar="N", help="processes that draw synthetic ears (default: half of the cores)"
     )
@@ -90,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     result = parser.add_argument_group("result")
     result.add_argument("--tensorboard", action="store_true", help="also write curves for TensorBoard")
     result.add_argument("--name", default="hydrops-ear", help="of the model, as results will show it")
-    result.add_argument("--model-version", default=__version__, metavar="VERSION")
+    result.add_argument("--model-version", default=__version__, metavar="VERSION", help="of the model, likewise")
 
 
 def run(arguments: argparse.Namespace) -> int:
