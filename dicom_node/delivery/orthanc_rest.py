@@ -10,11 +10,11 @@ from pydicom import dcmread
 
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.errors import ConfigError
-from dicom_node.orthanc_client import (
+from dicom_node.orthanc_client import OrthancClient
+from dicom_node.orthanc_http import (
     Answer,
     OrthancAccessDenied,
     OrthancAnswerInvalid,
-    OrthancClient,
     OrthancTooLarge,
     OrthancUnavailable,
 )

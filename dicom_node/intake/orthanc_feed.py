@@ -23,7 +23,8 @@ from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.change_cursor import Cursor, CursorStore
 from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker
 from dicom_node.intake.spool import Spool
-from dicom_node.orthanc_client import Change, OrthancAccessDenied, OrthancClient, OrthancSeries
+from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
+from dicom_node.orthanc_http import OrthancAccessDenied
 
 log = logging.getLogger(__name__)
 

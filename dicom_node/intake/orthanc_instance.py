@@ -11,7 +11,8 @@ from dicom_node.errors import Reason
 from dicom_node.intake.part10 import split_file
 from dicom_node.intake.spool import Spool, StoredKind
 from dicom_node.intake.wire_check import UnstorableInstance, WireReason, check_dataset
-from dicom_node.orthanc_client import OrthancClient, OrthancTooLarge, OrthancUnavailable
+from dicom_node.orthanc_client import OrthancClient
+from dicom_node.orthanc_http import OrthancTooLarge, OrthancUnavailable
 
 MR_SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"})
 """MR Image Storage and Enhanced MR Image Storage: never SEG, SR or anything else, so never our own results."""

@@ -19,13 +19,8 @@ from dicom_node.delivery.outcome import Destination, OutcomeKind
 from dicom_node.errors import ConfigError, TransientError
 from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
 from dicom_node.intake.spool import Spool
-from dicom_node.orthanc_client import (
-    OrthancAccessDenied,
-    OrthancAnswerInvalid,
-    OrthancClient,
-    OrthancTooLarge,
-    OrthancUnavailable,
-)
+from dicom_node.orthanc_client import OrthancClient
+from dicom_node.orthanc_http import OrthancAccessDenied, OrthancAnswerInvalid, OrthancTooLarge, OrthancUnavailable
 
 INSTANCE = "0a1b2c3d-0a1b2c3d-0a1b2c3d-0a1b2c3d-0a1b2c3d"
 Answerer = Callable[["_Handler"], None]

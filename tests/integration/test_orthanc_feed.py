@@ -28,7 +28,8 @@ from dicom_node.errors import Reason, Refusal
 from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
 from dicom_node.intake.part10 import split_file
 from dicom_node.intake.spool import Spool
-from dicom_node.orthanc_client import OrthancAccessDenied, OrthancClient
+from dicom_node.orthanc_client import OrthancClient
+from dicom_node.orthanc_http import OrthancAccessDenied
 
 pytestmark = [pytest.mark.orthanc]
 

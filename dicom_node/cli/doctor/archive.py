@@ -17,7 +17,8 @@ from dicom_node.cli.doctor.checkup import Line, Site, ok, problem, warning
 from dicom_node.delivery.outcome import Destination, OutcomeKind
 from dicom_node.delivery.store_scu import echo
 from dicom_node.errors import NodeError
-from dicom_node.orthanc_client import OrthancAccessDenied, OrthancClient, OrthancSystem
+from dicom_node.orthanc_client import OrthancClient, OrthancSystem
+from dicom_node.orthanc_http import OrthancAccessDenied
 from dicom_node.settings import LoadedSettings
 
 OLDEST: Final = (1, 10, 1)
