@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, and_, case, func, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.database import writing
+from dicom_node.delivery.commitment_rows import CommitmentState, commitment_rows, forget, owe
 from dicom_node.delivery.object_files import ObjectFiles
 from dicom_node.delivery.outbox_rows import (
     STATE_AFTER,
@@ -27,7 +28,7 @@ from dicom_node.delivery.outbox_rows import (
     KeptObjects,
     OutboxObject,
     StoredObject,
-    delivery_columns,
+    deliveries_where,
     delivery_rows,
     digests_of,
     fresh,
@@ -206,6 +207,7 @@ class Outbox:
             known = and_(
                 delivery_rows.c.sop_instance_uid.in_(uids), delivery_rows.c.destination.in_(list(destinations))
             )
+            forget(connection, select(delivery_rows.c.delivery_id).where(known))
             connection.execute(update(delivery_rows).where(known).values(**fresh(at)))
             queue_rows(connection, uids, destinations, at)
         return len(uids) * len(set(destinations))
@@ -250,10 +252,13 @@ class Outbox:
             raise OutputMismatch(f"{sop_instance_uid}: damaged on disk; expected SHA-256 {expected}, found {found}")
         return data
 
-    def record(self, delivery_id: int, outcome: DeliveryOutcome, now: float, policy: RetryPolicy) -> Delivery:
+    def record(
+        self, delivery_id: int, outcome: DeliveryOutcome, now: float, policy: RetryPolicy, *, to_commit: bool = False
+    ) -> Delivery:
         """Note what one attempt came to, and plan the next one if there is to be one.
 
-        What another worker's attempt has delivered meanwhile stays delivered, whatever became of this one.
+        What another worker's attempt has delivered meanwhile stays delivered, whatever became of this one. With
+        `to_commit`, the receiver that took the object has to vouch for it from the same transaction on.
         """
         with writing(self._engine) as connection:
             of_this = delivery_rows.c.delivery_id == delivery_id
@@ -261,6 +266,8 @@ class Outbox:
             if row.state != DeliveryState.DELIVERED or outcome.kind is OutcomeKind.DELIVERED:
                 change = self._change(row, outcome, now, policy)
                 connection.execute(update(delivery_rows).where(of_this).values(**change))
+                if to_commit and outcome.kind is OutcomeKind.DELIVERED and row.state != DeliveryState.DELIVERED:
+                    owe(connection, delivery_id, at=now)
         return self._select(delivery_rows.c.delivery_id == delivery_id)[0]
 
     def _change(self, row: Any, outcome: DeliveryOutcome, now: float, policy: RetryPolicy) -> dict[str, Any]:
@@ -293,6 +300,11 @@ class Outbox:
         """Deliveries that were stopped after `at` (POSIX seconds) and are still."""
         stopped = delivery_rows.c.state == DeliveryState.STOPPED
         return self._select(and_(stopped, delivery_rows.c.last_attempt_at > at))
+
+    def not_committed_since(self, at: float) -> list[Delivery]:
+        """Deliveries whose receiver has been given up as a keeper after `at` (POSIX seconds), and still is."""
+        ended = commitment_rows.c.state == CommitmentState.NOT_COMMITTED
+        return self._select(and_(ended, commitment_rows.c.last_at > at))
 
     def counts(self) -> Mapping[DeliveryState, int]:
         """How many deliveries are in each state."""
@@ -352,8 +364,6 @@ class Outbox:
             rows = connection.execute(select(object_rows.c.sop_instance_uid, object_rows.c.sha256))
             return self._files.sweep({row.sop_instance_uid: row.sha256 for row in rows}, now)
 
-    def _select(self, condition: Any, *, order: Sequence[Any] = (delivery_rows.c.delivery_id,)) -> list[Delivery]:
-        query = select(*delivery_columns).select_from(joined_rows).where(condition).order_by(*order)
+    def _select(self, condition: Any, *, order: Sequence[Any] = ()) -> list[Delivery]:
         with self._engine.connect() as connection:
-            rows = connection.execute(query).mappings().all()
-        return [Delivery(**{**row, "state": DeliveryState(row["state"])}) for row in rows]
+            return deliveries_where(connection, condition, order=order)

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 
 from dicom_node.database import metadata
+from dicom_node.delivery.commitment_rows import Commitment, commitment_columns, commitment_of, commitment_rows
 from dicom_node.delivery.outcome import OutcomeKind
 
 
@@ -70,7 +71,10 @@ class StoredObject:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One object on its way to one destination. Times are POSIX seconds."""
+    """One object on its way to one destination. Times are POSIX seconds.
+
+    `commitment` is there once the object was delivered to a destination that is to vouch for keeping it.
+    """
 
     delivery_id: int
     key: str
@@ -87,6 +91,7 @@ class Delivery:
     last_attempt_at: float | None
     last_status: int | None
     last_detail: str
+    commitment: Commitment | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +135,27 @@ delivery_rows = Table(
 )
 
 joined_rows = delivery_rows.join(object_rows, delivery_rows.c.sop_instance_uid == object_rows.c.sop_instance_uid)
-delivery_columns = (
+_shown = (
     *delivery_rows.c,
     *(column for column in object_rows.c if column.name not in ("sop_instance_uid", "send_order", "sha256")),
 )
+
+
+def deliveries_where(
+    connection: Connection, condition: ColumnElement[bool], *, order: Sequence[ColumnElement[Any]] = ()
+) -> list[Delivery]:
+    """Deliveries with what their receivers vouched for, in the order of queueing if no other is given."""
+    rows = joined_rows.outerjoin(commitment_rows, commitment_rows.c.delivery_id == delivery_rows.c.delivery_id)
+    query = select(*_shown, *commitment_columns).select_from(rows).where(condition)
+    found = connection.execute(query.order_by(*(order or (delivery_rows.c.delivery_id,)))).mappings()
+    return [
+        Delivery(
+            **{column.name: row[column.name] for column in _shown if column.name != "state"},
+            state=DeliveryState(row["state"]),
+            commitment=commitment_of({**row}),
+        )
+        for row in found
+    ]
 
 
 def fresh(at: float) -> dict[str, Any]:
