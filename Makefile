@@ -41,8 +41,8 @@ campaign: $(stamp) ## break the node on purpose and count what was lost; SCALE=c
 	@$(bin)/python tests/crash/campaign.py --scale $(or $(SCALE),nightly) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(PAGE),--page docs/campaign.md)
 
-bench: $(stamp) ## measure speed and memory; prints machine and versions with the figures
-	@$(bin)/python bench/run_bench.py
+bench: $(stamp) ## measure speed and memory beside rivals; ONLY=intake for one, KEEP=1 to write docs/performance.md
+	@$(bin)/python bench/run_bench.py $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
 
 clean: ## remove .venv, caches and everything the demo wrote
 	@rm -rf .venv .cache build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \

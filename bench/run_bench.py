@@ -1,9 +1,10 @@
-"""Every bench of this folder in turn: what `make bench` runs.
+"""Every benchmark of this folder in turn: what `make bench` runs.
 
-    python bench/run_bench.py [--only NAME ...] [--quick]
+    python bench/run_bench.py [--only NAME ...] [--quick] [--keep]
 
-Each bench is a program of its own that says what it measures with --help. A bench that fails does not keep the next
-one from running; the exit status tells.
+Each is a program of its own that says what it measures with --help. One that fails does not keep the next from
+running; the exit status tells. Records go to build/bench; with --keep to bench/results, and docs/performance.md is
+written from them.
 """
 
 from __future__ import annotations
@@ -14,31 +15,17 @@ import sys
 import time
 from pathlib import Path
 
+import performance_page
 from machine import machine_line
+from suite import HERE, RESULTS
 
-HERE = Path(__file__).resolve().parent
-HELPERS = ("machine", "spoiled_studies", Path(__file__).stem)
-BENCHES = {path.stem: path for path in sorted(HERE.glob("*.py")) if path.stem not in HELPERS}
-QUICK = {
-    "dashboard": ["--studies", "1000", "--rounds", "3"],
-    "cohort": ["--studies", "2", "--jobs", "2"],
-    "intake": ["--images", "40", "--rounds", "1"],
-    "localization": ["--heads", "8"],
-    "networks": ["--only", "ear_unet", "--rounds", "2"],
-    "orthanc_hook": ["3"],
-    "refusals": ["--patients", "1", "--kinds", "swapped", "inverted", "clipped"],
-    "registration": ["--seeds", "1", "--motions", "0", "2"],
-    "summary_page": ["--rounds", "2"],
-    "turnaround": ["--rounds", "1"],
-    "viewer": ["--rounds", "1"],
-    "views": ["--rounds", "2", "--studies", "1000"],
-}
-"""Arguments with which a bench shows in about a minute that it runs; its figures then mean little."""
+BENCHES = {path.stem: path for path in sorted(HERE.glob("*.py")) if "\nBENCHMARK: Final = " in path.read_text()}
+BUILD = HERE.parent / "build" / "bench"
 
 
-def run(name: str, *, quick: bool) -> bool:
-    """Run one bench, its output as it comes; whether it succeeded."""
-    command = [sys.executable, str(BENCHES[name]), *(QUICK.get(name, []) if quick else [])]
+def run(name: str, *, options: list[str], record: Path) -> bool:
+    """Run one benchmark, its output as it comes; whether it succeeded."""
+    command = [sys.executable, str(BENCHES[name]), *options, "--json", str(record)]
     return subprocess.run(command, check=False).returncode == 0
 
 
@@ -46,7 +33,9 @@ def main() -> int:
     """Run what was asked for; 0 when all succeeded, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), metavar="NAME", help=", ".join(sorted(BENCHES)))
-    parser.add_argument("--quick", action="store_true", help="about a minute each, to see that they run")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="about a minute each, to see that they run")
+    size.add_argument("--keep", action="store_true", help="keep the records and write docs/performance.md")
     asked = parser.parse_args()
     names = asked.only or sorted(BENCHES)
     print(machine_line(), flush=True)
@@ -54,9 +43,12 @@ def main() -> int:
     for number, name in enumerate(names, start=1):
         print(f"\n== {number}/{len(names)} {name}", flush=True)
         began = time.monotonic()
-        if not run(name, quick=asked.quick):
+        record = (RESULTS if asked.keep else BUILD) / f"{name}.json"
+        if not run(name, options=["--quick"] if asked.quick else [], record=record):
             failed.append(name)
         print(f"   took {time.monotonic() - began:.0f} s", flush=True)
+    if asked.keep:
+        performance_page.main()
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
