@@ -7,30 +7,23 @@ and the data set is copied onto the wire without being decoded. Whatever the rec
 
 from __future__ import annotations
 
-import socket
-import ssl
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time
 
-from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.delivery.association import address_of, later, no_context, open_association
 from dicom_node.delivery.capabilities import FORMS
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
-from dicom_node.delivery.peer_answers import SUCCESS, outcome_of_rejection, outcome_of_status
-from dicom_node.dicom_tls import handshake_problem
-from dicom_node.errors import ConfigError
+from dicom_node.delivery.peer_answers import SUCCESS, outcome_of_status
 
 # Without it pynetdicom decodes and re-encodes every data set that it sends, so the receiver would get other bytes
 # than those whose SHA-256 we keep.
@@ -100,26 +93,26 @@ def store(data: bytes, destination: Destination) -> DeliveryOutcome:
             return DeliveryOutcome(
                 kind=OutcomeKind.STOPPED, detail=f"not sent: these {len(data)} bytes are not a DICOM Part 10 file"
             )
-        with _association(destination, [file.context]) as association:
+        with open_association(destination, [file.context]) as association:
             return association if isinstance(association, DeliveryOutcome) else _send(association, file, destination)
 
 
 def echo(destination: Destination, *, from_address: str = "") -> DeliveryOutcome:
     """C-ECHO: DELIVERED when the receiver answers success; `from_address` is one of this machine's, empty: any."""
     context = (Verification, "1.2.840.10008.1.2")
-    with _association(destination, [context], from_address=from_address) as association:
+    with open_association(destination, [context], from_address=from_address) as association:
         if isinstance(association, DeliveryOutcome):
             return association
         status = association.send_c_echo().get("Status")
     if status is None:
-        return _later(f"{_address(destination)} took the association but did not answer the C-ECHO")
+        return later(f"{address_of(destination)} took the association but did not answer the C-ECHO")
     if status != SUCCESS:
         return DeliveryOutcome(
             kind=OutcomeKind.STOPPED,
-            detail=f"{_address(destination)} answered C-ECHO with {status:04X}H",
+            detail=f"{address_of(destination)} answered C-ECHO with {status:04X}H",
             status=status,
         )
-    return DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=f"{_address(destination)} answers", status=status)
+    return DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=f"{address_of(destination)} answers", status=status)
 
 
 def accepted_kinds(destination: Destination) -> frozenset[str] | DeliveryOutcome:
@@ -128,7 +121,7 @@ def accepted_kinds(destination: Destination) -> frozenset[str] | DeliveryOutcome
     C-ECHO's context is proposed with them, so that a receiver that takes none of ours still opens the association.
     """
     contexts = [(str(Verification), "1.2.840.10008.1.2"), *(form.context for form in FORMS)]
-    with _association(destination, contexts) as association:
+    with open_association(destination, contexts) as association:
         if isinstance(association, DeliveryOutcome):
             return frozenset() if association.kind is OutcomeKind.NOT_TAKEN else association
         accepted = {(str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts}
@@ -178,7 +171,7 @@ def _send_batch(
 ) -> list[Part10File]:
     """Send `files` over one association; returns those that are left when it breaks on the way."""
     contexts = list(dict.fromkeys(file.context for file in files))
-    with _association(destination, contexts) as association:
+    with open_association(destination, contexts) as association:
         if isinstance(association, DeliveryOutcome):
             for file in files:
                 note(file.path, association)
@@ -208,126 +201,17 @@ def _send(association: Association, file: Part10File, destination: Destination) 
     """One C-STORE on an open association."""
     offered = (UID(file.sop_class_uid), UID(file.transfer_syntax_uid))
     if not any((one.abstract_syntax, one.transfer_syntax[0]) == offered for one in association.accepted_contexts):
-        return _no_context([file.context], destination)
+        return no_context([file.context], destination)
     patience_s = destination.timeout_s + file.path.stat().st_size / SLOWEST_LINE_BYTES_PER_S
     association.dimse_timeout = patience_s
     asked_at = time.monotonic()
     try:
         response = association.send_c_store(file.path)
     except RuntimeError:  # the peer left between our look and our request
-        return _later(f"{_address(destination)} closed the association before it took the object")
+        return later(f"{address_of(destination)} closed the association before it took the object")
     status = response.get("Status")
     if status is None:
         late = time.monotonic() - asked_at >= patience_s
         how = f"did not answer the C-STORE within {patience_s:.0f} s" if late else "broke off during the C-STORE"
-        return _later(f"{_address(destination)} {how}")
+        return later(f"{address_of(destination)} {how}")
     return outcome_of_status(status, str(response.get("ErrorComment", "")))
-
-
-@contextmanager
-def _association(
-    destination: Destination, contexts: Sequence[tuple[str, str]], *, from_address: str = ""
-) -> Iterator[Association | DeliveryOutcome]:
-    """An open association, released at the end, or the outcome that tells why there is none."""
-    ae = AE(ae_title=destination.calling_ae)
-    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
-    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = destination.timeout_s
-    ae.network_timeout = None  # we never sit idle, and its abort would collide with that of a release without answer
-    connected: list[bool] = []
-
-    def on_connected(event: evt.Event) -> None:
-        connected.append(True)
-        wrapper = event.assoc.dul.socket
-        if wrapper is not None and wrapper.socket is not None:
-            _tune(wrapper.socket, destination.timeout_s)
-
-    try:
-        association = ae.associate(
-            destination.host,
-            destination.port,
-            contexts=[build_context(*one) for one in contexts],
-            ae_title=destination.called_ae,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_connected)],
-            tls_args=_tls_arguments(destination),
-            bind_address=(from_address, 0),
-        )
-    except ConfigError as error:
-        yield _later(str(error))
-        return
-    except socket.gaierror as error:
-        yield _later(
-            f"the name {destination.host!r} of destination {destination.name!r} has no address: {error.strerror}"
-        )
-        return
-    if not association.is_established:
-        yield _why_not(association, destination, contexts, connected=bool(connected))
-        return
-    try:
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-
-
-def _tls_arguments(destination: Destination) -> tuple[ssl.SSLContext, str] | None:
-    """What pynetdicom needs to call by TLS; None for a plain connection."""
-    if destination.tls is None:
-        return None
-    return destination.tls.context(), destination.tls.name or destination.host
-
-
-def _tune(connection: socket.socket, timeout_s: float) -> None:
-    """Make a connection fit for sending.
-
-    pynetdicom leaves it without a time limit, so a receiver that stops reading would hold the sending thread for
-    ever; and with Nagle's algorithm on, every object waits about 40 ms for the receiver's delayed acknowledgement.
-    """
-    connection.settimeout(timeout_s)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _why_not(
-    association: Association, destination: Destination, contexts: Sequence[tuple[str, str]], *, connected: bool
-) -> DeliveryOutcome:
-    """The outcome of an association that was not established."""
-    where = _address(destination)
-    tls = _tls_arguments(destination)
-    if tls is not None:
-        patience_s = destination.timeout_s
-        problem = handshake_problem(destination.host, destination.port, tls[0], name=tls[1], timeout_s=patience_s)
-        if problem is not None:
-            return _later(f"no TLS connection to {where}: {problem}")
-    if not connected:
-        return _later(f"no connection to {where}: is it running, and are host, port and firewall right?")
-    # A receiver that rejects and hangs up at once can be gone before pynetdicom's requestor looks; its answer then
-    # still lies in the queue.
-    answer = association.acceptor.primitive or association.dul.receive_pdu(wait=False)
-    if not isinstance(answer, A_ASSOCIATE):
-        return _later(f"{where} accepted the connection but gave no answer to the association request")
-    if answer.result:
-        return outcome_of_rejection(
-            answer.result,
-            answer.result_source or 0,
-            answer.diagnostic or 0,
-            calling=destination.calling_ae,
-            called=destination.called_ae,
-            name=destination.name,
-        )
-    return _no_context(contexts, destination)
-
-
-def _no_context(contexts: Sequence[tuple[str, str]], destination: Destination) -> DeliveryOutcome:
-    wanted = "; ".join(f"{UID(sop_class).name} as {UID(syntax).name}" for sop_class, syntax in contexts)
-    return DeliveryOutcome(
-        kind=OutcomeKind.NOT_TAKEN,
-        detail=f"{_address(destination)} does not take {wanted}; let the receiver accept this kind of object",
-    )
-
-
-def _later(detail: str) -> DeliveryOutcome:
-    return DeliveryOutcome(kind=OutcomeKind.RETRY_LATER, detail=detail)
-
-
-def _address(destination: Destination) -> str:
-    return f"{destination.called_ae}@{destination.host}:{destination.port}"
