@@ -142,6 +142,7 @@ class Receiving:
             port=settings.port,
             allowed=tuple(allowed_peer(one) for one in settings.allowed),
             max_associations=settings.max_associations,
+            max_associations_per_ae=settings.max_associations_per_ae,
             max_pdu_bytes=settings.max_pdu_bytes,
             max_instance_bytes=settings.max_instance_bytes,
             acse_timeout_s=settings.acse_timeout_s,

@@ -26,6 +26,7 @@ LISTENER: Final[Mapping[str, str]] = {
     "listener.allowed[].networks": "networks that it may call from",
     "listener.allowed[].certificate_sha256": "binds it to one TLS certificate",
     "listener.max_associations": "associations at the same time, 1 to 1000",
+    "listener.max_associations_per_ae": "of these, how many one AE title may have, 1 to 1000",
     "listener.max_pdu_bytes": "longest PDU taken, 4096 to 1048576",
     "listener.max_instance_bytes": "largest object taken",
     "listener.acse_timeout_s": "waits for the association request",

@@ -113,6 +113,10 @@ def _listener() -> str:
     defaults = ListenerSettings()
     rows = [
         ("Maximum number of associations", f"{defaults.max_associations} (`listener.max_associations`)"),
+        (
+            "Maximum number of associations of one AE title",
+            f"{defaults.max_associations_per_ae} (`listener.max_associations_per_ae`)",
+        ),
         ("Maximum PDU length", f"{defaults.max_pdu_bytes} (`listener.max_pdu_bytes`)"),
         ("Waits for the association request (ARTIM)", f"{defaults.acse_timeout_s:g} s (`listener.acse_timeout_s`)"),
         ("Waits inside a message", f"{defaults.dimse_timeout_s:g} s (`listener.dimse_timeout_s`)"),

@@ -8,7 +8,14 @@ from typing import Final
 from dicom_node.conformance.tables import table
 from dicom_node.delivery.outcome import OutcomeKind
 from dicom_node.delivery.peer_answers import C_STORE_STATUSES, StatusMeaning, outcome_of_rejection
-from dicom_node.intake.admission import LIMIT_REACHED, Admission, AllowedPeer, AssociateRequest, Rejection
+from dicom_node.intake.admission import (
+    LIMIT_OF_AE_REACHED,
+    LIMIT_REACHED,
+    Admission,
+    AllowedPeer,
+    AssociateRequest,
+    Rejection,
+)
 from dicom_node.intake.wire_status import STATUS_OUT_OF_RESOURCES, STATUS_SUCCESS, WireReason
 
 CONDITIONS: Final[Mapping[WireReason, str]] = {
@@ -21,8 +28,11 @@ CONDITIONS: Final[Mapping[WireReason, str]] = {
     WireReason.DEPTH_LIMIT: "Sequences are nested deeper than any image needs.",
     WireReason.ELEMENT_LIMIT: "There are more elements than any image needs.",
     WireReason.SIZE_LIMIT: "The object is larger than `listener.max_instance_bytes`.",
+    WireReason.NOT_AUTHORIZED: "The peer's entry in `listener.allowed` was changed or removed since the "
+    "association was accepted. A second request aborts the association. C-ECHO is answered so as well.",
 }
 _FURTHER_MEANING: Final = {
+    0x0124: "Refused: Not Authorized",
     0xA700: "Out of Resources",
     0xA900: "Data Set does not match SOP Class",
     0xC101: "Cannot Understand",
@@ -94,7 +104,7 @@ def rejections() -> tuple[Rejection, ...]:
         judge.judge(AssociateRequest(pdu=b"", called_ae=called, calling_ae=calling), address)
         for calling, called, address in calls
     ]
-    return (*(one for one in found if one is not None), LIMIT_REACHED)
+    return (*(one for one in found if one is not None), LIMIT_REACHED, LIMIT_OF_AE_REACHED)
 
 
 def sent_rejections() -> str:

@@ -66,6 +66,11 @@ class Rejection:
         """Result, source and reason as the log writes them: "1/1/3"."""
         return f"{self.result}/{self.source}/{self.reason}"
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same call may be welcome later: no fault of the caller's."""
+        return self.result == 2
+
     def encoded(self) -> bytes:
         """The PDU (PS3.8 9.3.4)."""
         return bytes((0x03, 0, 0, 0, 0, 4, 0, self.result, self.source, self.reason))
@@ -80,7 +85,11 @@ class RejectedCaller:
     words: str
 
 
+# PS3.8 table 9-21: rejected-transient, by the presentation layer, local-limit-exceeded.
 LIMIT_REACHED = Rejection(result=2, source=3, reason=2, words="all associations of this node are in use, try later")
+LIMIT_OF_AE_REACHED = Rejection(
+    result=2, source=3, reason=2, words="all associations that this AE title may have are in use, try later"
+)
 
 
 class Admission:

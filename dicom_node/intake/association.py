@@ -20,10 +20,11 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
+from dicom_node.intake.admission import Rejection
 from dicom_node.intake.wire_check import is_legal_uid
 from dicom_node.intake.wire_status import WireReason
 
@@ -171,6 +172,10 @@ class IntakeAssociation(Association):
     ----------
     max_instance_bytes
         Most that one object may hold.
+    authority
+        Asked before each operation: why the peer is not welcome any more, or None.
+    on_unwelcome
+        Told of that, once.
     on_end
         Called once, with this association, when its connection is closed.
     """
@@ -180,10 +185,15 @@ class IntakeAssociation(Association):
         ae: ApplicationEntity,
         *,
         max_instance_bytes: int,
+        authority: Callable[[], Rejection | None],
+        on_unwelcome: Callable[[Rejection], None],
         on_end: Callable[[IntakeAssociation], None],
     ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
         self.dimse = BoundedDimse(self, max_instance_bytes=max_instance_bytes)
+        self._authority = authority
+        self._on_unwelcome = on_unwelcome
+        self._is_unwelcome = False
         self._on_end = on_end
 
     def run_reactor(self) -> None:
@@ -202,6 +212,10 @@ class IntakeAssociation(Association):
         self.kill()
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
+        rejection = self._authority()
+        if rejection is not None:
+            self._turn_away(msg, context_id, rejection)
+            return
         if isinstance(msg, C_STORE) and msg.MessageID is not None:
             if msg.Priority is None:
                 msg.Priority = 2  # low; nothing here depends on it, and without it the request would go unanswered
@@ -212,9 +226,18 @@ class IntakeAssociation(Association):
                 return
         super()._serve_request(msg, context_id)
 
-    def _answer(self, request: C_STORE, context_id: int, reason: WireReason) -> None:
-        """Refuse a C-STORE that pynetdicom would leave without an answer or abort on."""
-        response = C_STORE()
+    def _turn_away(self, msg: DimseServiceType, context_id: int, rejection: Rejection) -> None:
+        """Answer 0124H to a peer whose entry is gone, so that it reads the reason; abort when it asks again."""
+        if self._is_unwelcome or not isinstance(msg, C_STORE | C_ECHO) or msg.MessageID is None:
+            self.abort_now()
+            return
+        self._is_unwelcome = True
+        self._on_unwelcome(rejection)
+        self._answer(msg, context_id, WireReason.NOT_AUTHORIZED)
+
+    def _answer(self, request: C_STORE | C_ECHO, context_id: int, reason: WireReason) -> None:
+        """Refuse a request that pynetdicom would serve, leave without an answer or abort on."""
+        response = type(request)()
         response.MessageIDBeingRespondedTo = request.MessageID
         response.Status = reason.status
         response.ErrorComment = str(reason)  # type: ignore[assignment]  # set per instance upstream, declared None

@@ -71,6 +71,7 @@ class ListenerOptions:
     port: int = 11112
     allowed: tuple[AllowedPeer, ...] = ()
     max_associations: int = 10
+    max_associations_per_ae: int = 5
     max_waiting_peers: int = 64
     max_pdu_bytes: int = 131072
     max_instance_bytes: int = 1073741824
@@ -160,6 +161,7 @@ class Listener:
             admission=Admission(options.ae_title, options.allowed),
             bounds=ServerBounds(
                 max_associations=options.max_associations,
+                max_associations_per_ae=options.max_associations_per_ae,
                 max_waiting_peers=options.max_waiting_peers,
                 max_pdu_bytes=options.max_pdu_bytes,
                 max_instance_bytes=options.max_instance_bytes,
@@ -176,7 +178,11 @@ class Listener:
         log.info("event=listening ae=%s address=%s port=%d", options.ae_title, options.host, self.port)
 
     def admit(self, allowed: tuple[AllowedPeer, ...]) -> None:
-        """Let these peers call from now on, and nobody else; associations that are open go on."""
+        """Let these peers call from now on, and nobody else.
+
+        Associations that are open are judged anew at their next operation: whoever is not listed any more is answered
+        0124H (not authorized), and aborted when it asks again.
+        """
         self._options = replace(self._options, allowed=allowed)
         if self._server is not None:
             self._server.admission = Admission(self._options.ae_title, allowed)

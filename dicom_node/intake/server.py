@@ -12,6 +12,7 @@ import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pynetdicom.transport import AddressInformation, ThreadedAssociationServer
 
 from dicom_node.dicom_tls import ListenerTls, fingerprint
 from dicom_node.intake.admission import (
+    LIMIT_OF_AE_REACHED,
     LIMIT_REACHED,
     Admission,
     AssociateRequest,
@@ -49,6 +51,7 @@ class ServerBounds:
     """Limits of the TCP side; lengths in bytes, times in seconds."""
 
     max_associations: int
+    max_associations_per_ae: int
     max_waiting_peers: int
     max_pdu_bytes: int
     max_instance_bytes: int
@@ -83,7 +86,7 @@ class IntakeServer(ThreadedAssociationServer):
         self._changed = threading.Condition()
         self._waiting: dict[int, socket.socket] = {}
         self._live: set[IntakeAssociation] = set()
-        self._taken = 0
+        self._taken: Counter[str] = Counter()
         super().__init__(
             ae,
             address,
@@ -96,7 +99,7 @@ class IntakeServer(ThreadedAssociationServer):
     def live_associations(self) -> int:
         """Associations that hold one of the places."""
         with self._changed:
-            return self._taken
+            return self._taken.total()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """The next connection; no handshake here, so that no peer can hold up the others."""
@@ -128,13 +131,15 @@ class IntakeServer(ThreadedAssociationServer):
         with self._changed:
             self._waiting.pop(place, None)
 
-    def take_place(self) -> bool:
-        """Whether one of the associations was free; it is taken then."""
+    def take_place(self, calling_ae: str) -> Rejection | None:
+        """Take one of the associations, or say which bound leaves none; one AE title never takes all of them."""
         with self._changed:
-            if self._taken >= self.bounds.max_associations:
-                return False
-            self._taken += 1
-            return True
+            if self._taken.total() >= self.bounds.max_associations:
+                return LIMIT_REACHED
+            if self._taken[calling_ae] >= self.bounds.max_associations_per_ae:
+                return LIMIT_OF_AE_REACHED
+            self._taken[calling_ae] += 1
+            return None
 
     def begin(self, association: IntakeAssociation) -> None:
         """Serve an association from now on, in its own threads."""
@@ -142,11 +147,12 @@ class IntakeServer(ThreadedAssociationServer):
             self._live.add(association)
         association.start()
 
-    def end(self, association: IntakeAssociation | None) -> None:
-        """Give a place back, and forget the association that had it."""
+    def end(self, association: IntakeAssociation | None, calling_ae: str) -> None:
+        """Give a place of this AE title back, and forget the association that had it."""
         with self._changed:
             self._live -= {association}
-            self._taken -= 1
+            self._taken[calling_ae] -= 1
+            self._taken += Counter()  # drops titles without a place, so that none is remembered for ever
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -189,25 +195,25 @@ class FrontDesk(BaseRequestHandler):
             return
         finally:
             server.leave_waiting(place)
-        certificate = _shown_certificate(connection)
-        rejection = server.admission.judge(request, self._address, certificate_sha256=certificate)
-        if rejection is None and not server.take_place():
-            rejection = LIMIT_REACHED
+        self._certificate = _shown_certificate(connection)
+        title = request.calling_ae or ""
+        rejection = self._judge(request) or server.take_place(title)
         if rejection is not None:
             server.tally.add_rejection(rejection.code)
             self._log_rejection(request, rejection)
             self._send_away(rejection.encoded())
-            if rejection is not LIMIT_REACHED:  # that is no fault of the caller's
-                caller = RejectedCaller(
-                    calling_ae=request.calling_ae or "", address=self._address, words=rejection.words
-                )
-                server.on_rejected(caller)
+            if not rejection.is_transient:
+                server.on_rejected(RejectedCaller(calling_ae=title, address=self._address, words=rejection.words))
             return
         try:
             server.begin(self._association(connection, request))
         except BaseException:
-            server.end(None)
+            server.end(None, title)
             raise
+
+    def _judge(self, request: AssociateRequest) -> Rejection | None:
+        """What today's list says about this peer; asked again for each operation (the list may have changed)."""
+        return self.server.admission.judge(request, self._address, certificate_sha256=self._certificate)
 
     @property
     def _address(self) -> str:
@@ -247,10 +253,29 @@ class FrontDesk(BaseRequestHandler):
             self._address,
         )
 
+    def _tell_withdrawn(self, request: AssociateRequest, rejection: Rejection) -> None:
+        """Log and audit a peer that lost its entry in mid-association."""
+        log.warning(
+            'event=authority_withdrawn reason="%s" calling=%r address=%s',
+            rejection.words,
+            request.calling_ae,
+            self._address,
+        )
+        self.server.on_rejected(
+            RejectedCaller(calling_ae=request.calling_ae or "", address=self._address, words=rejection.words)
+        )
+
     def _association(self, connection: socket.socket, request: AssociateRequest) -> IntakeAssociation:
         """What pynetdicom needs to serve the peer; it reads the request again from the bytes we have."""
         server, ae = self.server, self.server.ae
-        association = IntakeAssociation(ae, max_instance_bytes=server.bounds.max_instance_bytes, on_end=server.end)
+        title = request.calling_ae or ""
+        association = IntakeAssociation(
+            ae,
+            max_instance_bytes=server.bounds.max_instance_bytes,
+            authority=lambda: self._judge(request),
+            on_unwelcome=lambda rejection: self._tell_withdrawn(request, rejection),
+            on_end=lambda ended: server.end(ended, title),
+        )
         association._server = server
         association.name = f"AcceptorThread-{self._address}"
         connection.settimeout(server.bounds.network_timeout_s)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from dicom_node.errors import NodeError
 
 STATUS_SUCCESS = 0x0000
+STATUS_NOT_AUTHORIZED = 0x0124
 STATUS_OUT_OF_RESOURCES = 0xA700
 STATUS_SOP_MISMATCH = 0xA900
 STATUS_UNREADABLE = 0xC101
@@ -27,10 +28,12 @@ class WireReason(StrEnum):
     DEPTH_LIMIT = "DEPTH_LIMIT"
     ELEMENT_LIMIT = "ELEMENT_LIMIT"
     SIZE_LIMIT = "SIZE_LIMIT"
+    NOT_AUTHORIZED = "NOT_AUTHORIZED"
 
     @property
     def status(self) -> int:
-        """The C-STORE status that says this (PS3.4 B.2.3; Cxxx is "cannot understand", the digits are ours)."""
+        """The C-STORE status that says this (PS3.4 B.2.3; Cxxx is "cannot understand", the digits are ours; 0124H
+        is of PS3.7 annex C)."""
         return _STATUS[self]
 
 
@@ -44,6 +47,7 @@ _STATUS: Mapping[WireReason, int] = {
     WireReason.DEPTH_LIMIT: STATUS_LIMIT,
     WireReason.ELEMENT_LIMIT: STATUS_LIMIT,
     WireReason.SIZE_LIMIT: STATUS_OUT_OF_RESOURCES,
+    WireReason.NOT_AUTHORIZED: STATUS_NOT_AUTHORIZED,
 }
 
 

@@ -88,6 +88,8 @@ def _check_listener(s: Settings, require: Require) -> None:
     require(bool(one.host), "listener.host", "an address of this machine, or 0.0.0.0 for all", one.host)
     require(0 < one.port < 65536, "listener.port", _PORT, one.port)
     require(1 <= one.max_associations <= 1000, "listener.max_associations", "1 to 1000", one.max_associations)
+    per_ae = one.max_associations_per_ae
+    require(1 <= per_ae <= 1000, "listener.max_associations_per_ae", "1 to 1000", per_ae)
     require(4096 <= one.max_pdu_bytes <= 1048576, "listener.max_pdu_bytes", "4096 to 1048576 bytes", one.max_pdu_bytes)
     enough = one.max_instance_bytes >= 1048576
     require(enough, "listener.max_instance_bytes", "at least 1048576 bytes", one.max_instance_bytes)

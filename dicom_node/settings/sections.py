@@ -42,6 +42,7 @@ class ListenerSettings:
     port: int = 11112
     allowed: tuple[AllowedCaller, ...] = ()
     max_associations: int = 10
+    max_associations_per_ae: int = 5
     max_pdu_bytes: int = 131072
     max_instance_bytes: int = 1073741824
     acse_timeout_s: float = 10.0

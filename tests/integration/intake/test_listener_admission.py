@@ -283,3 +283,17 @@ def test_a_caller_that_was_turned_away_is_told_of_but_not_one_that_only_found_no
     assert rejected == [
         RejectedCaller(calling_ae="STRANGER", address="127.0.0.1", words="calling AE title is not in listener.allowed")
     ]
+
+
+def test_s03_one_ae_title_never_takes_all_places(start_listener):
+    pacs = AllowedPeer(ae_title="PACS", networks=("127.0.0.0/8",))
+    scanner = AllowedPeer(ae_title="SCANNER", networks=("127.0.0.0/8",))
+    listener = start_listener(allowed=(scanner, pacs), max_associations=4, max_associations_per_ae=2)
+    with associated(listener.port) as first, associated(listener.port) as second:
+        assert answer_to(listener.port, associate_request()) == (REJECTED, (2, 3, 2))
+        with associated(listener.port, calling="PACS") as other:
+            assert [one.echo() for one in (first, second, other)] == [0x0000] * 3
+        assert listener.tally.rejections() == {"2/3/2": 1}
+    wait_until(lambda: listener.live_associations == 0)
+    with associated(listener.port) as sender:
+        assert sender.echo() == 0x0000
