@@ -5,6 +5,7 @@ A fault (500) is answered outside of every middleware; `web.errors` gives it the
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,6 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES: Final = 1_048_576
 """Forms of the dashboard are a few kilobytes, a configuration file some tens."""
+
+MAX_BODY_S: Final = 30.0
+"""How long a body may take in all: a megabyte at 35 kB/s. Whoever drips is hung up on, or would hold a connection."""
 
 _POLICY: Final = {
     "default-src": "'none'",
@@ -72,13 +76,22 @@ class GuardHeaders:
 
 
 def _limited(receive: Receive) -> Receive:
-    """What is received, ended as if the peer had gone once it is more than announced bodies may be."""
-    taken = 0
+    """What is received, ended as if the peer had gone once the body is longer or slower than bodies may be.
+
+    After the body the server is asked further, to learn when the peer goes; that may take as long as it likes.
+    """
+    taken, whole = 0, False
+    deadline_s = asyncio.get_running_loop().time() + MAX_BODY_S
 
     async def receive_limited() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, whole
+        try:
+            async with asyncio.timeout_at(None if whole else deadline_s):
+                message = await receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}
         taken += len(message.get("body", b""))
+        whole = not message.get("more_body", False)
         return message if taken <= MAX_BODY_BYTES else {"type": "http.disconnect"}
 
     return receive_limited

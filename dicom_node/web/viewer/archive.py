@@ -17,6 +17,8 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
+from dicom_node.errors import TransientError
+
 log = logging.getLogger(__name__)
 
 _UID: Final = r"[0-9][0-9.]{0,63}"
@@ -36,6 +38,9 @@ MAX_QUERY_CHARACTERS: Final = 2048
 MAX_ACCEPT_CHARACTERS: Final = 512
 MAX_CONNECTIONS: Final = 32
 """To the archive at once; OHIF asks for up to 25 frames ahead. Further requests wait for up to `POOL_TIMEOUT_S`."""
+
+MAX_ANSWER_BYTES: Final = 1 << 30
+"""Longest answer that is passed on; the largest object that the node takes by default has as many."""
 
 CONNECT_TIMEOUT_S: Final = 5.0
 POOL_TIMEOUT_S: Final = 30.0
@@ -101,6 +106,9 @@ class ArchiveWindow:
         if answer.status_code in (401, 403):
             await answer.aclose()
             return _unreachable("the archive does not accept viewer.username and its password")
+        if odd := _oddity(answer):
+            await answer.aclose()
+            return _unreachable(odd)
         passed = {name: answer.headers[name] for name in PASSED_ON if name in answer.headers}
         return StreamingResponse(_body(answer), answer.status_code, headers={**passed, **HEADERS})
 
@@ -118,10 +126,35 @@ def _headers(request: Request) -> dict[str, str]:
     return headers
 
 
+def _oddity(answer: httpx.Response) -> str:
+    """Why an answer is not passed on, judged by its head; empty for a good one."""
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        return "the archive compressed its answer although that was not asked for"
+    announced = answer.headers.get("content-length", "0")
+    if not announced.isdigit() or int(announced) > MAX_ANSWER_BYTES:
+        return f"the archive announced more than {MAX_ANSWER_BYTES} bytes"
+    return ""
+
+
 async def _body(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes, never held as a whole.
+
+    Raises
+    ------
+    TransientError
+        If it is not what was announced, or too long: the browser's connection is then cut, so that it does not take
+        half an answer for a whole one.
+    """
+    passed = 0
     try:
         async for chunk in answer.aiter_raw():
+            passed += len(chunk)
+            if passed > MAX_ANSWER_BYTES:
+                raise TransientError(f"the archive sends more than {MAX_ANSWER_BYTES} bytes")
             yield chunk
+    except httpx.HTTPError as error:
+        raise TransientError(f"the archive's answer broke off after {passed} bytes: {type(error).__name__}") from None
     finally:
         await answer.aclose()
 

@@ -20,12 +20,14 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 import requests
+import urllib3
 
 from dicom_node.errors import ConfigError
 
 PUBLIC_REGISTRY: Final = "https://registry.npmjs.org"
 DOWNLOAD_TIMEOUT_S: Final = 600.0
 CONNECT_TIMEOUT_S: Final = 10.0
+AS_IT_IS: Final = {"Accept-Encoding": "identity"}
 MAX_PACKAGE_BYTES: Final = 200_000_000
 """Four times the size of the pinned package: an answer larger than this is not it."""
 
@@ -114,15 +116,19 @@ def _fetch_over_https(into: Path, environment: Mapping[str, str], release: OhifR
     url = f"{registry.rstrip('/')}/{release.package}/-/{release.archive_name}"
     target = into / release.archive_name
     try:
-        with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT_S, 60.0)) as answer, target.open("wb") as file:
+        with (
+            requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT_S, 60.0), headers=AS_IT_IS) as answer,
+            target.open("wb") as file,
+        ):
             answer.raise_for_status()
             size = 0
-            for chunk in answer.iter_content(1 << 20):
+            # The bytes of the wire: unzipping what claims to be zipped could turn one chunk into gigabytes.
+            while chunk := answer.raw.read1(1 << 20):
                 size += len(chunk)
                 if size > MAX_PACKAGE_BYTES:
                     raise ViewerUnavailableError(_advice(release, f"more than {MAX_PACKAGE_BYTES} bytes came"))
                 file.write(chunk)
-    except requests.RequestException as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise ViewerUnavailableError(_advice(release, f"download failed: {type(error).__name__}")) from None
     return target
 
