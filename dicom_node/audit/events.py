@@ -2,7 +2,7 @@
 
 The names of the fields are those of the message schema (A.5.1), so that a message for a repository can be made of an
 entry without knowing anything else. The patient's name never stands in an event; the patient ID only where the event's
-table in A.5.3 makes the patient mandatory (instances accessed, transferred, exported).
+table in A.5.3 makes the patient mandatory (instances accessed, transferred, exported; study deleted).
 """
 
 from __future__ import annotations
@@ -35,9 +35,12 @@ class AuditAction(StrEnum):
     NODE_STOPPED = "node_stopped"
     AUDIT_READ = "audit_read"
     AUDIT_CHAIN_BROKEN = "audit_chain_broken"
+    AUDIT_ENTRIES_ERASED = "audit_entries_erased"
     CALLER_REJECTED = "caller_rejected"
     IMAGES_RECEIVED = "images_received"
     RESULTS_SENT = "results_sent"
+    IMAGES_ERASED = "images_erased"
+    STUDY_ERASED = "study_erased"
     STUDY_VIEWED = "study_viewed"
     RESULTS_EXPORTED = "results_exported"
     LOGIN = "login"
@@ -119,11 +122,16 @@ KINDS: Final[dict[AuditAction, Kind]] = {
     AuditAction.AUDIT_CHAIN_BROKEN: Kind(
         event=_ALERT, letter="E", type=_dcm("110135", "Object Security Attributes Changed")
     ),
+    AuditAction.AUDIT_ENTRIES_ERASED: Kind(
+        event=_ALERT, letter="D", type=_own(AuditAction.AUDIT_ENTRIES_ERASED, "Audit entries erased at their end")
+    ),
     AuditAction.CALLER_REJECTED: Kind(event=_ALERT, letter="E", type=_dcm("110126", "Node Authentication")),
     AuditAction.IMAGES_RECEIVED: Kind(
         event=_TRANSFERRED, letter="C", actor_role=_SOURCE, node_role=_DESTINATION, names_patient=True
     ),
     AuditAction.RESULTS_SENT: Kind(event=_TRANSFERRED, letter="R", node_role=_SOURCE, names_patient=True),
+    AuditAction.IMAGES_ERASED: Kind(event=_ACCESSED, letter="D", names_patient=True),
+    AuditAction.STUDY_ERASED: Kind(event=_dcm("110105", "DICOM Study Deleted"), letter="D", names_patient=True),
     AuditAction.STUDY_VIEWED: Kind(event=_ACCESSED, letter="R", names_patient=True),
     AuditAction.RESULTS_EXPORTED: Kind(
         event=_dcm("110106", "Export"), letter="R", node_role=_SOURCE, names_patient=True

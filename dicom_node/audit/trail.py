@@ -12,8 +12,6 @@ that, copies have to leave the machine.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import re
 import time
@@ -22,8 +20,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from dicom_node.audit.ended_days import stated, statement
+from dicom_node.audit.entry import (
+    AuditEntry,
+    NotAnEntry,
+    canonical,
+    digest_of,
+    ends_with_newline,
+    first_entry,
+    last_entry,
+    parsed,
+)
 from dicom_node.audit.events import AuditAction, AuditEvent, AuditOutcome
 from dicom_node.durable_file import sync_directory
 from dicom_node.errors import TransientError
@@ -34,23 +43,9 @@ FIRST_PREVIOUS: Final = "0" * 64
 MAX_TEXT_CHARACTERS: Final = 1000
 """Longer texts are cut, so that one caller cannot fill the disk and the end of a file always holds a whole entry."""
 
-LONGEST_ENTRY_BYTES: Final = 131072
-"""Six texts of that length, each character escaped to 12 bytes at the very most, and the codes."""
-
 _HEAD_NAME: Final = "head"
 _HEAD_FORM: Final = re.compile(rb"(\d{12}) ([0-9a-f]{64})\n")
 _DAY_FORM: Final = re.compile(r"audit-(\d{4}-\d{2}-\d{2})\.jsonl")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditEntry:
-    """One line of the trail. `sequence` counts from 1 over all days; `message` is `AuditEvent.message`."""
-
-    sequence: int
-    previous: str
-    action: AuditAction
-    message: Mapping[str, Any]
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +54,6 @@ class AuditProblem:
 
     where: str
     sentence: str
-
-
-class _NotAnEntry(Exception):
-    """A line that is no entry, or no longer the one that was written; its text says why."""
 
 
 class AuditTrail:
@@ -115,12 +106,39 @@ class AuditTrail:
         )
         try:
             with self._locked_head() as head:
-                sequence, previous, broken = self._end(head)
-                if broken:
-                    sequence, previous = self._append(head, self._alert(broken), sequence, previous)
-                self._append(head, event, sequence, previous)
+                self._add(head, event)
         except OSError as error:
             raise TransientError(f"audit trail on disk: {error.strerror}") from error
+
+    def erase_before(self, at: float) -> int:
+        """Erase the files of the days (UTC) before `at`; how many. The newest file always stays.
+
+        The statement about it is written first. Killed in between, the trail holds entries of which it says that they
+        are gone; the next call erases them. Nothing is erased while the first entry that would stay cannot be read:
+        the trail would begin with nothing to compare.
+
+        Raises
+        ------
+        TransientError
+            If the disk does not let it.
+        """
+        last_day = datetime.fromtimestamp(at, UTC).date()
+        try:
+            with self._locked_head() as head:
+                files = self._day_files()
+                old = [path for path in files[:-1] if _day_of(path) < last_day]
+                first = first_entry(files[len(old)]) if old else None
+                if first is None:
+                    return 0
+                detail = statement(first.sequence - 1, first.previous)
+                action = AuditAction.AUDIT_ENTRIES_ERASED
+                self._add(head, AuditEvent(action=action, actor=self._source, at=self._clock(), detail=detail))
+                for path in old:
+                    path.unlink(missing_ok=True)
+                sync_directory(self._folder)
+        except OSError as error:
+            raise TransientError(f"audit trail on disk: {error.strerror}") from error
+        return len(old)
 
     def entries(self) -> Iterator[AuditEntry]:
         """Every entry that can be read, oldest first; what cannot be read is `verify`'s to tell."""
@@ -133,21 +151,31 @@ class AuditTrail:
 
         It is the trail as it was when this was called: who writes meanwhile does not wait for the reading of years.
         """
-        if not self._folder.is_dir():
-            return []
-        with self._locked_head() as locked:
-            head, sizes = _read_head(locked), {path: path.stat().st_size for path in self._day_files()}
-        return list(self._problems(head, sizes))
+        while self._folder.is_dir():
+            with self._locked_head() as locked:
+                head, sizes = _read_head(locked), {path: path.stat().st_size for path in self._day_files()}
+            try:
+                return list(self._problems(head, sizes))
+            except FileNotFoundError:  # the oldest days were erased meanwhile; what says so is in the trail by now
+                continue
+        return []
 
     def _problems(self, head: tuple[int, str] | None, sizes: Mapping[Path, int]) -> Iterator[AuditProblem]:
         sequence, lines = 0, 0
         previous: str | None = FIRST_PREVIOUS
+        beginning: tuple[str, int, str] | None = None
+        erased = (0, "")
         for where, found in self._lines(sizes):
             lines += 1
             if isinstance(found, str):
                 yield AuditProblem(where=where, sentence=found)
                 sequence, previous = sequence + 1, None  # it stands where the next entry should
                 continue
+            erased = max(erased, stated(found.action, _detail(found)) or erased)
+            if beginning is None:
+                beginning = (where, found.sequence, found.previous)
+                if found.sequence > lines:  # it does not begin with entry 1: judged when it is known what was erased
+                    sequence, previous = found.sequence - 1, None
             if found.sequence != sequence + 1:
                 yield AuditProblem(where=where, sentence=_gap(sequence, found.sequence))
             elif previous not in (None, found.previous):
@@ -155,6 +183,8 @@ class AuditTrail:
                     where=where, sentence=f"entry {found.sequence} does not follow from entry {sequence} as it is now"
                 )
             sequence, previous = found.sequence, found.sha256
+        if beginning is not None and beginning[1] > 1:
+            yield from _missing_before(*beginning, erased)
         if head is None and lines:
             yield AuditProblem(where=_HEAD_NAME, sentence="the mark of the last entry is missing or unreadable")
         elif head is not None and head[0] > sequence:
@@ -168,11 +198,13 @@ class AuditTrail:
     def _lines(self, sizes: Mapping[Path, int] | None = None) -> Iterator[tuple[str, AuditEntry | str]]:
         """Every line with its place: the entry, or a sentence about why it is none; of files as large as `sizes`."""
         for path in self._day_files() if sizes is None else sizes:
+            if sizes is None and not path.exists():
+                continue  # erased since it was listed
             text = path.read_bytes()[: None if sizes is None else sizes[path]]
             for number, line in enumerate(text.splitlines(keepends=True), start=1):
                 try:
-                    yield f"{path.name}, line {number}", _parsed(line)
-                except _NotAnEntry as problem:
+                    yield f"{path.name}, line {number}", parsed(line)
+                except NotAnEntry as problem:
                     yield f"{path.name}, line {number}", str(problem)
 
     def _day_files(self) -> list[Path]:
@@ -195,7 +227,7 @@ class AuditTrail:
         files = self._day_files()
         if not files:
             return (*known, "all entries are gone") if known else (0, FIRST_PREVIOUS, "")
-        last = _last_entry(files[-1], drop_torn_after=known)
+        last = last_entry(files[-1], drop_torn_after=known)
         if last is not None and (last.sequence, last.sha256) == known:
             return (*known, "")
         if last is not None and (last.sequence - 1, last.previous) == (known or (0, FIRST_PREVIOUS)):
@@ -205,6 +237,13 @@ class AuditTrail:
         if last is not None:
             return last.sequence, last.sha256, "the mark of the last entry was missing or unreadable"
         return 0, FIRST_PREVIOUS, "the mark of the last entry and that entry cannot be read"
+
+    def _add(self, head: int, event: AuditEvent) -> None:
+        """Append an event behind the last entry, and before it an alert if the trail was damaged."""
+        sequence, previous, broken = self._end(head)
+        if broken:
+            sequence, previous = self._append(head, self._alert(broken), sequence, previous)
+        self._append(head, event, sequence, previous)
 
     def _alert(self, broken: str) -> AuditEvent:
         return AuditEvent(
@@ -223,8 +262,8 @@ class AuditTrail:
             "action": event.action.value,
             "message": event.message(source=self._source, process_id=os.getpid()),
         }
-        digest = _digest(content)
-        self._write_line(event.at, _canonical(content | {"sha256": digest}))
+        digest = digest_of(content)
+        self._write_line(event.at, canonical(content | {"sha256": digest}))
         os.pwrite(head, b"%012d %s\n" % (sequence + 1, digest.encode()), 0)
         os.fsync(head)
         return sequence + 1, digest
@@ -233,12 +272,12 @@ class AuditTrail:
         files = self._day_files()
         day = datetime.fromtimestamp(at, UTC).date()
         if files:  # a clock that was set back must not put a later entry into an earlier file
-            day = max(day, date.fromisoformat(_DAY_FORM.sub(r"\1", files[-1].name)))
+            day = max(day, _day_of(files[-1]))
         path = self._folder / f"audit-{day.isoformat()}.jsonl"
         is_new = not path.exists()
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            if not is_new and not _ends_with_newline(path):
+            if not is_new and not ends_with_newline(path):
                 line = b"\n" + line  # somebody cut the line before: it stays as it is found
             view = memoryview(line)
             while view:
@@ -250,40 +289,23 @@ class AuditTrail:
             sync_directory(self._folder)
 
 
-def _canonical(content: Mapping[str, Any]) -> bytes:
-    """The one form in which an entry is written; ASCII, so no line break but its own is in it."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
+def _day_of(path: Path) -> date:
+    return date.fromisoformat(_DAY_FORM.sub(r"\1", path.name))
 
 
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_canonical(content)).hexdigest()
+def _detail(entry: AuditEntry) -> str:
+    return str(entry.message["EventIdentification"].get("EventOutcomeDescription", ""))
 
 
-def _parsed(line: bytes) -> AuditEntry:
-    """The entry on one line.
-
-    Raises
-    ------
-    _NotAnEntry
-        If the line is cut, is no entry, or differs from what its digest was made of.
-    """
-    if not line.endswith(b"\n"):
-        raise _NotAnEntry("the line is cut")
-    try:
-        content = json.loads(line)
-        digest = content.pop("sha256")
-        entry = AuditEntry(
-            sequence=int(content["sequence"]),
-            previous=str(content["previous"]),
-            action=AuditAction(content["action"]),
-            message=content["message"],
-            sha256=str(digest),
+def _missing_before(where: str, sequence: int, previous: str, erased: tuple[int, str]) -> Iterator[AuditProblem]:
+    """What is wrong with a trail that begins with a later entry than the first, and says that so many are erased."""
+    before = sequence - 1
+    if before > erased[0]:
+        yield AuditProblem(where=where, sentence=_gap(erased[0], sequence))
+    elif before == erased[0] and previous != erased[1]:
+        yield AuditProblem(
+            where=where, sentence=f"entry {sequence} does not follow from the last entry that was erased"
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise _NotAnEntry("the line is not an entry of this trail") from None
-    if _digest(content) != digest or _canonical(content | {"sha256": digest}) != line:
-        raise _NotAnEntry(f"entry {entry.sequence} was changed after it was written")
-    return entry
 
 
 def _gap(before: int, found: int) -> str:
@@ -296,32 +318,3 @@ def _gap(before: int, found: int) -> str:
 def _read_head(descriptor: int) -> tuple[int, str] | None:
     found = _HEAD_FORM.fullmatch(os.pread(descriptor, 4096, 0))
     return None if found is None else (int(found[1]), found[2].decode())
-
-
-def _last_entry(path: Path, *, drop_torn_after: tuple[int, str] | None) -> AuditEntry | None:
-    """The last complete entry of a file.
-
-    Bytes after the last line end, when the line before them is the one that the head names, are an entry that a kill
-    cut short; nobody was told that it was written, so it is dropped. In any other case nothing is taken away.
-    """
-    content = _tail(path)
-    whole = content[: content.rfind(b"\n") + 1]
-    torn_bytes = len(content) - len(whole)
-    try:
-        entry = _parsed(whole.splitlines(keepends=True)[-1])
-    except (IndexError, _NotAnEntry):
-        return None
-    if torn_bytes and drop_torn_after == (entry.sequence, entry.sha256):
-        os.truncate(path, path.stat().st_size - torn_bytes)
-    return entry
-
-
-def _tail(path: Path) -> bytes:
-    """The end of a file, long enough for any entry."""
-    with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - LONGEST_ENTRY_BYTES))
-        return stream.read()
-
-
-def _ends_with_newline(path: Path) -> bool:
-    return _tail(path)[-1:] in (b"", b"\n")

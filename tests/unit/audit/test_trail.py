@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dicom_node.audit import AuditAction, AuditOutcome, AuditTrail
+from dicom_node.audit import AuditAction, AuditEntry, AuditOutcome, AuditTrail
 from dicom_node.audit import trail as trail_module
-from dicom_node.audit.trail import AuditEntry
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 A_DAY_S = 86400.0
@@ -241,7 +240,7 @@ def test_who_writes_does_not_wait_for_a_check_of_the_whole_trail(
     trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trail.record(AuditAction.LOGIN, actor="anna")
-    parsed, written = trail_module._parsed, []
+    parsed, written = trail_module.parsed, []
 
     def somebody_writes_meanwhile(line: bytes) -> AuditEntry:
         if not written:
@@ -254,6 +253,6 @@ def test_who_writes_does_not_wait_for_a_check_of_the_whole_trail(
             assert not writer.is_alive()
         return parsed(line)
 
-    monkeypatch.setattr(trail_module, "_parsed", somebody_writes_meanwhile)
+    monkeypatch.setattr(trail_module, "parsed", somebody_writes_meanwhile)
     assert trail.verify() == []
     assert len(list(trail.entries())) == 2
