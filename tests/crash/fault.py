@@ -10,7 +10,7 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -110,17 +110,19 @@ class Tally:
             self.failures.append(f"seed {trial.seed}: {what}")
 
 
-def campaign(
-    fault: Fault, trials: int, *, first_seed: int = 0, told: Callable[[Tally], None] = lambda _tally: None
-) -> Tally:
-    """So many trials of one fault; `told` after each. A trial that raises is a failure with its seed, not an end."""
+def campaign(fault: Fault, trials: int, *, first_seed: int = 0) -> Iterator[Tally]:
+    """The tally of one fault after each of so many trials; of a fault that cannot be injected here, once.
+
+    A trial that raises is a failure with its seed, not an end.
+    """
     tally = Tally(fault=fault)
     began = time.monotonic()
     try:
         fault.requires()
     except NotHere as missing:
         tally.skipped = str(missing)
-        return tally
+        yield tally
+        return
     for seed in range(first_seed, first_seed + trials):
         with tempfile.TemporaryDirectory(prefix="hydrops-fault-") as folder:
             trial = Trial(seed=seed, folder=Path(folder))
@@ -132,5 +134,10 @@ def campaign(
                 seen = Observation(problems=(f"{type(error).__name__} at {place}: {error}",))
             tally.add(trial, seen)
         tally.seconds = time.monotonic() - began
-        told(tally)
-    return tally
+        yield tally
+
+
+def whole_campaign(fault: Fault, trials: int, *, first_seed: int = 0) -> Tally:
+    """The tally after the last trial."""
+    *_, last = campaign(fault, trials, first_seed=first_seed)
+    return last

@@ -16,37 +16,47 @@ from typing import Final
 import loop_disk
 from exact_sender import associated
 from fault import Fault, NotHere, Observation, Scale, Trial
+from receiver_stem import forked_receiver
 from sending import Acknowledged, Kept, ReceiverEnded, look_at, receiver, send_until_refused, send_while_it_lives
 
 OUT_OF_RESOURCES: Final = 0xA700
 
-NAMED_POINTS: Final = ("openat", "write", "fsync", "fdatasync", "rename", "renameat", "pwrite64", "sendto", "unlink")
-"""System calls before which the receiver is killed: between every two of them lies a step of keeping an image."""
+NAMED_POINTS: Final = {"openat": 2, "write": 2, "fsync": 2, "rename": 1, "pwrite64": 12, "fdatasync": 1, "sendto": 1}
+"""System calls before which the receiver is killed, and how many of each keeping one image takes.
+
+Between every two of them lies a step: file made, written, flushed, renamed, its folder flushed, row written, row
+flushed, answer sent.
+"""
+
+IMAGES_BEFORE_A_KILL: Final = 30
 
 
 def kill_at_random(trial: Trial) -> Observation:
     """Kill -9 at a random moment of sending; then start again."""
     ledger: Acknowledged = {}
-    with receiver(trial.folder) as (process, port):
-        killer = threading.Timer(trial.chance.uniform(0.05, 0.6), lambda: process.send_signal(signal.SIGKILL))
+    with forked_receiver(trial.folder) as (process_id, port):
+        killer = threading.Timer(trial.chance.uniform(0.05, 0.6), os.kill, (process_id, signal.SIGKILL))
         killer.start()
         send_while_it_lives(port, ledger)
         killer.join()
-    return _after_restart(trial.folder, ledger)
+    return _after_restart(trial, trial.folder, ledger)
 
 
 def kill_before_a_system_call(trial: Trial) -> Observation:
     """Kill -9 just before the n-th call of one kind, n and kind by chance."""
     ledger: Acknowledged = {}
     chance = trial.chance
-    call, when = chance.choice(NAMED_POINTS), chance.randint(1, 120)
-    strace = ("strace", "-f", "-qqq", "-o", os.devnull, "-e", f"inject={call}:signal=SIGKILL:when={when}")
+    call = chance.choice(list(NAMED_POINTS))
+    when = chance.randint(1, IMAGES_BEFORE_A_KILL * NAMED_POINTS[call])
+    survived = False
     try:
-        with receiver(trial.folder, under=strace) as (_, port), associated(port, timeout_s=5) as sender:
-            send_until_refused(sender, ledger, most=60)
+        inject = f"{call}:signal=SIGKILL:when={when}"
+        with forked_receiver(trial.folder, inject=inject) as (_, port), associated(port, timeout_s=5) as sender:
+            survived = send_until_refused(sender, ledger, size=64, most=2 * IMAGES_BEFORE_A_KILL) is not None
     except (OSError, ReceiverEnded):
         pass  # it died before it listened, or while we asked: that is what the trial is for
-    return _after_restart(trial.folder, ledger)
+    seen = _after_restart(trial, trial.folder, ledger)
+    return replace(seen, problems=(*seen.problems, f"never came to {call} number {when}")) if survived else seen
 
 
 def power_cut(trial: Trial) -> Observation:
@@ -55,23 +65,22 @@ def power_cut(trial: Trial) -> Observation:
     chance = trial.chance
     with (
         loop_disk.new_disk(trial.folder, commit_s=chance.choice((5, 300))) as disk,
-        receiver(disk.folder) as (_, port),
+        forked_receiver(disk.folder) as (_, port),
         associated(port, timeout_s=5) as sender,
     ):
         send_until_refused(sender, ledger, size=64, most=chance.randint(5, 60))
         copy = disk.image_now(trial.folder / "after.img")
     with loop_disk.mounted(copy, trial.folder / "after") as after:
-        return _after_restart(after.folder, ledger)
+        return _after_restart(trial, after.folder, ledger)
 
 
 def failing_fsync(trial: Trial) -> Observation:
     """The n-th fsync or fdatasync answers EIO: that image is not acknowledged, and later ones are kept."""
     ledger: Acknowledged = {}
     when = trial.chance.randint(4, 40)
-    inject = f"inject=fsync:error=EIO:when={when}"
+    inject = f"fsync:error=EIO:when={when}"
     problems: list[str] = []
-    strace = ("strace", "-f", "-qqq", "-o", os.devnull, "-e", inject)
-    with receiver(trial.folder, under=strace) as (_, port), associated(port, timeout_s=5) as sender:
+    with forked_receiver(trial.folder, inject=inject) as (_, port), associated(port, timeout_s=5) as sender:
         refused = send_until_refused(sender, ledger, size=64, most=60)
         if refused is None:
             problems.append("the association ended instead of an answer")
@@ -79,7 +88,7 @@ def failing_fsync(trial: Trial) -> Observation:
             problems.append(f"answered {refused:04X}, expected A700")
         if send_until_refused(sender, ledger, size=64, most=3) != 0:
             problems.append("images after the failure are not taken")
-    seen = _after_restart(trial.folder, ledger)
+    seen = _after_restart(trial, trial.folder, ledger)
     return replace(seen, problems=(*problems, *seen.problems))
 
 
@@ -89,7 +98,7 @@ def read_only_disk(trial: Trial) -> Observation:
     problems: list[str] = []
     with (
         loop_disk.new_disk(trial.folder) as disk,
-        receiver(disk.folder) as (_, port),
+        forked_receiver(disk.folder) as (_, port),
         associated(port, timeout_s=5) as sender,
     ):
         send_until_refused(sender, ledger, size=64, most=trial.chance.randint(1, 10))
@@ -101,7 +110,7 @@ def read_only_disk(trial: Trial) -> Observation:
         if sender.echo() != 0:
             problems.append("no answer to C-ECHO on a read-only disk")
     with loop_disk.mounted(disk.image, trial.folder / "again") as disk:
-        seen = _after_restart(disk.folder, ledger)
+        seen = _after_restart(trial, disk.folder, ledger)
     return replace(seen, problems=(*problems, *seen.problems))
 
 
@@ -138,12 +147,17 @@ def _send_patiently(port: int, ledger: Acknowledged) -> None:
             time.sleep(0.1)
 
 
-def _after_restart(folder: Path, ledger: Acknowledged) -> Observation:
-    """Start the node again on what is left, time its first answer, then compare with the ledger."""
+TIMED_EVERY: Final = 10
+"""Every so many trials the restart is one of a whole process, and its first answer is timed."""
+
+
+def _after_restart(trial: Trial, folder: Path, ledger: Acknowledged) -> Observation:
+    """Start the node again on what is left, ask it something, then compare with the ledger."""
+    timed = trial.seed % TIMED_EVERY == 0
     began = time.monotonic()
-    with receiver(folder) as (_, port), associated(port, timeout_s=5) as sender:
+    with (receiver if timed else forked_receiver)(folder) as (_, port), associated(port, timeout_s=5) as sender:
         problems = () if sender.echo() == 0 else ("no answer to C-ECHO after the restart",)
-        recovery_s = time.monotonic() - began
+        recovery_s = time.monotonic() - began if timed else None
     kept = look_at(folder, ledger, sweep=False)
     return replace(_seen(ledger, kept, problems), recovery_s=recovery_s)
 

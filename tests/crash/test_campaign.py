@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 from campaign import FAULTS
-from fault import Fault, Observation, Scale, Trial, campaign
+from fault import Fault, Observation, Scale, Trial, whole_campaign
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.number.replace(" ", "_"))
 def test_the_promise_holds_under_the_fault(fault: Fault) -> None:
-    tally = campaign(fault, fault.trials[Scale.CI])
+    tally = whole_campaign(fault, fault.trials[Scale.CI])
     if tally.skipped:
         pytest.skip(tally.skipped)
     assert tally.trials == fault.trials[Scale.CI]
@@ -29,7 +29,7 @@ def test_the_promise_holds_under_the_fault(fault: Fault) -> None:
 )
 def test_a_broken_promise_is_counted_with_the_seed_of_its_trial(seen: Observation) -> None:
     fault = _fault(lambda trial: seen if trial.seed == 12 else Observation(acknowledged=3))
-    tally = campaign(fault, 3, first_seed=11)
+    tally = whole_campaign(fault, 3, first_seed=11)
     assert not tally.kept
     assert [line.partition(":")[0] for line in tally.failures] == ["seed 12"]
 
@@ -40,7 +40,7 @@ def test_a_trial_that_raises_is_a_failure_and_the_next_one_has_its_turn() -> Non
             raise OSError("the rig broke")
         return Observation(acknowledged=5)
 
-    tally = campaign(_fault(run), 3)
+    tally = whole_campaign(_fault(run), 3)
     assert (tally.trials, tally.acknowledged, tally.kept) == (3, 10, False)
     assert "the rig broke" in tally.failures[0]
 
