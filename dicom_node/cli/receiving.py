@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from dicom_node.accounts.users import Users
 from dicom_node.cli.configuration_files import ConfigurationFiles
+from dicom_node.cli.delivering import report_desk
 from dicom_node.cli.exposure import check_exposure
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.messaging import make_messenger
@@ -150,7 +151,12 @@ class Receiving:
             network_timeout_s=settings.network_timeout_s,
             tls=listener_tls(self._loaded),
         )
-        return Listener(options, self._spool, on_rejected=RejectionAuditor(audit_trail(self._loaded)))
+        return Listener(
+            options,
+            self._spool,
+            on_rejected=RejectionAuditor(audit_trail(self._loaded)),
+            on_report=report_desk(self._loaded, self._engine).answer,
+        )
 
     def _start_listener(self, listener: Listener) -> None:
         settings = self._loaded.settings.listener

@@ -14,7 +14,7 @@ from dicom_node.assembly.site_rules import SeriesRules, read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.cli.tls_files import sender_tls
 from dicom_node.delivery.capabilities import KINDS
-from dicom_node.delivery.outbox import Outbox
+from dicom_node.delivery.outbox import Outbox, RetryPolicy
 from dicom_node.delivery.outcome import Destination
 from dicom_node.errors import ConfigError
 from dicom_node.ledger import Ledger
@@ -154,11 +154,22 @@ def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
             send=one.send,
         )
         for one in loaded.settings.destinations
+            to_commit=one.done == "committed",
     )
 
 
 def made_kinds(settings: Settings) -> tuple[str, ...]:
     """The kinds of objects that results are made of, as configured."""
+def retry_policy(settings: Settings) -> RetryPolicy:
+    """When a delivery, or a question about one, goes again and when it is given up."""
+    delivery = settings.delivery
+    return RetryPolicy(
+        first_retry_s=delivery.first_retry_s,
+        max_retry_s=delivery.max_retry_s,
+        give_up_after_s=delivery.give_up_after_h * 3600.0,
+    )
+
+
     switched = {"SC": settings.results.summary, "PDF": settings.results.pdf}
     return tuple(kind for kind in KINDS if switched.get(kind, True))
 

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextManager[object]) -> None:
     """Compute and deliver until told to stop."""
-    from dicom_node.cli.delivering import make_pump
+    from dicom_node.cli.delivering import Outgoing
     from dicom_node.cli.heartbeat import Heartbeat, model_words
     from dicom_node.cli.step_durations import StepDurations
     from dicom_node.cli.wiring import make_segmenter
@@ -72,7 +72,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextMa
     require_whole(engine)
     outbox = Outbox(loaded.state_dir / "outbox", engine)
     outbox.sweep(time.time())
-    pump = make_pump(loaded, outbox, engine)
+    pump = Outgoing(loaded, outbox, engine)
     segmenter, durations = make_segmenter(loaded), StepDurations()
     worker_id = loaded.settings.node.worker_id
     Heartbeat(

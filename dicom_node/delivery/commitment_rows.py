@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Float, ForeignKey, Index, Integer, String, Table, delete, update
+from sqlalchemy import Column, Connection, Float, ForeignKey, Index, Integer, String, Table, delete
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.database import metadata
@@ -43,10 +43,6 @@ class Commitment:
     last_detail: str
 
 
-GATHER_S: Final = 2.0
-"""From a delivery to the question about it: the objects of a study arrive together and are asked about together."""
-
-
 commitment_rows = Table(
     "commitment",
     metadata,
@@ -68,6 +64,7 @@ transaction_rows = Table(
     metadata,
     Column("transaction_uid", String(64), primary_key=True),
     Column("destination", String(64), nullable=False),
+    Column("called_ae", String(16), nullable=False),
     Column("asked_at", Float, nullable=False, index=True),
 )
 
@@ -106,7 +103,7 @@ def owe(connection: Connection, delivery_id: int, *, at: float) -> None:
         "state": CommitmentState.AWAITED,
         "owed_since": at,
         "asked": 0,
-        "next_ask_at": at + GATHER_S,
+        "next_ask_at": at,
         "sent_again": 0,
         "last_detail": "",
     }
@@ -120,18 +117,3 @@ def owe(connection: Connection, delivery_id: int, *, at: float) -> None:
 def forget(connection: Connection, delivery_ids: Any) -> None:
     """Nothing is owed for these deliveries any more, and answers about them count no longer; a list or a query."""
     connection.execute(delete(commitment_rows).where(commitment_rows.c.delivery_id.in_(delivery_ids)))
-
-
-def lost_there(connection: Connection, commitment_id: int, *, at: float, detail: str, reason: int) -> None:
-    """Count a copy that the receiver no longer has; answers about it count no longer."""
-    connection.execute(
-        update(commitment_rows)
-        .where(commitment_rows.c.commitment_id == commitment_id)
-        .values(
-            state=CommitmentState.AWAITED,
-            sent_again=commitment_rows.c.sent_again + 1,
-            last_at=at,
-            last_reason=reason,
-            last_detail=detail,
-        )
-    )

@@ -35,6 +35,7 @@ class Destination:
 
     DICOM needs `host`, `port`, `called_ae`, `calling_ae`, and `tls` where the receiver expects it; Orthanc needs `url`
     and perhaps `username`/`password`. `send` lists the kinds of objects that go there; empty: all that it takes.
+    `to_commit`: what it took is done only when it has vouched for keeping it (DICOM only; storage commitment).
     """
 
     name: str
@@ -49,3 +50,4 @@ class Destination:
     timeout_s: float = 30.0
     tls: SenderTls | None = None
     send: tuple[str, ...] = ()
+    to_commit: bool = False

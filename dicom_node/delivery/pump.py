@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 
-from sqlalchemy.exc import OperationalError
-
+from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.capabilities import FormChoice
+from dicom_node.delivery.lane import Lane, stop_all
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.errors import OutputMismatch
@@ -20,8 +18,6 @@ Sender = Callable[[bytes, Destination], DeliveryOutcome]
 
 # Another process may put results without being able to wake us; so we look this often in any case.
 LOOK_EVERY_S = 10.0
-# How long to leave the database alone when it does not answer.
-DATABASE_PAUSE_S = 5.0
 
 
 class DeliveryPump:
@@ -60,7 +56,7 @@ class DeliveryPump:
         on_delivered: Callable[[Delivery], None] = lambda _delivery: None,
     ) -> None:
         self._lanes = [
-            _Lane(
+            _DeliveryLane(
                 outbox,
                 one,
                 senders[one.kind],
@@ -84,20 +80,15 @@ class DeliveryPump:
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Finish the object that is being sent, begin no other; True when all threads ended within `timeout_s`."""
-        for lane in self._lanes:
-            lane.ask_to_stop()
-        deadline = time.monotonic() + timeout_s
-        for lane in self._lanes:
-            lane.join(max(0.0, deadline - time.monotonic()))
-        return not any(lane.is_alive() for lane in self._lanes)
+        return stop_all(self._lanes, timeout_s)
 
     def dead(self) -> tuple[str, ...]:
         """Names of destinations whose thread ended by a fault of ours: nothing is sent there until a restart."""
         return tuple(lane.destination.name for lane in self._lanes if lane.broken)
 
 
-class _Lane(threading.Thread):
-    """The thread of one destination."""
+class _DeliveryLane(Lane):
+    """The thread that sends to one destination."""
 
     def __init__(
         self,
@@ -110,47 +101,23 @@ class _Lane(threading.Thread):
         choice: FormChoice | None,
         on_delivered: Callable[[Delivery], None],
     ) -> None:
-        super().__init__(name=f"delivery-{destination.name}", daemon=True)
+        super().__init__("delivery", destination)
         self._outbox = outbox
-        self.destination = destination
         self._sender = sender
         self._policy = policy
         self._clock = clock
         self._choice = choice
         self._on_delivered = on_delivered
-        self._awake = threading.Event()
-        self._stopping = threading.Event()
         self._away_until: float | None = None
-        self._left_in_order = False
 
-    @property
-    def broken(self) -> bool:
-        """It ran and ended without having been asked to."""
-        return self.ident is not None and not self.is_alive() and not self._left_in_order
-
-    def wake(self) -> None:
-        self._awake.set()
-
-    def ask_to_stop(self) -> None:
-        self._stopping.set()
-        self._awake.set()
-
-    def run(self) -> None:
-        while not self._stopping.is_set():
-            self._awake.clear()
-            try:
-                self._ask_daily()
-                self._send_what_is_due()
-                pause_s = self._pause_s()
-            except OperationalError as error:  # the database is busy, gone or its disk full: nothing is lost by waiting
-                LOGGER.warning("event=delivery_paused destination=%s reason=%s", self.destination.name, error.orig)
-                pause_s = DATABASE_PAUSE_S
-            self._awake.wait(pause_s)
-        self._left_in_order = True
+    def work(self) -> float:
+        self._ask_daily()
+        self._send_what_is_due()
+        return self._pause_s()
 
     def _send_what_is_due(self) -> None:
         """Send until nothing is due. The outbox is asked anew after each, because a report waits for its SEG."""
-        while not self._stopping.is_set() and not self._is_away():
+        while not self.stopping and not self._is_away():
             due = self._outbox.due(self.destination.name, self._clock())
             if not due:
                 return
@@ -158,7 +125,9 @@ class _Lane(threading.Thread):
 
     def _deliver(self, delivery: Delivery) -> None:
         outcome = self._attempt(delivery)
-        after = self._outbox.record(delivery.delivery_id, outcome, self._clock(), self._policy)
+        after = self._outbox.record(
+            delivery.delivery_id, outcome, self._clock(), self._policy, to_commit=self.destination.to_commit
+        )
         _log(outcome, after)
         if outcome.kind is OutcomeKind.DELIVERED:
             self._on_delivered(after)
@@ -205,7 +174,7 @@ class _Lane(threading.Thread):
             return
         try:
             self._choice.look_daily(self.destination)
-        except OperationalError:
+        except DATABASE_AWAY:
             raise
         except Exception:  # the net of this worker: what could not be asked is tried when there is something to send
             LOGGER.exception("event=asking_failed destination=%s", self.destination.name)

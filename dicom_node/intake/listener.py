@@ -16,6 +16,7 @@ from typing import cast
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
+from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 VERIFICATION = "1.2.840.10008.1.1"
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 ENHANCED_MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4.1"
 STORED_SOP_CLASSES = (MR_IMAGE_STORAGE, ENHANCED_MR_IMAGE_STORAGE)
 
@@ -56,6 +58,8 @@ TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
 )
+REPORT_SYNTAXES = TRANSFER_SYNTAXES[:2]
+STATUS_UNRECOGNIZED_OPERATION = 0x0211  # PS3.7 annex C
 _MAX_COMMENT_CHARACTERS = 64  # Error Comment (0000,0902) is LO
 
 
@@ -99,8 +103,13 @@ class _Outcome:
         return answer
 
 
+def refuse_operation(_event: Event) -> tuple[int, None]:
+    """The answer to a request that this node does not serve."""
+    return STATUS_UNRECOGNIZED_OPERATION, None
+
+
 class Listener:
-    """C-ECHO and C-STORE for MR Image and Enhanced MR Image Storage.
+    """C-ECHO, C-STORE for MR Image and Enhanced MR Image Storage, and reports about storage commitment.
 
     Parameters
     ----------
@@ -112,6 +121,8 @@ class Listener:
         Time of receipt, POSIX seconds.
     on_rejected
         Called after a caller was turned away, in the thread of its connection.
+    on_report
+        Answers an N-EVENT-REPORT about storage commitment: the status, and no Event Reply.
     """
 
     def __init__(
@@ -121,8 +132,10 @@ class Listener:
         clock: Callable[[], float] = time.time,
         *,
         on_rejected: Callable[[RejectedCaller], None] = lambda _caller: None,
+        on_report: Callable[[Event], tuple[int, None]] = refuse_operation,
     ) -> None:
         self._options = options
+        self._on_report = on_report
         self._on_rejected = on_rejected
         self._spool = spool
         self._clock = clock
@@ -157,7 +170,11 @@ class Listener:
         server = IntakeServer(
             application_entity(options),
             (options.host, options.port),
-            on_store=self._on_store,
+            handlers=(
+                (evt.EVT_C_STORE, self._on_store),
+                (evt.EVT_N_EVENT_REPORT, self._on_report),
+                (evt.EVT_N_ACTION, refuse_operation),
+            ),
             admission=Admission(options.ae_title, options.allowed),
             bounds=ServerBounds(
                 max_associations=options.max_associations,
@@ -272,6 +289,9 @@ def application_entity(options: ListenerOptions) -> ApplicationEntity:
     entity.maximum_pdu_size = options.max_pdu_bytes
     entity.maximum_associations = options.max_associations + 1  # ours is counted at the front desk
     entity.add_supported_context(VERIFICATION)
+    # A receiver of our results calls to say what it vouches for: as SCP of storage commitment, which it has to
+    # negotiate (PS3.4 J.3.3). One that leaves the negotiation out is heard, too; who asks us to commit is refused.
+    entity.add_supported_context(STORAGE_COMMITMENT, list(REPORT_SYNTAXES), scu_role=False, scp_role=True)
     for sop_class in STORED_SOP_CLASSES:
         entity.add_supported_context(sop_class, list(TRANSFER_SYNTAXES))
     return entity

@@ -13,13 +13,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from socketserver import BaseRequestHandler, BaseServer
 from typing import Any, cast
 
-from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.transport import AddressInformation, ThreadedAssociationServer
@@ -70,7 +69,7 @@ class IntakeServer(ThreadedAssociationServer):
         ae: ApplicationEntity,
         address: tuple[str, int],
         *,
-        on_store: Callable[[evt.Event], Dataset],
+        handlers: Sequence[tuple[evt.InterventionEvent, Callable[[evt.Event], Any]]],
         admission: Admission,
         bounds: ServerBounds,
         tls: ListenerTls | None,
@@ -82,7 +81,7 @@ class IntakeServer(ThreadedAssociationServer):
         self.tls = tls
         self.tally = tally
         self.on_rejected = on_rejected
-        self.on_store = on_store
+        self.handlers = handlers
         self._changed = threading.Condition()
         self._waiting: dict[int, socket.socket] = {}
         self._live: set[IntakeAssociation] = set()
@@ -296,7 +295,8 @@ class FrontDesk(BaseRequestHandler):
         acceptor.implementation_version_name = ae.implementation_version_name
         acceptor.supported_contexts = deepcopy(server.contexts)
         association.requestor.address_info = AddressInformation.from_tuple(self.client_address)
-        association.bind(evt.EVT_C_STORE, server.on_store)
+        for event, handler in server.handlers:
+            association.bind(event, handler)
         return association
 
 

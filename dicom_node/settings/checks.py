@@ -176,6 +176,7 @@ def _check_destinations(s: Settings, require: Require) -> None:
         for kind in one.send:
             require(kind in _OUTPUT_KINDS, f"{where}.send", " or ".join(_OUTPUT_KINDS), kind)
         require(len(set(one.send)) == len(one.send), f"{where}.send", "every kind once", list(one.send))
+        require(one.done in ("sent", "committed"), f"{where}.done", '"sent" or "committed"', one.done)
         if one.kind == "dicom":
             require(bool(one.host), f"{where}.host", "a host name or address", one.host)
             require(0 < one.port < 65536, f"{where}.port", _PORT, one.port)
@@ -183,6 +184,7 @@ def _check_destinations(s: Settings, require: Require) -> None:
             _check_sender_tls(one, where, require)
         elif one.kind == "orthanc":
             require(_is_http(one.url), f"{where}.url", "http://... or https://...", one.url)
+            require(one.done == "sent", f"{where}.done", '"sent": only a DICOM receiver can commit', one.done)
 
 
 def _check_sender_tls(one: DestinationSettings, where: str, require: Require) -> None:

@@ -105,7 +105,10 @@ class ResultSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DestinationSettings:
-    """One receiver of results; `kind` is "dicom" or "orthanc"; an empty `send` means all that it takes."""
+    """One receiver of results; `kind` is "dicom" or "orthanc"; an empty `send` means all that it takes.
+
+    `done`: a result is done when it was "sent" (the receiver said success) or "committed" (it vouches for keeping it).
+    """
 
     name: str
     kind: str
@@ -121,6 +124,7 @@ class DestinationSettings:
     tls_key: str = ""
     tls_name: str = ""
     send: tuple[str, ...] = ()
+    done: str = "sent"
 
 
 @dataclass(frozen=True, kw_only=True)

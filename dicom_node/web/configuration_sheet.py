@@ -63,6 +63,7 @@ DESTINATION: Final = (
     FieldKind(key="username", label="User", hint="orthanc"),
     FieldKind(key="timeout_s", label="Timeout, seconds", kind="decimal", absent="30.0"),
     FieldKind(key="tls", label="TLS", kind="yes", hint="dicom"),
+    FieldKind(key="done", label="A result is done when", absent="sent", choices=("sent", "committed")),
 )
 RULE: Final = (
     FieldKind(key="name", label="Name"),
