@@ -10,7 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    MetaData,
+    create_engine,
+    event,
+    literal_column,
+    make_url,
+)
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -20,6 +30,38 @@ metadata = MetaData()
 
 DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeoutError)
 """What a database raises that is busy, full, restarting or gone; it passes by itself, and the same is tried again."""
+
+
+PEER_GONE_S: Final = 20
+"""A connection to PostgreSQL whose other end has not answered for so long is given up, at either end.
+
+A machine that is cut off in the middle of a transaction holds the rows that it was about to change, until the server
+ends that transaction; and whoever waits for an answer that cannot come waits for TCP, which by itself takes hours.
+"""
+
+
+def bounded(url: str) -> str:
+    """The address with `PEER_GONE_S` for PostgreSQL, as far as it says nothing of its own; others as they are."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return url
+    limits = {
+        "connect_timeout": str(PEER_GONE_S),
+        "keepalives_idle": str(PEER_GONE_S // 2),
+        "keepalives_interval": "5",
+        "keepalives_count": "2",
+        "tcp_user_timeout": str(PEER_GONE_S * 1000),
+        "options": f"-c idle_in_transaction_session_timeout={PEER_GONE_S * 1000}",
+    }
+    missing = {name: value for name, value in limits.items() if name not in parsed.query}
+    return parsed.update_query_dict(missing).render_as_string(hide_password=False)
+
+
+def database_time(engine: Engine) -> ColumnElement[float]:
+    """POSIX seconds now by the clock of the database: one clock for all machines that work on it."""
+    if engine.dialect.name == "sqlite":
+        return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
+    return literal_column("extract(epoch from clock_timestamp())", Float)
 
 
 def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
@@ -38,7 +80,7 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
         If the SQLite file is damaged so that it cannot even be opened; see `require_whole`.
     """
     # A failed statement ends up in a log, and its parameters may be what somebody searched for: a patient's name.
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
+    engine = create_engine(bounded(url), pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")

@@ -301,14 +301,22 @@ class Ledger:
                 )
             )
 
-    def step(self, study_instance_uid: str, step: str, *, work: Mapping[str, Any], at: float) -> bool:
+    def step(
+        self,
+        study_instance_uid: str,
+        step: str,
+        *,
+        work: Mapping[str, Any],
+        at: float,
+        within: Connection | None = None,
+    ) -> bool:
         """Note which named step of `work` is running; False if the study is not computing that work any more."""
         this_work = (
             ledger_studies.c.study_instance_uid == study_instance_uid,
             ledger_studies.c.state == StudyState.COMPUTING,
             ledger_studies.c.work == json.dumps(work),
         )
-        with writing(self._engine) as connection:
+        with self.transaction(within) as connection:
             noted = connection.execute(update(ledger_studies).where(*this_work).values(step=step, updated_at=at))
         return noted.rowcount > 0
 

@@ -16,8 +16,9 @@ from sqlalchemy import Connection
 
 from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.casework import Case, CaseOptions, CaseResult, refuse_case, work_case
+from dicom_node.claims import Claim, Claims, TakenOverError
 from dicom_node.database import DATABASE_AWAY
-from dicom_node.delivery.outbox import KeptObjects, Outbox
+from dicom_node.delivery.outbox import Outbox
 from dicom_node.earlier_values import earlier_values
 from dicom_node.encoding.measurements import PreviousValue
 from dicom_node.errors import Reason, Refusal, TransientError
@@ -25,11 +26,11 @@ from dicom_node.examination import Examination, Examiner, Work, write_decision
 from dicom_node.intake.spool import Spool, StudyActivity
 from dicom_node.ledger import Ledger, StudyRecord
 from dicom_node.pipeline import StepTimer
+from dicom_node.publishing import Publisher
 from dicom_node.request_desk import RequestDesk
-from dicom_node.study_cards import EarResult, StudyCard, StudyCards, ear_results
+from dicom_node.study_cards import StudyCard, StudyCards
 from dicom_node.study_moves import IllegalMoveError, OvertakenError, StudyEvent, StudyState
 from dicom_node.study_requests import StudyRequests
-from dicom_node.views.pack import build_view_pack
 from dicom_node.views.shelf import ViewShelf
 from inference.anatomy import EarSide
 from inference.segmentation import FluidSegmenter
@@ -70,6 +71,7 @@ class StudyDesk:
         *,
         spool: Spool,
         ledger: Ledger,
+        claims: Claims,
         cards: StudyCards,
         outbox: Outbox,
         views: ViewShelf,
@@ -85,16 +87,14 @@ class StudyDesk:
     ) -> None:
         self._spool = spool
         self._ledger = ledger
+        self._claims = claims
+        self._claim: Claim | None = None
         self._cards = cards
-        self._outbox = outbox
-        self._views = views
         self._audit = audit
         self._segmenter = segmenter
         self._case_options = case_options
-        self._options = options
         self._clock = clock
         self._monotonic = monotonic
-        self._on_published = on_published
         self._on_step_done = on_step_done
         self._examiner = Examiner(
             spool=spool,
@@ -102,6 +102,16 @@ class StudyDesk:
             case_options=case_options,
             quiet_s=options.quiet_s,
             partner_wait_s=options.partner_wait_s,
+        )
+        self._publisher = Publisher(
+            ledger=ledger,
+            claims=claims,
+            cards=cards,
+            outbox=outbox,
+            views=views,
+            destinations=options.destinations,
+            send_not_computed=options.send_not_computed,
+            on_published=on_published,
         )
         self._requests = RequestDesk(
             requests=requests,
@@ -191,25 +201,63 @@ class StudyDesk:
         )
 
     def compute(self, work: Work) -> None:
-        """Do one piece of work and put its objects into the outbox; publish nothing if new images came meanwhile."""
+        """Do one piece of work and put its objects into the outbox; publish nothing if new images came meanwhile.
+
+        Raises
+        ------
+        TakenOverError
+            If another worker has taken the study over since this one began; nothing of what was done here is known.
+        """
         try:
             if self._superseded(work):
                 return
-            self._ledger.move(work.study_instance_uid, StudyEvent.STARTED, at=self._clock(), of_work=work.as_json())
+            claim = self._begin(work)
+            if claim is None:
+                return
             step = StepTimer(
-                self._monotonic, on_step=lambda name: self._note_step(work, name), on_done=self._on_step_done
+                self._monotonic, on_step=lambda name: self._note_step(work, claim, name), on_done=self._on_step_done
             )
             result = self._result(work, step)
             if self._superseded(work):
                 return
-            self._publish(work, result)
+            self._publisher.publish(work, claim, result, at=self._clock())
         except (IllegalMoveError, _Dropped):
             _log_dropped(work)
+        except TakenOverError as error:
+            log.warning("event=work_came_too_late study=%s reason=%s", work.study_instance_uid, error)
+            raise
 
-    def _note_step(self, work: Work, name: str) -> None:
-        """Tell which step is running, and stop here if the study was canceled meanwhile."""
-        if not self._ledger.step(work.study_instance_uid, name, work=work.as_json(), at=self._clock()):
-            raise _Dropped
+    def _begin(self, work: Work) -> Claim | None:
+        """Claim the study and say that it is being computed; None, and failed, if it ends every worker that does."""
+        study, now = work.study_instance_uid, self._clock()
+        with self._ledger.transaction() as connection:
+            claim = self._claims.take(study, work.run_id, after=self._claim, within=connection)
+            self._ledger.move(study, StudyEvent.STARTED, at=now, within=connection, of_work=work.as_json())
+            if claim.taken_from:
+                sentence = f"{claim.worker_id} took it over from {claim.taken_from}"
+                self._ledger.note(study, StudyEvent.TAKEN_OVER, sentence, at=now, within=connection)
+                log.warning("event=work_taken_over study=%s taken_from=%s", study, claim.taken_from)
+            if claim.ends_workers:
+                problem = f"{claim.ends_workers}; it is not tried again unless somebody asks for a retry"
+                self._fail(study, problem, of_work=work.as_json(), within=connection)
+                log.error("event=study_ends_workers study=%s beginnings=%d", study, claim.beginnings)
+                return None
+        self._claim = claim
+        return claim
+
+    def _note_step(self, work: Work, claim: Claim, name: str) -> None:
+        """Tell which step is running; stop here if the study was canceled, or taken over, meanwhile."""
+        with self._ledger.transaction() as connection:
+            self._claims.require(claim, within=connection)
+            at = self._clock()
+            if not self._ledger.step(work.study_instance_uid, name, work=work.as_json(), at=at, within=connection):
+                raise _Dropped
+
+    def stopped_in_order(self) -> None:
+        """Say that this worker ends because it was told to: a study that it leaves undone is not to blame."""
+        if self._claim is not None:
+            with self._ledger.transaction() as connection:
+                self._claims.give_back(self._claim, within=connection)
 
     def overran(self, run_id: str, limit_s: float) -> None:
         """Note that a worker was ended because this run took too long; after `MAX_OVERRUNS` the study is FAILED."""
@@ -227,7 +275,19 @@ class StudyDesk:
             log.error("event=study_overran study=%s limit_s=%g", study, limit_s)
 
     def fail(self, work: Work, problem: str) -> None:
-        """Record that the node itself failed on this work; the study stays and can be repeated."""
+        """Record that the node itself failed on this work; the study stays and can be repeated.
+
+        Another worker's run of it is not touched: that one has its own end.
+        """
+        with self._ledger.transaction() as connection:
+            anothers = self._claims.is_anothers(work.study_instance_uid, work.run_id, within=connection)
+        if anothers:
+            _log_dropped(work)
+        else:
+            self.give_up(work, problem)
+
+    def give_up(self, work: Work, problem: str) -> None:
+        """Record that this work has failed, whoever had it last; nothing if the study is not at it any more."""
         if not self._is_at(work):
             return
         try:
@@ -279,65 +339,6 @@ class StudyDesk:
     def _earlier_values(self, study_instance_uid: str) -> dict[EarSide, PreviousValue]:
         card = self._cards.get(study_instance_uid)
         return {} if card is None else earlier_values(self._cards, card)
-
-    def _publish(self, work: Work, result: CaseResult) -> None:
-        """Let the outcome out: files first, then everything that says so in one transaction.
-
-        Raises
-        ------
-        IllegalMoveError
-            If the study was canceled or re-opened before the transaction: nothing of the work is known then.
-        """
-        study, now = work.study_instance_uid, self._clock()
-        sends = result.findings is not None or self._options.send_not_computed
-        kept = self._keep_files(work, result, sends=sends)
-        ears = self._ear_results(work, result, now)
-        first = result.refusals[0] if result.refusals else None
-        with self._ledger.transaction() as connection:
-            self._ledger.move(
-                study,
-                StudyEvent.COMPUTED if first is None else StudyEvent.REFUSED,
-                at=now,
-                within=connection,
-                of_work=work.as_json(),
-                reason="" if first is None else first.reason.value,
-                detail="" if first is None else first.detail,
-                findings=result.document,
-            )
-            if kept is not None:
-                destinations = self._options.destinations
-                self._outbox.queue(work.work_id, study, kept, destinations, at=now, within=connection)
-            self._cards.put_results(ears, within=connection)
-        self._on_published()
-        log.info("event=study_finished study=%s reason=%s", study, "" if first is None else first.reason.value)
-
-    def _ear_results(self, work: Work, result: CaseResult, now: float) -> list[EarResult]:
-        """Each ear's numbers for the tables; none for a refused study."""
-        if result.findings is None:
-            return []
-        card = self._cards.get(work.study_instance_uid)
-        assert card is not None, "a study is examined, and so has its card, before it is computed"
-        return ear_results(work.work_id, card, result.findings, at=now)
-
-    def _keep_files(self, work: Work, result: CaseResult, *, sends: bool) -> KeptObjects | None:
-        """The objects and the views on disk, where nobody knows of them yet; None where nothing is to be sent."""
-        self._keep_views(work, result)
-        if not sends:
-            return None
-        try:
-            return self._outbox.keep(result.objects)
-        except OSError as error:
-            raise TransientError(f"outbox on disk: {error.strerror}") from error
-
-    def _keep_views(self, work: Work, result: CaseResult) -> None:
-        """Draw and keep what people look at, before the study counts as computed: so no computed study lacks views."""
-        if result.findings is None or result.mrc_grid is None:
-            return
-        pack = build_view_pack(result.findings, result.mrc_grid)
-        try:
-            self._views.put(work.work_id, pack.files)
-        except OSError as error:
-            raise TransientError(f"views on disk: {error.strerror}") from error
 
     def _superseded(self, work: Work) -> bool:
         """True, and noted, if the inputs of the study are other ones by now, or somebody else finished the work."""

@@ -67,6 +67,9 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     (StudyState.COMPUTING, StudyEvent.FAILED): StudyState.FAILED,
     # a worker was ended because it took too long; its successor tries once more
     (StudyState.COMPUTING, StudyEvent.OVERRAN): StudyState.COMPUTING,
+    # a worker ended over it, or has fallen silent and another one goes on
+    (StudyState.COMPUTING, StudyEvent.WORKER_DIED): StudyState.COMPUTING,
+    (StudyState.COMPUTING, StudyEvent.TAKEN_OVER): StudyState.COMPUTING,
     # ... or the node's own fault shows before anything is computed
     (StudyState.WAITING, StudyEvent.FAILED): StudyState.FAILED,
     (StudyState.QUEUED, StudyEvent.FAILED): StudyState.FAILED,

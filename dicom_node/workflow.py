@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
 from dbos._serialization import DBOSPortableJSONSerializer
 
-from dicom_node.database import DATABASE_AWAY
+from dicom_node.claims import TakenOverError
+from dicom_node.database import DATABASE_AWAY, bounded
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
+from dicom_node.roster import BEAT_S, OnDuty, Roster
 from dicom_node.study_desk import StudyDesk
-from dicom_node.time_limit import EndsWorkersError, TimeLimit
+from dicom_node.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +56,10 @@ class StudyWorkflow(DBOSConfiguredInstance):
         """Compute and publish one piece of work, or record that the node failed on it."""
         try:
             self.compute(work)
+        except TakenOverError:  # the other worker's run has its own end
+            raise
         except Exception as error:  # the one broad net: it records, then lets the error fly
-            self.fail(work, str(error) if isinstance(error, EndsWorkersError) else type(error).__name__)
+            self.fail(work, type(error).__name__)
             raise
 
     @DBOS.step(
@@ -91,8 +95,11 @@ class StudyWorker:
 
     Parameters
     ----------
-    worker_id
-        Unique among all processes on the same workflow database, and the same after every restart.
+    worker_id, host
+        The id is unique among all processes on the same workflow database, and the same after every restart; where
+        that is, is for people.
+    roster
+        Where this worker gives its signs of life, and finds those of the others.
     gate
         Every study is computed inside it: who holds a lock given here keeps the next study from beginning.
     time_limit
@@ -105,15 +112,22 @@ class StudyWorker:
         *,
         workflow_url: str,
         worker_id: str,
+        roster: Roster,
+        host: str = "",
         gate: AbstractContextManager[object] | None = None,
         time_limit: TimeLimit | None = None,
+        beat_s: float = BEAT_S,
     ) -> None:
         self._desk = desk
+        self._roster = roster
+        self._worker_id = worker_id
+        self._host = host
+        self._beat_s = beat_s
         self._time_limit = time_limit
         DBOS(
             config={
                 "name": "hydrops-node",
-                "system_database_url": workflow_url,
+                "system_database_url": bounded(workflow_url),
                 "executor_id": worker_id,
                 "application_version": APPLICATION_VERSION,
                 "serializer": DBOSPortableJSONSerializer(),
@@ -128,15 +142,24 @@ class StudyWorker:
         self._note_overrun()
         # Before the engine takes up what it held: a study that was canceled meanwhile must not be published.
         self._desk.look_round()
+        duty = OnDuty(
+            self._roster,
+            self._worker_id,
+            self._host,
+            take_over=_take_over,
+            on_place_lost=stop.set,
+            beat_s=self._beat_s,
+        )
         DBOS.launch()
         try:
             DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_ROUND_S)
+            duty.start()
             self._queue_unfinished()
             log.info("event=worker_ready")
             self._look_round_until(stop)
-            if self._time_limit is not None:
-                self._time_limit.stopped_in_order()
+            self._desk.stopped_in_order()
         finally:
+            duty.leave()
             DBOS.destroy(workflow_completion_timeout_sec=0)
 
     def _look_round_until(self, stop: threading.Event) -> None:
@@ -164,7 +187,7 @@ class StudyWorker:
             self._queue([work])
             run = DBOS.get_workflow_status(work.run_id)
             if run is not None and run.status in RUN_OVER:
-                self._desk.fail(work, f"its run ended ({run.status}) and left no outcome")
+                self._desk.give_up(work, f"its run ended ({run.status}) and left no outcome")
 
     def _note_overrun(self) -> None:
         """Tell the desk over which study a predecessor was ended, if it was: before that study begins again."""
@@ -180,3 +203,13 @@ class StudyWorker:
             with SetWorkflowID(work.run_id):
                 DBOS.enqueue_workflow(QUEUE, self._workflow.process_study, work.as_json())
             log.info("event=study_queued study=%s work=%s", work.study_instance_uid, work.work_id[:12])
+
+
+def _take_over(worker_ids: Sequence[str]) -> None:
+    """Put what the workers of these ids were at back into the queue, for whoever is free.
+
+    The engine names the worker in the very statement, so that of several workers that see the same silence one does
+    it; and it drops what a former owner still reports.
+    """
+    for run in DBOS._recover_pending_workflows(list(worker_ids)):
+        log.warning("event=work_up_for_take_over run=%s", run.workflow_id)

@@ -8,6 +8,7 @@ hydrops-node work --config config/node.toml
 from __future__ import annotations
 
 import argparse
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -65,16 +66,18 @@ def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextMa
     from dicom_node.cli.wiring import make_segmenter
     from dicom_node.database import open_database, require_whole
     from dicom_node.delivery.outbox import Outbox
+    from dicom_node.roster import Roster, wait_for_place
     from dicom_node.time_limit import TimeLimit
     from dicom_node.workflow import StudyWorker
 
     engine = open_database(loaded.database_url)
     require_whole(engine)
+    worker_id, roster = loaded.settings.node.worker_id, Roster(engine)
+    wait_for_place(roster, worker_id, socket.gethostname())
     outbox = Outbox(loaded.state_dir / "outbox", engine)
     outbox.sweep(time.time())
     pump = Outgoing(loaded, outbox, engine)
     segmenter, durations = make_segmenter(loaded), StepDurations()
-    worker_id = loaded.settings.node.worker_id
     Heartbeat(
         loaded.state_dir,
         worker_id,
@@ -86,6 +89,8 @@ def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextMa
         _desk(loaded, engine, outbox, segmenter, on_published=pump.wake, on_step_done=durations.add),
         workflow_url=loaded.workflow_url,
         worker_id=worker_id,
+        roster=roster,
+        host=socket.gethostname(),
         gate=gate,
         time_limit=TimeLimit(loaded.state_dir / f"{worker_id}.limit", loaded.settings.processing.time_limit_s),
     )
@@ -107,6 +112,7 @@ def _desk(
     on_step_done: Callable[[str, float], None],
 ) -> StudyDesk:
     """The desk on this node's spool, ledger, outbox and shelf of pictures."""
+    from dicom_node.claims import Claims
     from dicom_node.cli.receiving import open_spool
     from dicom_node.cli.wiring import audit_trail, case_options, destinations
     from dicom_node.ledger import Ledger
@@ -120,6 +126,7 @@ def _desk(
     return StudyDesk(
         spool=open_spool(loaded, engine),
         ledger=Ledger(engine),
+        claims=Claims(engine, loaded.settings.node.worker_id),
         cards=StudyCards(engine),
         outbox=outbox,
         views=views,

@@ -60,6 +60,12 @@ class ObjectFiles:
         data = self.path(sop_instance_uid, digest).read_bytes()
         return data, _digest(data)
 
+    def keep_only(self, sop_instance_uid: str, digest: str) -> None:
+        """Remove what else was written as this object: two workers encoded it at the same moment, these bytes count."""
+        for path in self._directory.glob(f"{_digest(sop_instance_uid.encode())}-*.dcm"):
+            if path != self.path(sop_instance_uid, digest):
+                path.unlink(missing_ok=True)
+
     def sweep(self, used: Mapping[str, str], now: float) -> int:
         """Remove old files that no object of `used` (SOP Instance UID to digest) needs; returns how many."""
         names = {self.path(uid, digest).name for uid, digest in used.items()}

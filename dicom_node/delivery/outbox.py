@@ -177,6 +177,13 @@ class Outbox:
                 connection.execute(insert(object_rows), rows)
             queue_rows(connection, uids, destinations, at)
 
+    def clear_others(self, kept: KeptObjects) -> None:
+        """Remove files of these objects that hold other bytes than those queued; what is not queued is left alone."""
+        with self._engine.connect() as connection:
+            queued = digests_of(connection, [one.sop_instance_uid for one in kept.objects])
+        for uid, digest in queued.items():
+            self._files.keep_only(uid, digest)
+
     def objects(self, key: str) -> list[StoredObject]:
         """The objects of one input key, in the order of sending."""
         query = select(*(object_rows.c[name] for name in ("kind", "sop_class_uid", "sop_instance_uid")))

@@ -22,6 +22,7 @@ from dicom_node.database import open_database
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger, StudyState
+from dicom_node.roster import Roster
 from dicom_node.workflow import APPLICATION_VERSION, StudyWorker
 from inference.phantom import PhantomOptions, make_study
 
@@ -60,7 +61,12 @@ class RunningWorker:
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     folder = tmp_path_factory.mktemp("worker")
     parts = DeskParts(folder, clock=time.time)
-    worker = StudyWorker(parts.desk, workflow_url=f"sqlite:///{folder / 'workflow.db'}", worker_id=WORKER)
+    worker = StudyWorker(
+        parts.desk,
+        workflow_url=f"sqlite:///{folder / 'workflow.db'}",
+        worker_id=WORKER,
+        roster=Roster(parts.engine),
+    )
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from desk_parts import DeskParts
 
 from dicom_node.ledger import StudyState
+from dicom_node.roster import Roster
 from dicom_node.workflow import StudyWorker
 
 BUSY = (StudyState.WAITING, StudyState.QUEUED, StudyState.COMPUTING)
@@ -34,7 +35,12 @@ def main(folder: Path, kill_at: int, digest: str) -> None:
         if next(commits) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    worker = StudyWorker(parts.desk, workflow_url=f"sqlite:///{folder / 'workflow.db'}", worker_id="worker-1")
+    worker = StudyWorker(
+        parts.desk,
+        workflow_url=f"sqlite:///{folder / 'workflow.db'}",
+        worker_id="worker-1",
+        roster=Roster(parts.engine),
+    )
     stop = threading.Event()
     threading.Thread(target=_stop_when_idle, args=(parts, stop), daemon=True).start()
     worker.run(stop)

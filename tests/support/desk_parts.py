@@ -12,6 +12,7 @@ from scanned_series import MRC, PEI, PPI, Scan, data_sets
 from dicom_node.assembly.site_rules import read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.casework import CaseOptions
+from dicom_node.claims import Claims
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.encoding.provenance import ResultOptions
@@ -56,6 +57,7 @@ class DeskParts:
         on_step: Callable[[], None] = lambda: None,
         digest: str = "0" * 64,
         summary: bool = False,
+        worker_id: str = "worker-1",
     ) -> None:
         self.folder = folder
         self.wakes = 0
@@ -63,6 +65,7 @@ class DeskParts:
         self.engine = open_database(database_url or f"sqlite:///{folder / 'node.db'}")
         self.spool = Spool(folder / "spool", self.engine)
         self.ledger = Ledger(self.engine)
+        self.claims = Claims(self.engine, worker_id)
         self.cards = StudyCards(self.engine)
         self.outbox = Outbox(folder / "outbox", self.engine)
         self.views = ViewShelf(folder / "views")
@@ -80,6 +83,7 @@ class DeskParts:
         self.desk = StudyDesk(
             spool=self.spool,
             ledger=self.ledger,
+            claims=self.claims,
             cards=self.cards,
             outbox=self.outbox,
             views=self.views,
