@@ -32,6 +32,9 @@ class StudyEvent(StrEnum):
     SUPERSEDED = "superseded"
     FAILED = "failed"
     OVERRAN = "overran"
+    WORKER_DIED = "worker_died"
+    TAKEN_OVER = "taken_over"
+    ERASED = "erased"
     # what a person asked for
     RETRIED = "retried"
     REPLAYED = "replayed"
@@ -53,6 +56,8 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     # results that are there may be sent again, and a request that does not fit may be declined, at any time
     **{(state, StudyEvent.RESENT): state for state in StudyState},
     **{(state, StudyEvent.DECLINED): state for state in StudyState},
+    # its images are erased at the end of their time; what was decided stands
+    **{(state, StudyEvent.ERASED): state for state in _ENDED},
     # waiting: complete -> queue; or it will never be complete
     (StudyState.WAITING, StudyEvent.COMPLETED): StudyState.QUEUED,
     (StudyState.WAITING, StudyEvent.NOT_OURS): StudyState.NOT_OURS,
