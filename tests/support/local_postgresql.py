@@ -50,7 +50,9 @@ def running_postgresql() -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait()
+        process.wait()  # that is runuser, where we are root; the server itself may still be writing
+        while (data / "postmaster.pid").exists():
+            time.sleep(0.05)
         shutil.rmtree(data)
 
 

@@ -2,116 +2,50 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 from committing_archive import Archive, Saying, committed, said
-from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, destination, encoded
+from committing_node import QUICK, SEG_UID, SR_UID, STUDY, CommittingNode, archive_at, asking, committing_node
+from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, free_port
+from local_orthanc import LocalOrthanc
 from pydicom.dataset import Dataset
-from sqlalchemy import Engine
+from sqlalchemy import update
 
-from dicom_node.database import open_database
-from dicom_node.delivery import commitment_scu
+from dicom_node.database import writing
 from dicom_node.delivery.commitment_answers import MAX_REPORT_BYTES
-from dicom_node.delivery.commitment_pump import CommitmentPump
-from dicom_node.delivery.commitment_reports import ReportDesk
-from dicom_node.delivery.commitment_rows import Commitment, CommitmentState
-from dicom_node.delivery.commitments import MAX_SENT_AGAIN, Commitments
+from dicom_node.delivery.commitment_rows import CommitmentState, commitment_rows
+from dicom_node.delivery.commitment_scu import would_vouch
+from dicom_node.delivery.commitments import MAX_SENT_AGAIN
 from dicom_node.delivery.completion import done_at
-from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, OutboxObject, RetryPolicy
-from dicom_node.delivery.outcome import Destination
-from dicom_node.delivery.pump import DeliveryPump
-from dicom_node.delivery.store_scu import store
-from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
-from dicom_node.intake.spool import Spool
-
-STUDY = "2.25.7001"
-SEG_UID, SR_UID = f"{STUDY}.3", f"{STUDY}.2"
-QUICK = RetryPolicy(first_retry_s=0.3, max_retry_s=0.6, give_up_after_s=3600)
-STAY_S = 0.2
-"""So long our association waits for the answer here: reports after it have to come by another one."""
-
-
-class Node:
-    """What delivers and asks, with a listener that takes reports; on a real database."""
-
-    def __init__(self, folder: Path, engine: Engine, archive: Archive, policy: RetryPolicy) -> None:
-        self.engine = engine
-        self.outbox = Outbox(folder / "outbox", engine)
-        self.commitments = Commitments(engine, policy=policy)
-        desk = ReportDesk(self.commitments, clock=time.time)
-        self.listener = Listener(
-            ListenerOptions(ae_title="HYDROPS", port=0, allowed=(_peer("PACS"), _peer("SCANNER"))),
-            Spool(folder / "spool", engine),
-            on_report=desk.answer,
-        )
-        self.listener.start()
-        archive.home = self.listener.port
-        self.destination = replace(destination(archive.port), to_commit=True)
-        self._asking = _asking(self.commitments, self.destination)
-        self._sending = DeliveryPump(
-            self.outbox,
-            [self.destination],
-            {"dicom": store},
-            policy=policy,
-            clock=time.time,
-            on_delivered=lambda _delivery: self._asking.wake(),
-        )
-
-    def start(self, *kinds: str) -> None:
-        """Put a study's results and send them."""
-        self.outbox.put("key", STUDY, [_result(kind) for kind in kinds], ["pacs"], at=time.time())
-        self._sending.start()
-        self._asking.start()
-
-    def send_again(self) -> None:
-        self.outbox.send_again("key", ["pacs"], at=time.time())
-        self._sending.wake()
-
-    def deliveries(self, condition: Callable[[list[Delivery]], bool]) -> list[Delivery]:
-        """All deliveries as soon as the condition holds."""
-        deadline = time.monotonic() + 10
-        while not condition(found := self.outbox.deliveries(STUDY)):
-            assert time.monotonic() < deadline, found
-            self._sending.wake()  # another process would look by itself, only later
-            time.sleep(0.02)
-        return found
-
-    def commitments_once(self, *states: CommitmentState) -> list[Commitment]:
-        """The commitments of all deliveries in their order, once they are in these states."""
-        found = self.deliveries(lambda all_: [one.commitment and one.commitment.state for one in all_] == [*states])
-        return [one.commitment for one in found if one.commitment is not None]
-
-    def stop(self) -> None:
-        assert self._sending.stop(10.0)
-        assert self._asking.stop(10.0)
-        self.listener.stop(drain_s=5.0)
-
+from dicom_node.delivery.outbox import DeliveryState, RetryPolicy
 
 AWAITED, COMMITTED, NOT_COMMITTED = CommitmentState.AWAITED, CommitmentState.COMMITTED, CommitmentState.NOT_COMMITTED
 
 
+KILL_WHILE_ASKING = Path(__file__).with_name("kill_while_asking.py")
+
+
 @contextmanager
-def running(folder: Path, archive: Archive, *, policy: RetryPolicy = QUICK) -> Iterator[Node]:
-    with archive.listening():
-        engine = open_database(f"sqlite:///{folder / 'node.db'}")
-        node = Node(folder, engine, archive, policy)
-        try:
-            yield node
-        finally:
-            node.stop()
-            engine.dispose()
+def running(folder: Path, archive: Archive, *, policy: RetryPolicy = QUICK) -> Iterator[CommittingNode]:
+    """A node that sends to the archive and asks it, and whose listener the archive knows."""
+    with archive.listening(), committing_node(folder, policy=policy) as node:
+        archive.home = node.listener.port
+        node.ask(archive_at(archive.port))
+        node.send_to(archive.port)
+        yield node
 
 
 def test_p19_an_answer_on_the_same_association_commits_all_objects_of_a_study_in_one_question(tmp_path: Path) -> None:
     archive = Archive()
     with running(tmp_path, archive) as node:
-        node.start("SEG", "SR")
+        node.put("SEG", "SR")
         found = node.commitments_once(COMMITTED, COMMITTED)
         archive_asked = archive.asked(0)
         assert done_at(node.engine, STUDY) is not None
@@ -125,7 +59,7 @@ def test_p19_an_answer_on_the_same_association_commits_all_objects_of_a_study_in
 def test_p19_an_answer_on_an_association_that_the_archive_opens_counts(tmp_path: Path, with_role: bool) -> None:
     archive = Archive(plan=lambda _number, asked: [committed(asked, same_association=False)], with_role=with_role)
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.commitments_once(COMMITTED)
     assert archive.answers == [0x0000]
     assert len(archive.requests) == 1
@@ -137,7 +71,7 @@ def test_p19_an_answer_that_comes_late_about_an_earlier_question_counts(tmp_path
 
     archive = Archive(plan=plan)
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         (found,) = node.commitments_once(COMMITTED)
     assert found.asked > 1
     assert len(set(archive.transactions)) == len(archive.transactions) > 1
@@ -150,7 +84,7 @@ def test_p19_an_answer_that_comes_twice_changes_nothing_the_second_time(tmp_path
 
     archive = Archive(plan=plan)
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.deliveries(lambda _all: len(archive.answers) == 3)
         node.commitments_once(COMMITTED)
     assert archive.answers == [0x0000] * 3
@@ -160,7 +94,7 @@ def test_p19_an_answer_that_comes_twice_changes_nothing_the_second_time(tmp_path
 def test_p19_without_an_answer_it_asks_again_under_new_transactions_and_ends_visibly(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, _asked: [])
     with running(tmp_path, archive, policy=replace(QUICK, give_up_after_s=1.5)) as node:
-        node.start("SEG")
+        node.put("SEG")
         (found,) = node.commitments_once(NOT_COMMITTED)
         assert node.outbox.not_committed_since(0.0)[0].sop_instance_uid == SEG_UID
         assert done_at(node.engine, STUDY) is None
@@ -173,7 +107,7 @@ def test_p19_sending_again_after_the_end_asks_again(tmp_path: Path) -> None:
     silent = [True]
     archive = Archive(plan=lambda _number, asked: [] if silent else [committed(asked)])
     with running(tmp_path, archive, policy=replace(QUICK, give_up_after_s=0.5)) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.commitments_once(NOT_COMMITTED)
         silent.clear()
         node.send_again()
@@ -187,7 +121,7 @@ def test_p19_what_a_partial_answer_leaves_out_is_asked_again_alone(tmp_path: Pat
 
     archive = Archive(plan=plan)
     with running(tmp_path, archive) as node:
-        node.start("SEG", "SR")
+        node.put("SEG", "SR")
         found = node.commitments_once(COMMITTED, COMMITTED)
         assert archive.asked(1) == [SR_UID]
     assert [one.asked for one in found] == [1, 2]
@@ -199,7 +133,7 @@ def test_p19_an_object_that_was_lost_there_is_sent_again_and_then_committed(tmp_
 
     archive = Archive(plan=plan)
     with running(tmp_path, archive) as node:
-        node.start("SEG", "SR")
+        node.put("SEG", "SR")
         found = node.commitments_once(COMMITTED, COMMITTED)
         assert archive.asked(1) == [SEG_UID]
     assert archive.stored == [SEG_UID, SR_UID, SEG_UID]
@@ -209,7 +143,7 @@ def test_p19_an_object_that_was_lost_there_is_sent_again_and_then_committed(tmp_
 def test_p19_an_archive_that_loses_every_copy_is_given_up_after_some(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, asked: [said(asked, {SEG_UID: 0x0112})])
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         (found,) = node.commitments_once(NOT_COMMITTED)
     assert archive.stored == [SEG_UID] * (1 + MAX_SENT_AGAIN)
     assert found.last_reason == 0x0112
@@ -227,7 +161,7 @@ def test_p19_an_answer_about_a_copy_that_was_lost_since_does_not_count(tmp_path:
 
     archive = Archive(plan=plan)
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.deliveries(lambda _all: len(archive.requests) == 3)  # ... lost, sent again and asked about once more
         assert archive.say(committed(first[0])) == 0x0000  # ... and now vouched for as it was at first
         (found,) = node.commitments_once(AWAITED)
@@ -237,16 +171,16 @@ def test_p19_an_answer_about_a_copy_that_was_lost_since_does_not_count(tmp_path:
 def test_p19_an_archive_that_is_no_scp_of_storage_commitment_is_told_at_once(tmp_path: Path) -> None:
     archive = Archive(takes_commitment=False)
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         (found,) = node.commitments_once(NOT_COMMITTED)
-        assert "does not take Storage Commitment" in commitment_scu.would_vouch(node.destination).detail
+        assert "does not take Storage Commitment" in would_vouch(archive_at(archive.port)).detail
     assert 'set done = "sent"' in found.last_detail
 
 
 def test_p19_a_report_that_we_did_not_ask_for_changes_nothing_and_is_answered_with_a_failure(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, _asked: [])
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.deliveries(lambda _all: bool(archive.requests))
         invented = Dataset()
         invented.update(archive.requests[0])
@@ -260,7 +194,7 @@ def test_p19_a_report_that_we_did_not_ask_for_changes_nothing_and_is_answered_wi
 def test_p19_a_peer_that_is_not_listed_cannot_report(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, _asked: [])
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.deliveries(lambda _all: bool(archive.requests))
         with pytest.raises(AssertionError, match="did not let the archive in"):
             replace(archive, ae_title="STRANGER").say(committed(archive.requests[0]))
@@ -281,7 +215,7 @@ def test_p19_objects_that_we_did_not_ask_about_and_other_classes_are_passed_over
 
     archive = Archive(plan=plan)
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         (found,) = node.commitments_once(COMMITTED)
     assert found.asked == 2
     assert archive.answers == [0x0000, 0x0000]
@@ -290,7 +224,7 @@ def test_p19_objects_that_we_did_not_ask_about_and_other_classes_are_passed_over
 def test_p19_reports_that_say_nothing_are_answered_with_a_failure_each(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, _asked: [])
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.deliveries(lambda _all: bool(archive.requests))
         asked = archive.requests[0]
         nameless = committed(asked)
@@ -309,9 +243,9 @@ def test_p19_reports_that_say_nothing_are_answered_with_a_failure_each(tmp_path:
 def test_p19_a_destination_that_is_to_commit_no_longer_is_asked_nothing_more(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, _asked: [])
     with running(tmp_path, archive) as node:
-        node.start("SEG")
+        node.put("SEG")
         node.commitments_once(AWAITED)
-        only_sent = _asking(node.commitments, replace(node.destination, to_commit=False))
+        only_sent = asking(node.commitments, replace(archive_at(archive.port), to_commit=False))
         only_sent.start()
         (delivery,) = node.deliveries(lambda all_: all_[0].commitment is None)
         assert only_sent.stop()
@@ -319,24 +253,42 @@ def test_p19_a_destination_that_is_to_commit_no_longer_is_asked_nothing_more(tmp
     assert delivery.state is DeliveryState.DELIVERED
 
 
-def _asking(commitments: Commitments, *destinations: Destination) -> CommitmentPump:
-    return CommitmentPump(
-        commitments,
-        destinations,
-        reports=ReportDesk(commitments, clock=time.time),
-        asker=partial(commitment_scu.ask, stay_s=STAY_S),
-        clock=time.time,
-    )
+@pytest.mark.parametrize("step", ["delivery kept", "question kept", "question sent", "report came", "report kept"])
+def test_p19_a_node_killed_at_any_step_goes_on_and_sends_nothing_twice(tmp_path: Path, step: str) -> None:
+    silent = Archive(plan=lambda _number, asked: [committed(asked)] if step.startswith("report") else [])
+    with silent.listening(), committing_node(tmp_path) as node:
+        node.put("SEG")
+        command = [sys.executable, str(KILL_WHILE_ASKING), str(tmp_path), str(silent.port), step]
+        ended = subprocess.run(command, timeout=60, check=False)
+        assert ended.returncode == -signal.SIGKILL
+    archive = Archive(port=silent.port)
+    with running(tmp_path, archive, policy=QUICK) as node:
+        _let_time_pass(node)
+        node.commitments_once(COMMITTED)
+    assert [*silent.stored, *archive.stored] == [SEG_UID]
+    assert not {*silent.transactions} & {*archive.transactions}
 
 
-def _peer(ae_title: str) -> AllowedPeer:
-    return AllowedPeer(ae_title=ae_title, networks=("127.0.0.0/8",))
+@pytest.mark.orthanc
+def test_p19_orthanc_commits_what_it_has_and_gets_again_what_it_lost(tmp_path: Path) -> None:
+    home = free_port()
+    us = {"AET": "HYDROPS", "Host": "127.0.0.1", "Port": home}
+    with (
+        LocalOrthanc(aet="PACS", extra={"DicomModalities": {"hydrops": us}}) as orthanc,
+        committing_node(tmp_path, port=home) as node,
+    ):
+        node.put("SEG", "SR")
+        node.send_to(orthanc.dicom_port)
+        node.deliveries(lambda all_: all(one.state is DeliveryState.DELIVERED for one in all_))
+        (lost,) = orthanc.session.post(f"{orthanc.url}/tools/lookup", data=SEG_UID).json()
+        orthanc.session.delete(f"{orthanc.url}/instances/{lost['ID']}").raise_for_status()
+        node.ask(archive_at(orthanc.dicom_port))
+        found = node.commitments_once(COMMITTED, COMMITTED)
+        assert orthanc.session.post(f"{orthanc.url}/tools/lookup", data=SEG_UID).json()
+    assert [one.sent_again for one in found] == [1, 0]
 
 
-def _result(kind: str) -> OutboxObject:
-    sop_class = {"SEG": SEG, "SR": COMPREHENSIVE_3D_SR}[kind]
-    uid = f"{STUDY}.{len(kind)}"
-    data = encoded(sop_class, sop_instance_uid=uid, study_instance_uid=STUDY)
-    return OutboxObject(
-        kind=kind, sop_class_uid=sop_class, sop_instance_uid=uid, series_instance_uid=f"{uid}.1", data=data
-    )
+def _let_time_pass(node: CommittingNode) -> None:
+    """The pause after an unanswered question is over."""
+    with writing(node.engine) as connection:
+        connection.execute(update(commitment_rows).values(next_ask_at=0.0))
