@@ -91,6 +91,7 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
             cursor.execute("PRAGMA journal_mode=WAL")
             cursor.execute("PRAGMA synchronous=FULL")
             cursor.execute("PRAGMA foreign_keys=ON")
+            cursor.execute("PRAGMA secure_delete=ON")  # what was erased is not to stand in a free page of the file
             cursor.close()
 
         @event.listens_for(engine, "begin")

@@ -107,6 +107,7 @@ class RequestDesk:
 
     def _retry(self, request: StudyRequest, now: float) -> Work | None:
         """FAILED becomes WAITING; the look-round that follows examines it."""
+        self._require_activity(request.study_instance_uid)
         with self._ledger.transaction() as connection:
             self._ledger.move(
                 request.study_instance_uid,
@@ -210,6 +211,9 @@ class RequestDesk:
         return self._examiner.examine(self._require_activity(request.study_instance_uid), now, forced=forced)
 
     def _require_activity(self, study_instance_uid: str) -> StudyActivity:
+        erased = self._spool.erased(study_instance_uid)
+        if erased is not None and erased.missing:
+            raise _Declined(erased.sentence)
         activity = self._spool.study(study_instance_uid)
         if activity is None:
             raise _Declined(NO_IMAGES)

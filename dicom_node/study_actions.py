@@ -13,6 +13,7 @@ from typing import Final
 
 from dicom_node.audit import AuditAction, AuditOutcome, AuditTrail
 from dicom_node.delivery.outbox import Outbox
+from dicom_node.intake.erased_images import ErasedImages
 from dicom_node.ledger import Ledger, StudyRecord
 from dicom_node.study_moves import TRANSITIONS, StudyEvent, StudyState
 from dicom_node.study_requests import StudyAction, StudyRequests
@@ -44,6 +45,7 @@ _STANDING: Final[Mapping[StudyState, str]] = {
     StudyState.FAILED: "the node failed on it",
     StudyState.CANCELED: "it was canceled",
 }
+_NEEDS_IMAGES: Final = (StudyAction.RETRY, StudyAction.REPLAY, StudyAction.FORCE)
 _MOVES: Final = (StudyAction.RETRY, StudyAction.REPLAY, StudyAction.FORCE, StudyAction.CANCEL)
 
 
@@ -55,9 +57,14 @@ class ActionOutcome:
     sentence: str
 
 
-def fitting(state: StudyState) -> tuple[StudyAction, ...]:
-    """The actions that fit a study in this state; RESEND, which needs results, is not among them."""
-    return tuple(action for action in _MOVES if (state, EVENTS[action]) in TRANSITIONS)
+def fitting(state: StudyState, erased: ErasedImages | None = None) -> tuple[StudyAction, ...]:
+    """The actions that fit a study in this state; RESEND, which needs results, is not among them.
+
+    Of a study that lacks images because they were erased, nothing can be examined.
+    """
+    possible = [action for action in _MOVES if (state, EVENTS[action]) in TRANSITIONS]
+    lacking = erased is not None and erased.missing > 0
+    return tuple(action for action in possible if not (lacking and action in _NEEDS_IMAGES))
 
 
 def objection(action: StudyAction, state: StudyState) -> str:
@@ -75,6 +82,8 @@ class StudyActions:
     ----------
     destinations
         Names of the configured destinations.
+    erased
+        What was erased of a study, if anything was.
     """
 
     def __init__(
@@ -85,6 +94,7 @@ class StudyActions:
         outbox: Outbox,
         audit: AuditTrail,
         destinations: Sequence[str],
+        erased: Callable[[str], ErasedImages | None] = lambda _study: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._ledger = ledger
@@ -92,6 +102,7 @@ class StudyActions:
         self._outbox = outbox
         self._audit = audit
         self._destinations = tuple(destinations)
+        self._erased = erased
         self._clock = clock
 
     def retry(self, study_instance_uid: str, actor: str) -> ActionOutcome:
@@ -129,11 +140,16 @@ class StudyActions:
         sentence = f"{action} is asked for" if asked else f"{action} was asked for already"
         return ActionOutcome(accepted=True, sentence=f"{sentence}; the worker sees to it on its next round")
 
+    def _lack(self, action: StudyAction, study: str) -> str:
+        """Why what fits the study's state cannot be done: images that it needs were erased."""
+        erased = self._erased(study) if action in _NEEDS_IMAGES else None
+        return "" if erased is None else erased.sentence
+
     def _problem(self, action: StudyAction, record: StudyRecord | None, destination: str) -> str:
         if record is None:
             return "this study is unknown here, or its first images have only just come"
         if action is not StudyAction.RESEND:
-            return objection(action, record.state)
+            return objection(action, record.state) or self._lack(action, record.study_instance_uid)
         if destination not in self._destinations:
             known = ", ".join(self._destinations) or "none is configured"
             return f"there is no destination {destination!r}; known: {known}"

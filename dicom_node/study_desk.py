@@ -44,6 +44,8 @@ UNDER_WAY: Final = (StudyState.QUEUED, StudyState.COMPUTING)
 DECIDED: Final = (*UNDER_WAY, StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS)
 """States whose work id still holds; a failed study is examined anew, which queues it again."""
 
+ENDED: Final = (StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS, StudyState.CANCELED)
+"""States in which nothing more happens to a study unless images come or a person asks."""
 
 MAX_OVERRUNS: Final = 2
 """Once may have been a busy machine; a study that hangs twice would take the worker from all others for ever."""
@@ -175,6 +177,9 @@ class StudyDesk:
         if record is not None and _stays_canceled(record, activity):
             self._ledger.seen(study, revision=activity.revision)
             return None
+        if record is not None and record.state in ENDED and self._came_back(activity):
+            self._ledger.seen(study, revision=activity.revision)
+            return None
         examination = self._examiner.examine(activity, now, forced=_was_forced(record))
         self._cards.put(examination.card)
         if changed:
@@ -188,6 +193,22 @@ class StudyDesk:
             if changed:
                 self._ledger.arrived(study, revision=activity.revision, at=now, within=connection)
             return write_decision(self._ledger, examination, at=now, within=connection).work
+
+    def _came_back(self, activity: StudyActivity) -> bool:
+        """Whether what came of an ended study cannot change what was decided: its images had been erased here.
+
+        The same images again are nothing new, as if they had never gone. Other images beside those that are gone can
+        be examined only with the whole study, so what was decided stands until all of it has been sent again.
+        """
+        study = activity.study_instance_uid
+        erased = self._spool.erased(study)
+        if erased is None or not erased.nothing_to_decide:
+            return False
+        card = self._cards.get(study)
+        if card is not None:
+            self._audit_arrival(activity, card)
+        log.info("event=erased_images_came_again study=%s missing=%d unseen=%d", study, erased.missing, erased.unseen)
+        return True
 
     def _audit_arrival(self, activity: StudyActivity, card: StudyCard) -> None:
         """Write who sent what is there now. Before the ledger: an entry too many is better than one too few."""

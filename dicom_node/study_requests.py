@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import Column, Connection, Engine, Float, Integer, String, Table, Text, insert, select, update
+from sqlalchemy import Column, Connection, Engine, Float, Integer, Select, String, Table, Text, insert, select, update
 
 from dicom_node.database import metadata, writing
 
@@ -66,6 +66,12 @@ _requests = Table(
     Column("answer", Text, nullable=False),
     Column("answered_at", Float),
 )
+
+
+def open_requests(study_instance_uid: str) -> Select[int]:
+    """A query for the requests about one study that the worker has not seen to yet."""
+    of_study = _requests.c.study_instance_uid == study_instance_uid
+    return select(_requests.c.request_id).where(of_study, _requests.c.state == RequestState.OPEN)
 
 
 class StudyRequests:

@@ -19,6 +19,7 @@ from dicom_node.delivery.outcome import Destination
 from dicom_node.errors import ConfigError
 from dicom_node.ledger import Ledger
 from dicom_node.settings import LoadedSettings, Settings, read_settings
+from dicom_node.intake.erased_images import ErasedImageIndex
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_requests import StudyRequests
 
@@ -188,3 +189,4 @@ def study_actions(loaded: LoadedSettings, engine: Engine) -> StudyActions:
         audit=audit_trail(loaded),
         destinations=[one.name for one in loaded.settings.destinations],
     )
+        erased=ErasedImageIndex(engine).of_study,

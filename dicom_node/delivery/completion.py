@@ -6,14 +6,18 @@ that is sure to exist.
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Engine, and_, case, func, select
+from contextlib import nullcontext
+
+from sqlalchemy import ColumnElement, Connection, Engine, and_, case, func, select
 
 from dicom_node.delivery.commitment_rows import CommitmentState, commitment_rows
 from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, object_rows
 
 
-def done_at(engine: Engine, study_instance_uid: str) -> float | None:
+def done_at(engine: Engine, study_instance_uid: str, *, within: Connection | None = None) -> float | None:
     """Since when everything of this study is delivered, and committed where its destination is to commit.
+
+    Whoever acts on the answer asks `within` the transaction in which it acts.
 
     Returns
     -------
@@ -21,7 +25,8 @@ def done_at(engine: Engine, study_instance_uid: str) -> float | None:
         POSIX seconds of the last confirmation; None while a single object waits, was stopped, awaits its commitment or
         was refused it, and None if nothing was ever sent (no destination, or none that takes any of the objects).
     """
-    return _done(engine, object_rows.c.study_instance_uid == study_instance_uid).get(study_instance_uid)
+    of_study = object_rows.c.study_instance_uid == study_instance_uid
+    return _done(engine, of_study, within=within).get(study_instance_uid)
 
 
 def done_before(engine: Engine, at: float) -> dict[str, float]:
@@ -29,7 +34,7 @@ def done_before(engine: Engine, at: float) -> dict[str, float]:
     return {study: when for study, when in _done(engine).items() if when < at}
 
 
-def _done(engine: Engine, *conditions: ColumnElement[bool]) -> dict[str, float]:
+def _done(engine: Engine, *conditions: ColumnElement[bool], within: Connection | None = None) -> dict[str, float]:
     """By study: the time of its last confirmation, of those that lack none."""
     open_delivery = delivery_rows.c.state.in_([DeliveryState.WAITING, DeliveryState.STOPPED])
     open_commitment = and_(commitment_rows.c.state.is_not(None), commitment_rows.c.state != CommitmentState.COMMITTED)
@@ -47,5 +52,5 @@ def _done(engine: Engine, *conditions: ColumnElement[bool]) -> dict[str, float]:
         .group_by(object_rows.c.study_instance_uid)
         .having(missing == 0, confirmed.is_not(None))
     )
-    with engine.connect() as connection:
+    with engine.connect() if within is None else nullcontext(within) as connection:
         return {study: float(when) for study, when in connection.execute(query)}

@@ -11,25 +11,27 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, Select
+from sqlalchemy import Connection, Engine, Select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.assembly.completeness import Arrival
 from dicom_node.durable_file import make_folders, sync_directory, write_durably
 from dicom_node.errors import Refusal, TransientError
+from dicom_node.intake.erased_images import ErasedImages
 from dicom_node.intake.part10 import file_header, split_file
 from dicom_node.intake.spool_index import FileRecord, SpooledInstance, SpoolIndex, StoredKind, StudyActivity
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireLimits, check_dataset
 
-__all__ = ["Spool", "SpooledInstance", "Stored", "StoredKind", "StudyActivity", "SweepReport"]
+__all__ = ["ErasedImages", "Spool", "SpooledInstance", "Stored", "StoredKind", "StudyActivity", "SweepReport"]
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +55,11 @@ class SweepReport:
 
     `reindexed`: SOP Instance UIDs of files whose row was missing. `missing`: rows whose file was gone; they were
     taken out, so that the study is no longer complete. `damaged`: files set aside because their content is not what
-    their name says.
+    their name says. `erased`: files of images that had been erased, and that a kill or a power cut had left behind.
     """
 
     temporary_removed: int
+    erased: int
     reindexed: tuple[str, ...]
     missing: tuple[SpooledInstance, ...]
     damaged: tuple[Path, ...]
@@ -135,23 +138,29 @@ class Spool:
         sha256 = hashlib.sha256(dataset).hexdigest()
         name = _file_name(sha256, transfer_syntax_uid)
         path = self._index.path_of(name)
+        record = FileRecord(
+            name=name,
+            identity=known,
+            transfer_syntax_uid=transfer_syntax_uid,
+            sha256=sha256,
+            source=source,
+            received_at=at,
+        )
         with _storage_failures_as_transient():
-            if path.exists() and self._index.has(name):
+            # Touched before the row is looked up: an erasure that takes the row away right after it finds that out.
+            if _touch(path, at) and self._index.has(name):
                 return Stored(kind=StoredKind.DUPLICATE, identity=known, path=path, sha256=sha256)
             self._require_space(len(dataset))
-            header = file_header(known, transfer_syntax_uid, source=source)
-            write_durably(path, f"{self._token}-{next(self._counter)}{_TEMPORARY_SUFFIX}", [header, dataset])
-            kind = self._index.add(
-                FileRecord(
-                    name=name,
-                    identity=known,
-                    transfer_syntax_uid=transfer_syntax_uid,
-                    sha256=sha256,
-                    source=source,
-                    received_at=at,
-                )
-            )
+            parts = [file_header(known, transfer_syntax_uid, source=source), dataset]
+            self._write(path, parts, at)
+            kind = self._index.add(record)
+            if not path.exists():  # an erasure of the same image took it before the row was there; now nobody does
+                self._write(path, parts, at)
         return Stored(kind=kind, identity=known, path=path, sha256=sha256)
+
+    def _write(self, path: Path, parts: Sequence[bytes], at: float) -> None:
+        write_durably(path, f"{self._token}-{next(self._counter)}{_TEMPORARY_SUFFIX}", parts)
+        _touch(path, at)
 
     def free_bytes(self) -> int:
         """Space left for this process on the disk of the spool."""
@@ -160,6 +169,10 @@ class Spool:
     def instances(self, study_instance_uid: str) -> list[SpooledInstance]:
         """Every kept instance of a study in order of receipt, both contents of a conflict included."""
         return self._index.instances(study_instance_uid)
+
+    def erased(self, study_instance_uid: str) -> ErasedImages | None:
+        """What was erased of a study, and what came of it since; None if nothing was."""
+        return self._index.erased(study_instance_uid)
 
     def set_expected(self, series_instance_uid: str, count: int) -> None:
         """Remember how many instances the source says the series has; asked again, the last answer counts."""
@@ -204,7 +217,11 @@ class Spool:
             path.unlink(missing_ok=True)
         reindexed: list[str] = []
         damaged: list[Path] = []
-        for name in sorted(files.keys() - rows.keys()):
+        without_row = files.keys() - rows.keys()
+        erased = self._index.leftovers(without_row)
+        for name in erased:
+            files[name].unlink(missing_ok=True)
+        for name in sorted(without_row - erased):
             uid = self._reindex(name, files[name])
             if uid is None:
                 damaged.append(self._set_aside(files[name]))
@@ -214,12 +231,29 @@ class Spool:
         self._index.forget(gone)
         report = SweepReport(
             temporary_removed=len(temporary),
+            erased=len(erased),
             reindexed=tuple(reindexed),
             missing=tuple(rows[name] for name in gone),
             damaged=tuple(damaged),
         )
         _log_sweep(report)
         return report
+
+    def take_out(self, study_instance_uid: str, *, at: float, within: Connection) -> dict[Path, str]:
+        """Take a study's images out of the index, as part of a transaction: their files by path, with their names.
+
+        Nobody finds the images from that commit on; their files are `Removals`' to remove.
+        """
+        names = self._index.take_out(study_instance_uid, at=at, within=within)
+        return {self._index.path_of(name): name for name in names}
+
+    def is_here(self, connection: Connection, name: str) -> bool:
+        """Whether the file of that name has its row."""
+        return self._index.has(name, within=connection)
+
+    def take_back(self, path: Path) -> None:
+        """Give a file its row back: it was sent again, and acknowledged, while an erasure took its row away."""
+        self._reindex(path.stem, path)
 
     def _require_space(self, wanted: int) -> None:
         free = self.free_bytes()
@@ -273,6 +307,15 @@ def _file_name(sha256: str, transfer_syntax_uid: str) -> str:
     return hashlib.sha256(f"{transfer_syntax_uid}\n{sha256}".encode()).hexdigest()
 
 
+def _touch(path: Path, at: float) -> bool:
+    """Say on the file itself that it was sent at this time; False if it is not there."""
+    try:
+        os.utime(path, (at, at))
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @contextmanager
 def _storage_failures_as_transient() -> Iterator[None]:
     try:
@@ -289,8 +332,9 @@ def _log_sweep(report: SweepReport) -> None:
     for path in report.damaged:
         log.error("event=spool_file_damaged file=%s", path.name)
     log.info(
-        "event=spool_swept temporary_removed=%d reindexed=%d missing=%d damaged=%d",
+        "event=spool_swept temporary_removed=%d erased=%d reindexed=%d missing=%d damaged=%d",
         report.temporary_removed,
+        report.erased,
         len(report.reindexed),
         len(report.missing),
         len(report.damaged),

@@ -6,6 +6,7 @@ The statements are built once: building them for every image cost more than exec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,42 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from dicom_node.assembly.completeness import Arrival
 from dicom_node.database import metadata, writing
 from dicom_node.errors import Reason, Refusal
+from dicom_node.intake.erased_images import ErasedImageIndex, ErasedImages, leftovers, take_out
+from dicom_node.intake.spool_rows import erased_table, instance_table, refusal_table, series_table, study_table
 from dicom_node.intake.wire_check import InstanceIdentity
-
-instance_table = sa.Table(
-    "spool_instance",
-    metadata,
-    sa.Column("file_name", sa.String(64), primary_key=True),
-    sa.Column("sop_instance_uid", sa.String(64), nullable=False, index=True),
-    sa.Column("series_instance_uid", sa.String(64), nullable=False, index=True),
-    sa.Column("study_instance_uid", sa.String(64), nullable=False, index=True),
-    sa.Column("sop_class_uid", sa.String(64), nullable=False),
-    sa.Column("transfer_syntax_uid", sa.String(64), nullable=False),
-    sa.Column("sha256", sa.String(64), nullable=False),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("received_at", sa.Float, nullable=False),
-    sa.Column("conflict", sa.Boolean, nullable=False),
-)
-series_table = sa.Table(
-    "spool_series",
-    metadata,
-    sa.Column("series_instance_uid", sa.String(64), primary_key=True),
-    sa.Column("expected", sa.Integer, nullable=False),
-)
-refusal_table = sa.Table(
-    "spool_refusal",
-    metadata,
-    sa.Column("series_instance_uid", sa.String(64), primary_key=True),
-    sa.Column("study_instance_uid", sa.String(64), nullable=False, index=True),
-    sa.Column("reason", sa.String(64), nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
-)
-study_table = sa.Table(
-    "spool_study",
-    metadata,
-    sa.Column("study_instance_uid", sa.String(64), primary_key=True),
-    sa.Column("revision", sa.Integer, nullable=False),
-)
 
 
 class StoredKind(StrEnum):
@@ -107,6 +75,7 @@ _of_uid = instance_table.c.sop_instance_uid == sa.bindparam("uid")
 _of_study = instance_table.c.study_instance_uid == sa.bindparam("study")
 _HAS_NAME = sa.select(instance_table.c.file_name).where(_of_name)
 _SAME_UID = sa.select(instance_table.c.file_name, instance_table.c.study_instance_uid).where(_of_uid)
+_ERASED_OF_UID = sa.select(erased_table.c.file_name).where(erased_table.c.sop_instance_uid == sa.bindparam("uid"))
 _MARK_CONFLICT = instance_table.update().where(_of_uid).values(conflict=True)
 _ADD = instance_table.insert()
 _LOCK_UID = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))")
@@ -148,19 +117,22 @@ class SpoolIndex:
         self._set_expected = expecting.on_conflict_do_update(
             index_elements=["series_instance_uid"], set_={"expected": expecting.excluded.expected}
         )
-        metadata.create_all(engine, tables=[instance_table, series_table, refusal_table, study_table])
+        metadata.create_all(engine, tables=[instance_table, series_table, erased_table, refusal_table, study_table])
 
     def path_of(self, name: str) -> Path:
         """Where the file of that name lies."""
         return self._directory / name[:2] / f"{name}.dcm"
 
-    def has(self, name: str) -> bool:
+    def has(self, name: str, *, within: sa.Connection | None = None) -> bool:
         """Whether a file of that name has its row."""
-        with self._engine.connect() as connection:
+        with self._engine.connect() if within is None else nullcontext(within) as connection:
             return connection.scalar(_HAS_NAME, {"name": name}) is not None
 
     def add(self, record: FileRecord) -> StoredKind:
-        """Commit the row of a file that is already durable, and mark every content of a UID that has several."""
+        """Commit the row of a file that is already durable, and mark every content of a UID that has several.
+
+        A content that was erased counts: another one under its UID is a conflict, the same one again is none.
+        """
         uid, study = record.identity.sop_instance_uid, record.identity.study_instance_uid
         with writing(self._engine) as connection:
             if self._on_postgresql:
@@ -169,11 +141,13 @@ class SpoolIndex:
             others = connection.execute(_SAME_UID, {"uid": uid}).all()
             if any(other.file_name == record.name for other in others):
                 return StoredKind.DUPLICATE
-            connection.execute(_ADD, _row(record, conflict=bool(others)))
+            erased = connection.scalars(_ERASED_OF_UID, {"uid": uid}).all()
+            conflict = bool(others) or any(name != record.name for name in erased)
+            connection.execute(_ADD, _row(record, conflict=conflict))
             if others:
                 connection.execute(_MARK_CONFLICT, {"uid": uid})
             self._count_revision(connection, {other.study_instance_uid for other in others} | {study})
-        return StoredKind.CONFLICT if others else StoredKind.NEW
+        return StoredKind.CONFLICT if conflict else StoredKind.NEW
 
     def set_expected(self, series_instance_uid: str, count: int) -> None:
         """Remember how many instances the source says the series has; no revision when it says the same again."""
@@ -268,6 +242,19 @@ class SpoolIndex:
                 if study is not None:
                     connection.execute(instance_table.delete().where(of_name))
                     self._count_revision(connection, [study])
+
+    def take_out(self, study_instance_uid: str, *, at: float, within: sa.Connection) -> list[str]:
+        """Take the images of a study out, and remember that they were here; the names of their files."""
+        return take_out(within, study_instance_uid, at=at)
+
+    def erased(self, study_instance_uid: str) -> ErasedImages | None:
+        """What was erased of a study; None if nothing was."""
+        return ErasedImageIndex(self._engine).of_study(study_instance_uid)
+
+    def leftovers(self, names: Iterable[str]) -> set[str]:
+        """Of the names of files without a row: those of images that were erased."""
+        with self._engine.connect() as connection:
+            return leftovers(connection, names)
 
     def _count_revision(self, connection: sa.Connection, studies: Iterable[str]) -> None:
         """One more change of each study; in the order of the UIDs, so that two writers never wait for each other."""

@@ -7,6 +7,7 @@ path before it was found there.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -58,6 +59,7 @@ class ViewShelf:
             raise ValueError(f"a pack needs a work id and a {MANIFEST}; found {work_id!r} and {sorted(files)}")
         final = self._directory / work_id
         if self.manifest(work_id) is not None:
+            os.utime(final)  # in use again: an erasure of the study that is under way leaves it alone
             return
         unfinished = self._directory / f"{UNFINISHED}{secrets.token_hex(8)}"
         unfinished.mkdir(mode=0o700)
@@ -91,6 +93,11 @@ class ViewShelf:
             return None
         listed = manifest["files"][name]
         return ViewFile(path=self._directory / work_id / name, media_type=listed["media_type"], sha256=listed["sha256"])
+
+    def older_than(self, at: float) -> list[str]:
+        """The work ids of packs that were put, or put again, before `at`."""
+        packs = [folder for folder in self._directory.iterdir() if WORK_ID.fullmatch(folder.name)]
+        return sorted(folder.name for folder in packs if folder.stat().st_mtime < at)
 
     def sweep(self, now: float) -> int:
         """Remove folders that a killed worker left unfinished; returns how many."""

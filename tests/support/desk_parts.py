@@ -77,6 +77,7 @@ class DeskParts:
             outbox=self.outbox,
             audit=self.audit,
             destinations=destinations,
+            erased=self.spool.erased,
             clock=clock or (lambda: self.now),
         )
         self._on_step = on_step

@@ -1,0 +1,136 @@
+"""How long one study is kept, and what holds it: the one judgment, for whoever erases and for whoever shows it.
+
+A study ends when it was decided and all of its results are delivered, and committed where a destination is to commit.
+From then on its time runs, anew whenever images of it come. What holds a study back holds it for as long as it lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import BindParameter, Connection, Engine, Select, and_, bindparam, case, func, select
+
+from dicom_node.delivery.completion import done_at
+from dicom_node.delivery.outbox_rows import delivery_rows, object_rows
+from dicom_node.intake.erased_images import ErasedImages, erased_images
+from dicom_node.intake.spool_rows import instance_table, study_table
+from dicom_node.ledger_rows import ledger_studies
+from dicom_node.retention.periods import Periods
+from dicom_node.study_moves import StudyState
+from dicom_node.study_requests import open_requests
+
+DECIDED: Final = (StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS, StudyState.CANCELED)
+"""States in which a study can end. A failed one is not among them: whoever retries it needs its images."""
+
+UNFINISHED: Final[Mapping[StudyState, str]] = {
+    StudyState.WAITING: "it waits for images",
+    StudyState.QUEUED: "it is not computed yet",
+    StudyState.COMPUTING: "it is being computed",
+    StudyState.FAILED: "the node failed on it, and a retry needs its images",
+}
+
+_study: BindParameter[str] = bindparam("study")
+_RECORD = select(
+    ledger_studies.c.study_instance_uid, ledger_studies.c.state, ledger_studies.c.revision, ledger_studies.c.updated_at
+).where(ledger_studies.c.study_instance_uid == _study)
+_IMAGES = (
+    select(
+        func.count(instance_table.c.file_name).label("images"),
+        func.max(instance_table.c.received_at).label("last_received_at"),
+        func.coalesce(func.sum(case((instance_table.c.conflict, 1), else_=0)), 0).label("conflicts"),
+        func.max(study_table.c.revision).label("revision"),
+    )
+    .select_from(
+        instance_table.outerjoin(study_table, study_table.c.study_instance_uid == instance_table.c.study_instance_uid)
+    )
+    .where(instance_table.c.study_instance_uid == _study)
+)
+_SENT_AT_ALL = (
+    select(delivery_rows.c.delivery_id)
+    .join(object_rows, object_rows.c.sop_instance_uid == delivery_rows.c.sop_instance_uid)
+    .where(object_rows.c.study_instance_uid == _study)
+    .limit(1)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyKeeping:
+    """What is here of one study and until when. Times are POSIX seconds.
+
+    `images` counts those that are here, `erased` tells of those that were. `held_because` says what keeps the study
+    from ending, "" if nothing does. `images_until` and `results_until` are None where there is no end, or none yet.
+    """
+
+    study_instance_uid: str
+    state: StudyState
+    images: int
+    erased: ErasedImages | None
+    held_because: str
+    images_until: float | None
+    results_until: float | None
+
+
+def keeping_of(connection: Connection, study_instance_uid: str, periods: Periods) -> StudyKeeping | None:
+    """How long a study is kept, as things are in this transaction; None if the node does not know it."""
+    record = connection.execute(_RECORD, {"study": study_instance_uid}).one_or_none()
+    if record is None:
+        return None
+    here = connection.execute(_IMAGES, {"study": study_instance_uid}).one()
+    erased = erased_images(connection, study_instance_uid)
+    confirmed_at = done_at(connection.engine, study_instance_uid, within=connection)
+    held = _held_because(connection, record, here, erased, confirmed_at)
+    ended_at = max(record.updated_at, confirmed_at or 0.0, here.last_received_at or 0.0)
+    return StudyKeeping(
+        study_instance_uid=study_instance_uid,
+        state=StudyState(record.state),
+        images=here.images,
+        erased=erased,
+        held_because=held,
+        images_until=None if held or not here.images else periods.images_until(ended_at),
+        results_until=None if held else periods.results_until(ended_at),
+    )
+
+
+def perhaps_due(at: float, *, with_images: bool) -> Select[str]:
+    """Studies that were decided at `at` or earlier, the oldest first; whether they are due, `keeping_of` says.
+
+    `with_images`: those of which images are here, else those of which none are.
+    """
+    columns = ledger_studies.c
+    images = select(instance_table.c.file_name).where(instance_table.c.study_instance_uid == columns.study_instance_uid)
+    here = images.exists() if with_images else ~images.exists()
+    decided = and_(columns.state.in_([state.value for state in DECIDED]), columns.updated_at <= at, here)
+    return select(columns.study_instance_uid).where(decided).order_by(columns.updated_at, columns.study_instance_uid)
+
+
+def unfinished(engine: Engine) -> list[str]:
+    """Studies that cannot end as they stand, and of which images are here."""
+    images = select(instance_table.c.file_name).where(
+        instance_table.c.study_instance_uid == ledger_studies.c.study_instance_uid
+    )
+    state = ledger_studies.c.state.not_in([one.value for one in DECIDED])
+    query = select(ledger_studies.c.study_instance_uid).where(state, images.exists())
+    with engine.connect() as connection:
+        return list(connection.scalars(query.order_by(ledger_studies.c.updated_at)))
+
+
+def _held_because(
+    connection: Connection, record: Any, here: Any, erased: ErasedImages | None, confirmed_at: float | None
+) -> str:
+    """What keeps a study from ending, in words; "" if nothing does."""
+    study = record.study_instance_uid
+    if record.state not in DECIDED:
+        return UNFINISHED[StudyState(record.state)]
+    if here.images and here.revision != record.revision:
+        return "images came that nobody has looked at yet"
+    if here.conflicts:
+        return "an image of it came with more than one content"
+    if erased is not None and erased.unseen:
+        return f"{erased.unseen} images came after others had been erased; send the whole study again"
+    if connection.execute(open_requests(study)).first() is not None:
+        return "somebody has asked for something to be done to it"
+    if confirmed_at is None and connection.execute(_SENT_AT_ALL, {"study": study}).first() is not None:
+        return "its results are not everywhere yet where they belong"
+    return ""
