@@ -134,10 +134,10 @@ class Claims:
         mine = _of(claim.study_instance_uid) & (claim_rows.c.number == claim.number)
         within.execute(update(claim_rows).where(mine).values(beginnings=claim_rows.c.beginnings - 1))
 
-    def is_mine(self, study_instance_uid: str, run_id: str, *, within: Connection) -> bool:
-        """Whether this worker was the last to begin this run."""
+    def is_last_of(self, study_instance_uid: str, *, within: Connection) -> bool:
+        """Whether this worker was the last to begin this study."""
         row = self._row(study_instance_uid, within)
-        return row is not None and (row.run_id, row.worker_id) == (run_id, self._worker_id)
+        return row is not None and row.worker_id == self._worker_id
 
     def died(self, study_instance_uid: str, *, within: Connection) -> None:
         """Count the end of this worker over a study that it was the last to begin."""

@@ -117,6 +117,11 @@ class Receiving:
             self._messenger.join(MESSAGE_S)
         self._engine.dispose()
 
+    @property
+    def engine(self) -> Engine:
+        """The state database, for who watches the worker beside it."""
+        return self._engine
+
     def _take_over(self, loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
         """Let a changed configuration take effect as far as it can without a restart."""
         parts = None if self._web is None else self._web_parts(self._as_shown(loaded))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dicom_node.cli.receiving import Receiving
     from dicom_node.cli.state_folder import only_one, prepare
     from dicom_node.cli.wiring import audit_trail, load_settings
+    from dicom_node.cli.worker_ends import note_worker_end
 
     start_logging(arguments.log_level)
     path = Path(arguments.config)
@@ -50,29 +52,35 @@ def run(arguments: argparse.Namespace) -> int:
         only_one(prepare(loaded.state_dir), "listen"),
         audited_run(audit_trail(loaded), "receiving"),
         until_told_to_stop() as stop,
-        Receiving(loaded, path),
+        Receiving(loaded, path) as receiving,
     ):
-        keeper = threading.Thread(target=_keep_worker, args=(arguments, stop), name="WorkerKeeper")
+
+        def ended(exit_status: int) -> None:
+            note_worker_end(receiving.engine, loaded.settings.node.worker_id, exit_status)
+
+        keeper = threading.Thread(target=_keep_worker, args=(arguments, stop, ended), name="WorkerKeeper")
         keeper.start()
         stop.wait()
         keeper.join()
     return 0
 
 
-def _keep_worker(arguments: argparse.Namespace, stop: threading.Event) -> None:
-    """Start the worker, and again whenever it dies, until `stop`."""
+def _keep_worker(arguments: argparse.Namespace, stop: threading.Event, ended: Callable[[int], None]) -> None:
+    """Start the worker, and again whenever it dies, until `stop`; `ended` gets its exit status."""
     delay_s = FIRST_RESTART_S
     while not stop.is_set():
         began = time.monotonic()
-        _run_worker(arguments, stop)
+        exit_status = _run_worker(arguments, stop)
         if stop.is_set():
             return
+        if exit_status:
+            ended(exit_status)
         delay_s = FIRST_RESTART_S if time.monotonic() - began > HEALTHY_AFTER_S else min(2 * delay_s, MAX_RESTART_S)
         log.error("event=worker_died restart_in_s=%.0f", delay_s)
         stop.wait(delay_s)
 
 
-def _run_worker(arguments: argparse.Namespace, stop: threading.Event) -> None:
+def _run_worker(arguments: argparse.Namespace, stop: threading.Event) -> int:
     command = [sys.executable, "-m", "dicom_node.cli", "work", "--until-stdin-ends"]
     command += ["--config", arguments.config, "--log-level", arguments.log_level]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as worker:  # noqa: S603 - our own program, no shell
@@ -84,3 +92,4 @@ def _run_worker(arguments: argparse.Namespace, stop: threading.Event) -> None:
                 worker.wait(WORKER_STOP_S)
             except subprocess.TimeoutExpired:
                 worker.kill()
+    return worker.returncode

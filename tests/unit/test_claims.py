@@ -104,7 +104,7 @@ def test_a_study_left_by_orderly_stops_is_begun_as_often_as_it_takes(anna: Claim
 def test_whose_run_it_is(anna: Claims, bert: Claims, connection: Connection) -> None:
     assert not anna.is_anothers(STUDY, RUN, within=connection)
     anna.take(STUDY, RUN, within=connection)
-    assert anna.is_mine(STUDY, RUN, within=connection)
+    assert (anna.is_last_of(STUDY, within=connection), bert.is_last_of(STUDY, within=connection)) == (True, False)
     assert not anna.is_anothers(STUDY, RUN, within=connection)
     assert bert.is_anothers(STUDY, RUN, within=connection)
     assert not bert.is_anothers(STUDY, f"{RUN}:1", within=connection)

@@ -1,0 +1,39 @@
+"""What stands in a study's history when the worker that computed it ends."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from desk_parts import DeskParts, hydrops_study
+
+from dicom_node.cli.worker_ends import how_it_ended, note_worker_end
+from dicom_node.ledger import StudyEvent, StudyState
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "said"),
+    [
+        (1, "exit status 1"),
+        (-signal.SIGSEGV, "signal SIGSEGV"),
+        (-signal.SIGKILL, "killed, as the kernel does when memory is short"),
+    ],
+)
+def test_an_exit_status_in_words(exit_status: int, said: str) -> None:
+    assert how_it_ended(exit_status) == said
+
+
+def test_f24_the_end_of_a_worker_is_noted_with_the_study_it_was_at_and_with_no_other(tmp_path: Path) -> None:
+    parts = DeskParts(tmp_path)
+    for study in ("2.25.101", "2.25.102"):
+        parts.receive(hydrops_study(study))
+    at_it, in_line = parts.look_round_after()
+    parts.desk._begin(at_it)
+    note_worker_end(parts.engine, "worker-2", -signal.SIGABRT)
+    assert StudyEvent.WORKER_DIED not in parts.events(at_it.study_instance_uid)
+    note_worker_end(parts.engine, "worker-1", -signal.SIGABRT)
+    told = [(line.event, line.detail) for line in parts.ledger.history(at_it.study_instance_uid)][-1]
+    assert told == (StudyEvent.WORKER_DIED, "worker-1 ended while it computed this: signal SIGABRT")
+    assert parts.state(at_it.study_instance_uid)[0] is StudyState.COMPUTING
+    assert StudyEvent.WORKER_DIED not in parts.events(in_line.study_instance_uid)
