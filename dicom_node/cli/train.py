@@ -107,9 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = _writable(arguments.out)
     try:
-        session = _session(arguments, folder)
-        if session.start is None and session.preset.begins_with is not None:
-            session = replace(session, start=_first_stage(session, arguments))
+        session = _after_first_stages(_session(arguments, folder), arguments)
         _train(session, arguments, name=arguments.name)
     except (CaseError, ModelError, CropPoolError, TrainingError, CalibrationError) as error:
         raise UnusableInput(str(error)) from error
@@ -121,14 +119,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _first_stage(session: Session, arguments: argparse.Namespace) -> LoadedModel:
-    """The model that the recipe begins with, trained on the same ears in a folder of its own name."""
+def _after_first_stages(session: Session, arguments: argparse.Namespace) -> Session:
+    """The session with a model to start from: what its recipe begins with is trained first, in a folder of its name."""
     from inference.training.presets import PRESETS
 
-    assert session.preset.begins_with is not None
+    if session.start is not None or session.preset.begins_with is None:
+        return session
     preset = _chosen(PRESETS[session.preset.begins_with], arguments, session.preset.options.device)
-    first = replace(session, preset=preset, folder=_writable(session.folder / preset.name))
-    return _train(first, arguments, name=f"{arguments.name}-{preset.name}")
+    earlier = replace(session, preset=preset, folder=_writable(session.folder / preset.name))
+    earlier = _after_first_stages(earlier, arguments)
+    return replace(session, start=_train(earlier, arguments, name=f"{arguments.name}-{preset.name}"))
 
 
 def _train(session: Session, arguments: argparse.Namespace, *, name: str) -> LoadedModel:

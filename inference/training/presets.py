@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -72,9 +72,9 @@ BASE: Final = Preset(
     crops=2_000,
 )
 
-SHIPPED: Final = Preset(
-    name="shipped",
-    summary="the weights in this repository: after `base`, ears whose endolymph is not where anatomy has it",
+REARRANGED: Final = Preset(
+    name="rearranged",
+    summary="second stage of the shipped weights: ears whose endolymph is not where anatomy has it",
     network="ear_unet",
     network_options={"channels": [16, 32, 96, 160]},
     options=TrainingOptions(seed=2, steps=4_500, batch=4, learning_rate=1e-3, validate_every=500),
@@ -83,6 +83,15 @@ SHIPPED: Final = Preset(
     rearranged=0.35,
     begins_with="base",
 )
+
+SHIPPED: Final = replace(
+    REARRANGED,
+    name="shipped",
+    summary="the weights in this repository: `rearranged` once more, for longer",
+    options=replace(REARRANGED.options, seed=3, steps=16_000, validate_every=1_000),
+    begins_with="rearranged",
+)
+"""The second stage's validation was still falling at its end: the ratio's error fell by another seventh."""
 
 QUICK: Final = Preset(
     name="quick",
@@ -122,4 +131,6 @@ PAPER: Final = Preset(
     held_out_share=0.2,
 )
 
-PRESETS: Final[Mapping[str, Preset]] = MappingProxyType({one.name: one for one in (QUICK, BASE, SHIPPED, PAPER)})
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {one.name: one for one in (QUICK, BASE, REARRANGED, SHIPPED, PAPER)}
+)

@@ -72,14 +72,13 @@ def test_fine_tuning_starts_from_a_model_folder(cases: Path, tmp_path: Path) -> 
     assert "--start-from MODEL" in str(told["command"])
 
 
-def test_a_recipe_of_two_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
-    assert train(tmp_path / "out", "--cases", cases, "--preset", "shipped") == 0
-    first, second = load_model(tmp_path / "out" / "base" / "model"), load_model(tmp_path / "out" / "model")
-    assert (first.description.training["preset"], first.description.training["started_from"]) == ("base", None)
-    assert (second.description.training["preset"], second.description.training["started_from"]) == (
-        "shipped",
-        first.identity.sha256,
-    )
+def test_a_recipe_of_three_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert train(out, "--cases", cases, "--preset", "shipped") == 0
+    stages = [load_model(folder / "model") for folder in (out / "rearranged" / "base", out / "rearranged", out)]
+    told = [(one.description.training["preset"], one.description.training["started_from"]) for one in stages]
+    first, second, _ = (one.identity.sha256 for one in stages)
+    assert told == [("base", None), ("rearranged", first), ("shipped", second)]
 
 
 def remove_endolymph(cases: Path) -> None:
