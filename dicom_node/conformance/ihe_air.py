@@ -108,7 +108,10 @@ def capabilities() -> tuple[Capability, ...]:
 
 GAPS: Final = (
     ("Supplement", "Its text was not at hand; constraints on single content items were not compared with it."),
-    ("Storage Commitment [RAD-10]", "The sender stores and believes the status; it does not ask for commitment."),
+    (
+        "Storage Commitment [RAD-10]",
+        'Asked for where the site says so (`done = "committed"`), tested with Orthanc; off by default.',
+    ),
     (
         "Observer UID",
         "Device Observer UID names the installation and stays when the model changes; the model stands in "

@@ -44,6 +44,7 @@ SENDER: Final[Mapping[str, str]] = {
     "destinations[].port": "TCP port",
     "destinations[].called_ae": "its AE title",
     "destinations[].send": "kinds of objects to send (SEG, SR, SC, PDF); empty: all that the receiver takes",
+    "destinations[].done": "`sent`: done when stored; `committed`: done when committed by storage commitment",
     "destinations[].timeout_s": "waits for each answer; for a C-STORE as much longer as 64 000 bytes/s would take",
     "destinations[].tls": "whether to call it by TLS",
     "destinations[].tls_ca": "who signs its certificate; empty: the authorities that the system trusts",

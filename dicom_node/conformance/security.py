@@ -70,7 +70,8 @@ def security_annex() -> str:
         "dates and name of the receiver's certificate, and shows its own where it has one. The listener demands a "
         "certificate of its peers when `listener.tls_client_ca` is set, and can bind an AE title to one certificate. "
         "Renewed certificates count from the next connection on.",
-        "Audit messages (PS3.15 A.5.3) that the node writes:",
+        "Audit messages (PS3.15 A.5.3) that the node writes; with `audit.syslog_host` it also sends them to an audit "
+        "record repository, by syslog over TLS (PS3.15 A.6, RFC 5424, RFC 5425):",
         table(
             ("Event (CID 400)", "Meaning", "Types"), [(value, name, "; ".join(types[value])) for value, name in events]
         ),

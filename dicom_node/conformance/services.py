@@ -9,8 +9,10 @@ from pynetdicom import AE
 
 from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.conformance import status_codes
+from dicom_node.conformance.commitment import commitment_service, commitment_statuses
 from dicom_node.conformance.negotiation import LOSSY, VERIFICATION, Context, accepted_contexts, proposed_contexts
 from dicom_node.conformance.tables import paragraphs, table
+from dicom_node.delivery.commitment_scu import CONTEXT
 from dicom_node.delivery.store_scu import SLOWEST_LINE_BYTES_PER_S
 from dicom_node.settings.sections import DeliverySettings, DestinationSettings, ListenerSettings
 
@@ -20,7 +22,6 @@ _NOT_SUPPORTED: Final = (
     "5.2.2 Modality Performed Procedure Step",
     "5.2.3 Unified Worklist and Procedure Step",
     "5.2.4 Instance Availability Notification",
-    "5.2.6 Storage Commitment",
     "5.2.7 Query/Retrieve",
     "5.2.8 Print Management",
 )
@@ -31,6 +32,7 @@ def service_section() -> str:
     mapping = [
         ("Verification", "SCU, by command (`hydrops-node echo`, `hydrops-node doctor`)", "SCP"),
         ("Storage", "SCU", "SCP"),
+        ("Storage Commitment", "SCU", "takes the reports for the sender, as SCU"),
     ]
     return paragraphs(
         "## 5 Service and interoperability description",
@@ -43,13 +45,15 @@ def service_section() -> str:
         "Every object is encoded once, kept with its digest and sent as those very bytes, as often as it takes: a "
         "repetition has the same SOP Instance UID and the same content. The segmentation goes before what "
         "refers to it. The same input images, model and settings give the same UIDs, on any day. Transfer syntaxes are "
-        "never changed on the way. A delivery is believed when the status says so; there is no storage commitment. "
+        "never changed on the way. A delivery is believed when the status says so, or when the receiver has committed "
+        "to keeping the object, as the site chooses (`destinations[].done`). "
         "`hydrops-node send` sends files of any SOP class as they are.",
         "##### 5.2.5.2 SCP of the Storage SOP classes",
         "Level 2 (Full). Data sets are kept byte for byte; no element is coerced, removed or added, and none is "
         "decoded to answer. Success is answered when file and index row are durable. Objects are inputs of a "
         "computation and cannot be retrieved from here. Whether an image is fit to be measured is decided afterwards "
         "and never answered by a status ([Bad input](bad-input.md)).",
+        commitment_service(),
         "### 5.3 DICOM Web Services",
         "None of PS3.18. The viewer that the node serves reads from the archive's DICOMweb through a reverse proxy; "
         "the node is no origin server of its own. An `orthanc` destination and the Orthanc "
@@ -93,6 +97,7 @@ def network_section() -> str:
         status_codes.understood_rejections(),
         "###### 7.3.2.5.2 SCP: C-STORE",
         status_codes.answered_statuses(),
+        commitment_statuses(),
     )
 
 
@@ -103,7 +108,10 @@ def _general_parameters() -> str:
         ("Implementation Version Name", IMPLEMENTATION_VERSION_NAME),
         ("Asynchronous operations window", "not negotiated: one operation at a time"),
         ("SOP class extended, common extended and user identity negotiation", "not negotiated"),
-        ("SCP/SCU role selection", "not negotiated"),
+        (
+            "SCP/SCU role selection",
+            "accepted for Storage Commitment Push Model, with the caller as SCP; otherwise not negotiated",
+        ),
         ("IPv4, IPv6", "both"),
     ]
     return paragraphs("#### 7.1.1 General association parameters", table(("Name", "Value"), rows))
@@ -126,7 +134,8 @@ def _listener() -> str:
         "#### 7.2.1 Listener Application Entity",
         "##### 7.2.1.1 Sequencing of real-world activities",
         "A scanner, PACS or router opens an association, stores images and releases it. When the series that are "
-        "needed are complete, the worker computes; the sender then opens associations of its own.",
+        "needed are complete, the worker computes; the sender then opens associations of its own. A receiver of "
+        "results may call to report on storage commitment.",
         "##### 7.2.1.2 Association parameters",
         table(("Name", "Value"), rows),
         "##### 7.2.1.3 Association initiation",
@@ -160,9 +169,14 @@ def _sender() -> str:
         "##### 7.2.2.2 Association parameters",
         table(("Name", "Value"), rows),
         "##### 7.2.2.3 Association initiation",
-        "Proposed: to send an object its own class alone, to ask what a receiver takes all of them:",
+        "Proposed: to send an object its own class alone, to ask what a receiver takes all of them, to ask for "
+        "commitment that class alone:",
         context_table(
-            (Context(abstract_syntax=VERIFICATION, transfer_syntaxes=("1.2.840.10008.1.2",)), *proposed_contexts())
+            (
+                Context(abstract_syntax=VERIFICATION, transfer_syntaxes=("1.2.840.10008.1.2",)),
+                *proposed_contexts(),
+                Context(abstract_syntax=CONTEXT[0], transfer_syntaxes=CONTEXT[1:]),
+            )
         ),
         "##### 7.2.2.4 Association acceptance",
         "None.",

@@ -15,6 +15,7 @@ from dicom_node.conformance.parameters import GENERAL, LISTENER, SENDER, paramet
 from dicom_node.conformance.security import security_annex, security_section
 from dicom_node.conformance.services import network_section, service_section
 from dicom_node.conformance.tables import paragraphs, table
+from dicom_node.delivery.commitment_answers import STORAGE_COMMITMENT
 
 TITLE: Final = "# DICOM conformance statement"
 YES, NO = "yes", "no"
@@ -50,7 +51,8 @@ def _overview() -> str:
     services = [
         ("Verification", YES, YES),
         ("Storage", YES, YES),
-        ("Storage Commitment, Query/Retrieve, Worklist, MPPS, UPS, Print, Instance Availability", NO, NO),
+        ("Storage Commitment", YES, NO),
+        ("Query/Retrieve, Worklist, MPPS, UPS, Print, Instance Availability", NO, NO),
     ]
     roots = sorted({one.ContentTemplateSequence[0].TemplateIdentifier for one in _reports()})
     return paragraphs(
@@ -72,7 +74,7 @@ def _overview() -> str:
 
 
 def _content_rows() -> list[tuple[str, ...]]:
-    received = {one.abstract_syntax for one in accepted_contexts()} - {VERIFICATION}
+    received = {one.abstract_syntax for one in accepted_contexts()} - {VERIFICATION, STORAGE_COMMITMENT}
     sent = [one.abstract_syntax for one in proposed_contexts()]
     created = [str(families[0][0].dataset.SOPClassUID) for families in created_objects().values()]
     rows: list[tuple[str, ...]] = []

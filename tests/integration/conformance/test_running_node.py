@@ -12,8 +12,9 @@ from dicom_receivers import destination
 from local_node import LocalNode
 from local_orthanc import free_port
 from mr_images import as_file, make_mr
+from pydicom.dataset import Dataset
 from pydicom.uid import AllTransferSyntaxes
-from pynetdicom import AE, AllStoragePresentationContexts, build_context, evt
+from pynetdicom import AE, AllStoragePresentationContexts, build_context, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import _STORAGE_CLASSES  # type: ignore[attr-defined]
 from result_objects import make_results
@@ -21,6 +22,7 @@ from result_objects import make_results
 from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.conformance.negotiation import VERIFICATION, accepted_contexts, proposed_contexts
 from dicom_node.conformance.status_codes import rejections
+from dicom_node.delivery.commitment_answers import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
 from dicom_node.delivery.outcome import OutcomeKind
 from dicom_node.delivery.store_scu import echo, store
 
@@ -76,14 +78,41 @@ def test_no_other_storage_class_is_accepted(node: LocalNode) -> None:
     assert accepted == {VERIFICATION}
 
 
-def test_query_retrieve_and_storage_commitment_are_refused(node: LocalNode) -> None:
-    services = ("1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.1.20.1", "1.2.840.10008.5.1.4.31")
+def test_query_retrieve_and_worklist_are_refused(node: LocalNode) -> None:
+    services = ("1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.31")
     association = call(
         node, [(VERIFICATION, ["1.2.840.10008.1.2"]), *((uid, ["1.2.840.10008.1.2"]) for uid in services)]
     )
     try:
         assert {str(one.abstract_syntax) for one in association.rejected_contexts} == set(services)
         assert association.send_c_echo().Status == 0x0000
+    finally:
+        association.release()
+
+
+def test_an_archive_that_reports_on_storage_commitment_is_scp_by_role_selection(node: LocalNode) -> None:
+    entity = AE("SCANNER")
+    entity.add_requested_context(STORAGE_COMMITMENT, ["1.2.840.10008.1.2"])
+    role = build_role(STORAGE_COMMITMENT, scp_role=True)
+    association = entity.associate("127.0.0.1", node.dicom_port, ae_title="HYDROPS", ext_neg=[role])
+    try:
+        (context,) = association.accepted_contexts
+        assert (context.as_scu, context.as_scp) == (False, True)
+        report = Dataset()
+        report.TransactionUID = "2.25.4711"
+        response, _ = association.send_n_event_report(report, 1, STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE)
+        assert response.Status == 0x0115  # nothing was asked under this transaction
+    finally:
+        association.release()
+
+
+def test_who_asks_the_listener_to_commit_is_refused(node: LocalNode) -> None:
+    association = call(node, [(STORAGE_COMMITMENT, ["1.2.840.10008.1.2"])])
+    request = Dataset()
+    request.TransactionUID = "2.25.4711"
+    try:
+        response, _ = association.send_n_action(request, 1, STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE)
+        assert response.Status == 0x0211
     finally:
         association.release()
 

@@ -14,6 +14,7 @@ from pydicom.uid import UID
 from result_objects import OPTIONS, make_results
 
 from dicom_node.cli import main
+from dicom_node.conformance.commitment import REASON_BEHAVIOR
 from dicom_node.conformance.ihe_air import air_sheet, capabilities
 from dicom_node.conformance.negotiation import created_objects
 from dicom_node.conformance.object_annexes import private_codes, reason_codes, report_lines
@@ -25,6 +26,7 @@ from dicom_node.conformance.statement import statement
 from dicom_node.conformance.status_codes import BEHAVIOR, CONDITIONS
 from dicom_node.delivery import peer_answers
 from dicom_node.delivery.capabilities import FORMS
+from dicom_node.delivery.commitment_answers import FAILURE_REASONS, REQUEST_STATUSES, AfterFailure
 from dicom_node.encoding.part10 import part10_bytes, read_part10
 from dicom_node.encoding.summary_objects import SummarySource, build_summary_document, build_summary_image
 from dicom_node.intake import wire_status
@@ -96,6 +98,16 @@ def test_every_status_that_the_listener_can_answer_is_listed_with_its_condition(
         assert listed[f"{one.status:04X}", one.value] == CONDITIONS[one]
     assert ("A700", "OUT_OF_RESOURCES") in listed
     assert len(listed) == len(wire_status.WireReason) + 2
+
+
+def test_p19_what_is_said_in_a_storage_commitment_is_listed_with_what_becomes_of_it() -> None:
+    reasons = {cells[1]: cells[3] for cells in rows(section("7.3.2.6.2 SCU: Failure Reason (0008,1197)"))[2:]}
+    assert reasons.pop("every other") == REASON_BEHAVIOR[AfterFailure.STOP]
+    assert reasons == {f"{one.reason:04X}": REASON_BEHAVIOR[one.then] for one in FAILURE_REASONS}
+    requests = {cells[2] for cells in rows(section("7.3.2.6.1 SCU: statuses of the N-ACTION"))[2:] if len(cells) == 4}
+    assert requests == {"every other", *(f"{one.first:04X}" for one in REQUEST_STATUSES)}
+    reports = {cells[2] for cells in rows(section("7.3.2.6.3 SCU: statuses that the N-EVENT-REPORT"))[2:]}
+    assert reports == {"0000", "0110", "0113", "0114", "0115", "0213"}
 
 
 def test_every_dicom_setting_is_listed_with_its_default() -> None:
