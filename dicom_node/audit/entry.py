@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from dicom_node.audit.events import AuditAction
 
 LONGEST_ENTRY_BYTES: Final = 131072
 """Six texts of that length, each character escaped to 12 bytes at the very most, and the codes."""
+
+_SEQUENCE: Final = re.compile(rb'"sequence":(\d{1,18}),"sha256":"[0-9a-f]{64}"\}\n\Z')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,12 @@ def parsed(line: bytes) -> AuditEntry:
     if digest_of(content) != digest or canonical(content | {"sha256": digest}) != line:
         raise NotAnEntry(f"entry {entry.sequence} was changed after it was written")
     return entry
+
+
+def sequence_of(line: bytes) -> int | None:
+    """The number that a line claims, without reading or checking the rest; None where none stands at its place."""
+    found = _SEQUENCE.search(line)
+    return None if found is None else int(found[1])
 
 
 def first_entry(path: Path) -> AuditEntry | None:

@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from dicom_node.audit.entry import (
     first_entry,
     last_entry,
     parsed,
+    sequence_of,
 )
 from dicom_node.audit.events import AuditAction, AuditEvent, AuditOutcome
 from dicom_node.durable_file import sync_directory
@@ -145,6 +146,28 @@ class AuditTrail:
         for _, found in self._lines():
             if isinstance(found, AuditEntry):
                 yield found
+
+    def end(self) -> tuple[int, str] | None:
+        """Number and digest of the last entry; None before the first, or when the mark of it is lost."""
+        if not self._folder.is_dir():
+            return None
+        with self._locked_head() as head:
+            return _read_head(head)
+
+    def entries_after(self, sequence: int) -> Iterator[AuditEntry]:
+        """The readable entries with higher numbers, in order; whole days before are passed over unread."""
+        files = self._day_files()
+        while len(files) > 1 and (following := first_entry(files[1])) is not None and following.sequence <= sequence:
+            del files[0]
+        for path in files:
+            if not path.exists():
+                continue  # erased since it was listed
+            for line in path.read_bytes().splitlines(keepends=True):
+                known = sequence_of(line)
+                if known is not None and known <= sequence:
+                    continue
+                with suppress(NotAnEntry):
+                    yield parsed(line)
 
     def verify(self) -> list[AuditProblem]:
         """Everything that is wrong with the trail: changed, missing and cut lines; empty when it is whole.

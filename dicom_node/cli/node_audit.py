@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from dicom_node.audit import AuditAction, AuditOutcome, AuditTrail
+from dicom_node.audit.forwarding import TrailForwarder
 from dicom_node.cli.os_user import os_user
 from dicom_node.errors import TransientError
 from dicom_node.intake.admission import RejectedCaller
@@ -24,13 +25,21 @@ MAX_CALLERS: Final = 1000
 
 
 @contextmanager
-def audited_run(trail: AuditTrail, part: str) -> Iterator[None]:
-    """Write the start of a part of the node ("receiving", "computing") and its orderly end."""
+def audited_run(trail: AuditTrail, part: str, *, forwarder: TrailForwarder | None = None) -> Iterator[None]:
+    """Write the start of a part of the node ("receiving", "computing") and its orderly end; forward the trail in it."""
     _record(trail, AuditAction.NODE_STARTED, part)
+    if forwarder is not None:
+        forwarder.start()
     try:
         yield
     finally:
         _record(trail, AuditAction.NODE_STOPPED, part)
+        if forwarder is not None:
+            forwarder.stop(LAST_ENTRIES_S)
+
+
+LAST_ENTRIES_S: Final = 2.0
+"""How long a stop waits for the audit repository; what it does not get then it gets after the next start."""
 
 
 def _record(trail: AuditTrail, action: AuditAction, part: str) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from dicom_node import __version__
 from dicom_node.assembly.site_rules import SeriesRules, read_rules
 from dicom_node.audit import AuditTrail
+from dicom_node.audit.audit_repository import AuditRepository
+from dicom_node.audit.forwarding import TrailForwarder
 from dicom_node.cli.tls_files import sender_tls
 from dicom_node.delivery.capabilities import KINDS
 from dicom_node.delivery.outbox import Outbox, RetryPolicy
@@ -177,7 +179,39 @@ def retry_policy(settings: Settings) -> RetryPolicy:
 
 def audit_trail(loaded: LoadedSettings) -> AuditTrail:
     """The trail of who did what, which every process of this node writes."""
-    return AuditTrail(loaded.state_dir / "audit", source=loaded.settings.node.ae_title)
+    return AuditTrail(audit_folder(loaded), source=loaded.settings.node.ae_title)
+
+
+def audit_forwarder(loaded: LoadedSettings) -> TrailForwarder | None:
+    """What sends the trail on, or None when it stays here.
+
+    Raises
+    ------
+    ConfigError
+        If a TLS file is missing or unusable; names the file.
+    """
+    one = loaded.settings.audit
+    if not one.syslog_host:
+        return None
+    repository = AuditRepository(
+        host=one.syslog_host,
+        port=one.syslog_port,
+        ca=_beside(loaded, one.syslog_ca),
+        certificate=_beside(loaded, one.syslog_certificate),
+        key=_beside(loaded, one.syslog_key),
+    )
+    repository.context()  # a wrong file is told at the start, not in the log of the night
+    return TrailForwarder(audit_trail(loaded), audit_folder(loaded), repository)
+
+
+def _beside(loaded: LoadedSettings, name: str) -> Path | None:
+    """A file that the configuration names, as seen from its folder."""
+    return loaded.config_dir / name if name else None
+
+
+def audit_folder(loaded: LoadedSettings) -> Path:
+    """Where the trail lies."""
+    return loaded.state_dir / "audit"
 
 
 def study_actions(loaded: LoadedSettings, engine: Engine) -> StudyActions:

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dicom_node.cli.logs import start_logging
     from dicom_node.cli.node_audit import audited_run
     from dicom_node.cli.state_folder import only_one, prepare
-    from dicom_node.cli.wiring import audit_trail, load_settings
+    from dicom_node.cli.wiring import audit_forwarder, audit_trail, load_settings
     from dicom_node.cli.worker_renewal import WorkerRenewal
 
     start_logging(arguments.log_level)
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     worker_id = loaded.settings.node.worker_id
     with (
         only_one(folder, f"work-{worker_id}"),
-        audited_run(audit_trail(loaded), f"computing as {worker_id}"),
+        audited_run(audit_trail(loaded), f"computing as {worker_id}", forwarder=audit_forwarder(loaded)),
         until_told_to_stop(stdin_too=arguments.until_stdin_ends) as stop,
     ):
         renewal = WorkerRenewal(Path(arguments.config), loaded, stop)

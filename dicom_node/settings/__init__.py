@@ -16,6 +16,7 @@ from dicom_node.settings.checks import problems_of
 from dicom_node.settings.sections import (
     AllowedCaller,
     AssemblySettings,
+    AuditSettings,
     DeliverySettings,
     DestinationSettings,
     ListenerSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "AllowedCaller",
     "AssemblySettings",
     "DeliverySettings",
+    "AuditSettings",
     "DestinationSettings",
     "ListenerSettings",
     "LoadedSettings",

@@ -258,3 +258,11 @@ _CHECKS: Final = (
     _check_destinations,
     _check_notices,
 )
+def _check_audit(s: Settings, require: Require) -> None:
+    one = s.audit
+    require(0 < one.syslog_port < 65536, "audit.syslog_port", _PORT, one.syslog_port)
+    together = bool(one.syslog_certificate) == bool(one.syslog_key)
+    require(together, "audit.syslog_key", "given together with audit.syslog_certificate", one.syslog_key)
+
+
+    _check_audit,

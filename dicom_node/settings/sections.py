@@ -200,6 +200,17 @@ class Settings:
     orthanc: OrthancSettings = field(default_factory=OrthancSettings)
     assembly: AssemblySettings = field(default_factory=AssemblySettings)
     processing: ProcessingSettings = field(default_factory=ProcessingSettings)
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """The audit record repository that gets the trail by syslog over TLS (RFC 5425). An empty `syslog_host`: none."""
+
+    syslog_host: str = ""
+    syslog_port: int = 6514
+    syslog_ca: str = ""
+    syslog_certificate: str = ""
+    syslog_key: str = ""
+
+
     results: ResultSettings = field(default_factory=ResultSettings)
     destinations: tuple[DestinationSettings, ...] = ()
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
@@ -216,6 +227,7 @@ class LoadedSettings:
     config_dir: Path
     secrets: Mapping[str, str] = field(repr=False, default_factory=dict)
 
+    audit: AuditSettings = field(default_factory=AuditSettings)
     @property
     def state_dir(self) -> Path:
         """Absolute folder of spool, databases and outbox."""

@@ -184,6 +184,9 @@ BAD = [
     (MAIL.replace("node@h.org", "node@h.org\\r\\nBcc: x@y"), "notices.mail_from"),
     (MAIL.replace('["a@h.org"]', "[]"), "notices.mail_to"),
     (MAIL.replace("a@h.org", "a@h.org\\nBcc: x@y"), "notices.mail_to"),
+    ("[audit]\nsyslog_port = 0", "audit.syslog_port"),
+    ("[audit]\nsyslog_certificate = 'node.pem'", "audit.syslog_key"),
+    ("[listener]\nmax_associations_per_ae = 0", "listener.max_associations_per_ae"),
 ]
 
 
