@@ -206,14 +206,14 @@ def align_series(
 def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> EarImages:
     """Everything a segmenter needs of one ear, on the ear's crop of the MRC grid."""
     own = mrc.crop(_first_index(roi, mrc), roi.geometry.shape)
-    ppi = contrast.get(SeriesRole.PPI)
+    on_grid = _onto_grid(own, contrast, alignments)
     return EarImages(
         roi=roi,
         mrc=own,
-        hydrops=hydrops_on(own, contrast, alignments),
+        hydrops=_hydrops(own, on_grid),
         phase_sensitive=SeriesRole.REAL_IR in contrast,
         from_product=SeriesRole.HYDROPS_MI2 in contrast,
-        ppi=None if ppi is None else _onto(own, SeriesRole.PPI, ppi, alignments),
+        ppi=on_grid.get(SeriesRole.PPI),
     )
 
 
@@ -254,7 +254,16 @@ def _first_index(roi: EarROI, mrc: Volume) -> tuple[int, int, int]:
 
 def hydrops_on(mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
     """Signed HYDROPS on the grid of `mrc`, computed from whatever the accepted set has."""
-    on_grid = {role: _onto(mrc, role, volume, alignments) for role, volume in contrast.items()}
+    return _hydrops(mrc, _onto_grid(mrc, contrast, alignments))
+
+
+def _onto_grid(mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> dict[SeriesRole, Volume]:
+    """Every contrast series on the grid of `mrc`."""
+    return {role: _onto(mrc, role, volume, alignments) for role, volume in contrast.items()}
+
+
+def _hydrops(mrc: Volume, on_grid: Volumes) -> Volume:
+    """Signed HYDROPS from series that lie on the grid of `mrc`."""
     if SeriesRole.PPI in on_grid and SeriesRole.PEI in on_grid:
         return hydrops_from_ppi_pei(on_grid[SeriesRole.PPI], on_grid[SeriesRole.PEI])
     if SeriesRole.HYDROPS in on_grid:

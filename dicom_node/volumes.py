@@ -7,10 +7,11 @@ are sorted along the normal (row x column direction), so k grows along the norma
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,8 +31,10 @@ from dicom_node.errors import Reason, Refusal, RejectedStudy
 from dicom_node.pixel_decoding import DECODERS, Decoders, UndecodableError
 from inference.geometry import Volume, VolumeGeometry
 
-UNCOMPRESSED: Final = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
-"""Implicit and explicit little endian, explicit big endian."""
+LITTLE_ENDIAN: Final = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1"})
+"""Implicit and explicit."""
+UNCOMPRESSED: Final = LITTLE_ENDIAN | {"1.2.840.10008.1.2.2"}
+"""With explicit big endian, in which pixels of 8 bits may be swapped in pairs; pydicom knows how."""
 SIZED_STREAMS: Final = frozenset(DECODERS) - {"1.2.840.10008.1.2.5"}
 """Forms whose streams carry their own matrix size."""
 LOADABLE: Final = UNCOMPRESSED | frozenset(DECODERS)
@@ -41,6 +44,21 @@ JPEG_FRAME_MARKERS: Final = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8,
 PHOTOMETRIC_INTERPRETATIONS: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 
 BITS_ALLOCATED: Final = (8, 16)
+
+PIXEL_ATTRIBUTES: Final = [
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "SamplesPerPixel",
+    "PlanarConfiguration",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelData",
+]
+"""All that is read of an instance here; its header was read before, and the rest costs half of the time."""
 
 PixelArray = NDArray[np.float32]
 _Plane = tuple[int, FrameHeader]
@@ -81,7 +99,7 @@ def load_volume(
     files
         Path of the DICOM file of each SOP Instance UID.
     threads
-        Files decoded at a time.
+        Compressed files decoded at a time.
     decoders
         Who decodes compressed pixels; None starts decoders for this series alone.
 
@@ -106,12 +124,16 @@ def load_volume(
     array: NDArray[np.float32]
     with ExitStack() as until_loaded:
         used = decoders or until_loaded.enter_context(Decoders())
-        pool = until_loaded.enter_context(ThreadPoolExecutor(max_workers=max(1, threads)))
         load = _InstanceLoader(header=header, files=files, decoders=used)
         first = load(instances[0], planes_of[instances[0]])  # a forged size is found here, before memory is taken
         array = np.empty(geometry.shape, dtype=np.float32)
-        others = pool.map(lambda uid: load(uid, planes_of[uid]), instances[1:])
-        for planes in (first, *others):
+        others: Iterable[list[tuple[int, PixelArray]]]
+        if header.transfer_syntax_uids <= UNCOMPRESSED:
+            others = (load(uid, planes_of[uid]) for uid in instances[1:])
+        else:  # the decoders are processes of their own; without them, threads only take turns and lose by it
+            pool = until_loaded.enter_context(ThreadPoolExecutor(max_workers=max(1, threads)))
+            others = pool.map(lambda uid: load(uid, planes_of[uid]), instances[1:])
+        for planes in chain([first], others):
             for k, plane in planes:
                 array[k] = plane
     return Volume(array=array, geometry=geometry)
@@ -149,7 +171,7 @@ class _InstanceLoader:
         path = self._files[sop_instance_uid]
         try:
             _check_transfer_syntax(path)
-            dataset = dcmread(path)
+            dataset = dcmread(path, specific_tags=PIXEL_ATTRIBUTES)
             layout = _read_layout(dataset)
             _check_layout(layout)
             _check_size(layout, dataset, planes)
@@ -316,7 +338,7 @@ def _stored(dataset: Dataset, layout: _PixelLayout, decoders: Decoders) -> NDArr
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     try:
         if syntax in UNCOMPRESSED:
-            stored = pixel_array(dataset, raw=True)
+            stored = _native(dataset, layout) if syntax in LITTLE_ENDIAN else pixel_array(dataset, raw=True)
         else:
             stored = decoders.decode(dataset.PixelData, syntax, layout.as_attributes())
     except UndecodableError as error:
@@ -326,6 +348,13 @@ def _stored(dataset: Dataset, layout: _PixelLayout, decoders: Decoders) -> NDArr
     if stored.size != np.prod(expected):
         raise _Unreadable(Reason.DECODE, f"expected {expected} pixels, decoded {stored.shape}")
     return stored.reshape(expected)
+
+
+def _native(dataset: Dataset, layout: _PixelLayout) -> NDArray[Any]:
+    """Uncompressed little endian pixels as they lie in the data set, the pad byte left out (PS3.5 8.1.1)."""
+    kind = "i" if layout.signed else "u"
+    count = layout.frames * layout.rows * layout.columns
+    return np.frombuffer(dataset.PixelData, dtype=f"<{kind}{layout.bits_allocated // 8}", count=count)
 
 
 def _physical(stored: NDArray[Any], frame: FrameHeader, layout: _PixelLayout) -> PixelArray:

@@ -42,6 +42,10 @@ MAX_MISSING_SHARE: Final = 0.25
 """Of a part's points that have no fluid within `MISSING_MM`: then the part is filled, cut off or not segmented."""
 
 
+DRY: Final = -1
+"""A voxel that belongs to no part, because it holds no fluid."""
+
+
 class LabyrinthPart(StrEnum):
     """The three parts of the labyrinth that differ in what a 2D ratio means."""
 
@@ -54,7 +58,7 @@ class LabyrinthPart(StrEnum):
 class LabyrinthParts:
     """The part each voxel of the ear's grid belongs to, if it holds fluid.
 
-    `part_of` is (K, J, I) int8, the place of the part in `LabyrinthPart`; `missing` is the share (0..1) of the average
+    `part_of` is (K, J, I) int8, the place of the part in `LabyrinthPart`, `DRY` where there is no fluid; `missing` is the share (0..1) of the average
     part's volume where this ear has no fluid; `distance_mm` how far the average form and this ear lie apart.
     """
 
@@ -63,7 +67,7 @@ class LabyrinthParts:
     distance_mm: float
 
     def holds(self, part: LabyrinthPart) -> NDArray[np.bool_]:
-        """(K, J, I) where the nearest part is `part`."""
+        """(K, J, I) where there is fluid and the nearest part is `part`."""
         mask: NDArray[np.bool_] = self.part_of == list(LabyrinthPart).index(part)
         return mask
 
@@ -99,10 +103,12 @@ def labyrinth_parts(fluid: EarFluid) -> LabyrinthParts | NoUsualForm:
     if fit.distance_mm > MAX_DISTANCE_MM or _turn_deg(fit.turn) > MAX_TURN_DEG:
         return NoUsualForm(reason="without the usual form of a labyrinth cochlea and vestibule cannot be told apart")
     lying = average.points_mm @ fit.turn.T + fit.shift_mm
-    everywhere = geometry.to_lps(np.indices(geometry.shape).reshape(3, -1).T)
-    nearest = KDTree(lying).query(_in_ear_frame(everywhere, fluid.roi.side))[1]
+    wet = np.asarray(fluid.total_fluid_fraction.array) > 0.0
+    nearest = KDTree(lying).query(_in_ear_frame(geometry.to_lps(np.argwhere(wet)), fluid.roi.side))[1]
+    part_of = np.full(geometry.shape, DRY, dtype=np.int8)
+    part_of[wet] = average.part_of[nearest]
     return LabyrinthParts(
-        part_of=average.part_of[nearest].reshape(geometry.shape),
+        part_of=part_of,
         missing={
             part: float((fit.to_fluid_mm[average.part_of == number] > MISSING_MM).mean())
             for number, part in enumerate(LabyrinthPart)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from inference.geometry import FloatArray, Volume, VolumeGeometry
@@ -100,29 +101,30 @@ def landscape(
     )
 
 
-def mutual_information(joint: Levels) -> float:
-    """Mutual information (nats, >= 0) of a joint histogram of counts; 0 if it is empty."""
-    total = joint.sum()
-    if total == 0:
-        return 0.0
-    share = joint / total
-    independent = share.sum(axis=1, keepdims=True) * share.sum(axis=0, keepdims=True)
-    filled = share > 0
-    return float((share[filled] * np.log(share[filled] / independent[filled])).sum())
+def mutual_information(joint: Levels) -> FloatArray:
+    """Mutual information (nats, >= 0) of joint histograms of counts (..., BINS, BINS); 0 for an empty one."""
+    total = joint.sum(axis=(-2, -1), keepdims=True)
+    share = joint / np.maximum(total, 1)
+    independent = share.sum(axis=-1, keepdims=True) * share.sum(axis=-2, keepdims=True)
+    of_one = np.divide(share, independent, out=np.ones_like(share), where=share > 0)
+    information: FloatArray = (share * np.log(of_one)).sum(axis=(-2, -1))
+    return information
 
 
 def _similarities(fixed: Levels, moving: Levels) -> FloatArray:
     """Mutual information of `fixed` (K, J, I) with every sub-box of `moving` (K + 2a, J + 2b, I + 2c)."""
-    counts_along = np.array(moving.shape) - np.array(fixed.shape) + 1
-    rows = (fixed * (BINS + 1)).ravel()
-    values = np.zeros(tuple(counts_along))
-    for k, j, i in np.ndindex(values.shape):
-        window = moving[k : k + fixed.shape[0], j : j + fixed.shape[1], i : i + fixed.shape[2]]
-        counts = np.bincount(rows + window.ravel(), minlength=(BINS + 1) ** 2)
-        joint = counts.reshape(BINS + 1, BINS + 1)[:BINS, :BINS]
-        if joint.sum() >= MIN_OVERLAP * rows.size:
-            values[k, j, i] = mutual_information(joint)
-    return values
+    windows = sliding_window_view(moving, fixed.shape)
+    per_row, pairs = windows.shape[2], (BINS + 1) ** 2
+    # One histogram for all shifts along i at once: its bins are numbered shift, level of `fixed`, level of `moving`.
+    numbered = fixed * (BINS + 1) + (np.arange(per_row) * pairs)[:, None, None, None]
+    both = np.empty_like(numbered)
+    counts = np.empty((*windows.shape[:3], BINS + 1, BINS + 1), dtype=np.intp)
+    for k, j in np.ndindex(windows.shape[:2]):
+        np.add(numbered, windows[k, j], out=both)
+        counts[k, j] = np.bincount(both.ravel(), minlength=per_row * pairs).reshape(counts.shape[2:])
+    joint = counts[..., :BINS, :BINS]
+    enough = joint.sum(axis=(-2, -1)) >= MIN_OVERLAP * fixed.size
+    return np.where(enough, mutual_information(joint), 0.0)
 
 
 def _levels(volume: Volume, box: VolumeGeometry, moving_to_fixed: FloatArray, step_mm: float) -> Levels:
