@@ -149,14 +149,15 @@
   }
 
   /** Once a pane of ours has its overlay, show the ears: both, or in the sagittal pane the first one. */
-  function lookAtEars(services, alreadyDone, viewportId) {
+  function lookAtEars(services, { alreadyDone, pointsById }, viewportId) {
     const { cornerstoneViewportService, segmentationService } = services;
     const segmentation = segmentationService
       .getSegmentations()
       .find(one => Object.values(one.segments).some(segment => /^(Right|Left) total fluid space$/.test(segment.label)));
     const viewport = cornerstoneViewportService.getCornerstoneViewport(viewportId);
     if (!segmentation || !viewport || alreadyDone.has(viewportId)) return;
-    const points = pointsOf(segmentation);
+    const points = pointsById.get(segmentation.segmentationId) ?? pointsOf(segmentation);
+    if (Object.keys(points).length) pointsById.set(segmentation.segmentationId, points); // twenty million voxels
     correctCenters(segmentation, points);
     const right = Object.values(segmentation.segments).find(segment => segment.label.startsWith('Right'));
     const first = right ?? Object.values(segmentation.segments)[0];
@@ -235,9 +236,15 @@
 
   // ------------------------------------------------------------------------------------------------ to OHIF's hooks
 
+  /** All panes draw in one WebGL context, as on a phone. OHIF makes seven before the first image, each a wait. */
+  function drawInOneContext() {
+    window.cornerstone.getConfiguration().rendering.webGlContextCount = 1;
+  }
+
   const extension = {
     id: 'hydrops-node',
     preRegistration({ servicesManager }) {
+      drawInOneContext();
       const { hangingProtocolService, customizationService } = servicesManager.services;
       hangingProtocolService.addCustomAttribute('roleInResult', 'Role in our result', roleInResult);
       hangingProtocolService.addCustomAttribute(
@@ -261,9 +268,9 @@
       displaySetService.subscribe(displaySetService.EVENTS.DISPLAY_SETS_ADDED, ({ displaySetsAdded }) =>
         displaySetsAdded.filter(one => one.Modality === 'SEG' && isOurs(one)).forEach(loadOnce)
       );
-      const done = new Set();
+      const known = { alreadyDone: new Set(), pointsById: new Map() };
       cornerstoneViewportService.subscribe(cornerstoneViewportService.EVENTS.VIEWPORT_DATA_CHANGED, () =>
-        [SLICES, REPORT, CORONAL, SAGITTAL].forEach(viewportId => lookAtEars(services, done, viewportId))
+        [SLICES, REPORT, CORONAL, SAGITTAL].forEach(viewportId => lookAtEars(services, known, viewportId))
       );
     },
     getHangingProtocolModule: () => [{ name: protocol.id, protocol }],
@@ -296,7 +303,7 @@
           wadoRoot: '/dicom-web',
           wadoUriRoot: '/dicom-web',
           imageRendering: 'wadors',
-          thumbnailRendering: 'wadors',
+          thumbnailRendering: 'rendered', // by the archive: 'wadors' draws each in the browser, ahead of the panes
           qidoSupportsIncludeField: true,
           supportsFuzzyMatching: false,
           supportsWildcard: true,

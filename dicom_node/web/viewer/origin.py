@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import mimetypes
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,13 +19,16 @@ from typing import Final
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.staticfiles import NotModifiedResponse
 
 from dicom_node.web.headers import GuardHeaders, content_policy
 from dicom_node.web.viewer.access import LOOPBACK, Doors
 from dicom_node.web.viewer.archive import Archive, ArchiveWindow
+from dicom_node.web.viewer.installation import packed_file
 from dicom_node.web.viewer.links import in_address
 
 OUR_FILES: Final = {
@@ -40,6 +44,8 @@ MAX_PATH_CHARACTERS: Final = 255
 
 LASTING: Final = re.compile(r"(?:.*\.)?[0-9a-f]{16}\.(?:js|css|wasm|woff2?|png|svg)")
 """Files whose name changes with their content: browsers may keep them."""
+
+GZIP_TAKEN: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?(?:,|$))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,9 @@ def create_viewer_app(parts: ViewerParts) -> Starlette:
         return await _refusal(request, parts) or await window.answer(request)
 
     async def files(request: Request) -> Response:
-        answer = await _refusal(request, parts) or file_answer(parts.files, str(request.path_params["path"]))
+        answer = await _refusal(request, parts) or file_answer(
+            parts.files, str(request.path_params["path"]), request.headers
+        )
         answer.headers["Content-Security-Policy"] = policy
         return answer
 
@@ -102,20 +110,35 @@ def viewer_policy(index_html: str) -> str:
     )
 
 
-def file_answer(files: Path, path: str) -> Response:
+def file_answer(files: Path, path: str, asked: Headers) -> Response:
     """One of OHIF's files, ours where we replace it; a path without a file is a page of OHIF's own router."""
     name = path.strip("/")
     if name in OUR_FILES:
-        return FileResponse(OUR_FILES[name], headers={"Cache-Control": "no-cache"})
+        return _stored(OUR_FILES[name], asked, keep="no-cache")
     if not name.isprintable() or len(name) > MAX_PATH_CHARACTERS:
         return PlainTextResponse("The viewer has no such file.", 404)
     target = (files / name).resolve()
     if name and name not in NOT_SERVED and target.is_relative_to(files.resolve()) and target.is_file():
-        keep = "public, max-age=31536000, immutable" if LASTING.fullmatch(target.name) else "no-cache"
-        return FileResponse(target, headers={"Cache-Control": keep})
+        lasting = LASTING.fullmatch(target.name)
+        return _stored(target, asked, keep="public, max-age=31536000, immutable" if lasting else "no-cache")
     if "." in name.rpartition("/")[2]:
         return PlainTextResponse("The viewer has no such file.", 404)
-    return FileResponse(files / "index.html", headers={"Cache-Control": "no-cache"})
+    return _stored(files / "index.html", asked, keep="no-cache")
+
+
+def _stored(file: Path, asked: Headers, *, keep: str) -> Response:
+    """A file as it lies there, its gzip where there is one and the browser takes it, or 304 where it has it already."""
+    headers = {"Cache-Control": keep, "Vary": "Accept-Encoding"}
+    packed = packed_file(file)
+    if GZIP_TAKEN.search(asked.get("accept-encoding", "")) and packed.is_file():
+        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        headers["Content-Encoding"] = "gzip"
+        answer = FileResponse(packed, headers=headers, media_type=kind, stat_result=packed.stat())
+    else:
+        answer = FileResponse(file, headers=headers, stat_result=file.stat())
+    if answer.headers["etag"] in asked.get("if-none-match", ""):
+        return NotModifiedResponse(answer.headers)
+    return answer
 
 
 async def _refusal(request: Request, parts: ViewerParts) -> Response | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import shutil
@@ -23,6 +24,7 @@ from dicom_node.web.viewer.installation import (
     fetch,
     install,
     is_installed,
+    packed_file,
     viewer_folder,
 )
 
@@ -69,6 +71,18 @@ def test_only_what_a_browser_loads_is_installed(tmp_path: Path) -> None:
     assert is_installed(folder)
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) == ["assets/logo.svg", "index.html"]
     assert [one.name for one in folder.parent.iterdir()] == ["ohif-1.2.3"]
+
+
+def test_large_programs_get_a_packed_copy_beside_them(tmp_path: Path) -> None:
+    program = b"const a = 1;\n" * 5000
+    release = package(tmp_path / "app.tgz", {**FILES, "package/dist/app.js": program, "package/dist/logo.png": program})
+    folder = viewer_folder(release, tmp_path)
+    assert install(tmp_path / "app.tgz", folder, release) == 4
+    packed = packed_file(folder / "app.js")
+    assert gzip.decompress(packed.read_bytes()) == program
+    assert packed.stat().st_size < len(program) / 10
+    assert not packed_file(folder / "logo.png").exists()
+    assert not packed_file(folder / "index.html").exists()
 
 
 def test_another_package_than_the_pinned_one_is_not_installed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import threading
@@ -21,6 +22,7 @@ from dicom_node.accounts.users import Users
 from dicom_node.database import open_database
 from dicom_node.web.viewer.access import TRUSTED_FOR_S, Doors, SessionGate
 from dicom_node.web.viewer.archive import Archive
+from dicom_node.web.viewer.installation import packed_file
 from dicom_node.web.viewer.links import viewer_link
 from dicom_node.web.viewer.origin import ViewerParts, create_viewer_app
 
@@ -36,12 +38,17 @@ class RecordingArchive(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.asked: list[dict[str, str]] = []
         self.status = 200
+        self.hang_ups = 0
 
 
 class _Answer(BaseHTTPRequestHandler):
     server: RecordingArchive
 
     def do_GET(self) -> None:
+        if self.server.hang_ups:
+            self.server.hang_ups -= 1
+            self.close_connection = True
+            return
         self.server.asked.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
         body = json.dumps({"path": self.path}).encode()
         self.send_response(self.server.status)
@@ -172,6 +179,16 @@ def test_a_password_that_the_archive_refuses_is_our_fault_and_asks_nobody_for_on
     assert "www-authenticate" not in answer.headers
 
 
+def test_a_connection_that_the_archive_just_closed_costs_no_image(
+    client: TestClient, archive: RecordingArchive
+) -> None:
+    archive.hang_ups = 1
+    assert client.get(f"/dicom-web/{INSTANCE}/frames/1").status_code == 200
+    archive.hang_ups = 2
+    assert client.get(f"/dicom-web/{INSTANCE}/frames/1").status_code == 502
+    assert len(archive.asked) == 1
+
+
 def test_an_archive_that_is_not_there_is_said_to_be_unreachable(files: Path) -> None:
     with viewer(files, "http://127.0.0.1:9") as client:
         answer = client.get("/dicom-web/studies")
@@ -195,6 +212,33 @@ def test_browsers_keep_only_files_whose_name_changes_with_their_content(client: 
     assert "immutable" in client.get("/app.bundle.0f6159c501addfe9.js").headers["cache-control"]
     for path in ("/", "/manifest.json", "/app-config.js", "/init-service-worker.js"):
         assert client.get(path).headers["cache-control"] == "no-cache"
+
+
+def test_a_browser_that_has_a_file_already_does_not_get_it_again(client: TestClient) -> None:
+    for path in ("/", "/manifest.json", "/app-config.js", "/app.bundle.0f6159c501addfe9.js"):
+        had = client.get(path).headers["etag"]
+        again = client.get(path, headers={"If-None-Match": had})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.get(path, headers={"If-None-Match": '"another"'}).status_code == 200
+
+
+def test_large_files_travel_packed_to_browsers_that_take_it(files: Path, archive: RecordingArchive) -> None:
+    program = "const a = 1;\n" * 5000
+    bundle = files / "app.bundle.0f6159c501addfe9.js"
+    bundle.write_text(program)
+    packed_file(bundle).write_bytes(gzip.compress(program.encode()))
+    with viewer(files, f"http://127.0.0.1:{archive.server_port}") as client:
+        for taken, encoding in [
+            ("gzip, deflate, br", "gzip"),
+            ("br;q=1, gzip;q=0.5", "gzip"),
+            ("gzip;q=0", ""),
+            ("", ""),
+        ]:
+            answer = client.get(f"/{bundle.name}", headers={"Accept-Encoding": taken})
+            assert (answer.text, answer.headers.get("content-encoding", "")) == (program, encoding)
+            assert answer.headers["content-type"].partition(";")[0] == "text/javascript"
+            assert answer.headers["vary"] == "Accept-Encoding"
+            assert "immutable" in answer.headers["cache-control"]
 
 
 def test_ohifs_own_configuration_and_service_worker_are_replaced(client: TestClient) -> None:
