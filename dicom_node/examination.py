@@ -101,6 +101,10 @@ class Decision:
     recalled: FinishedWork | None = None
 
 
+_Opened = tuple[str, tuple[str, ...], tuple[Refusal, ...]]
+"""What a case was made from: study, names of its files (hashes of their content), what the intake holds against it."""
+
+
 class Examiner:
     """Looks at studies in the spool. Times in seconds; safe with two threads."""
 
@@ -120,6 +124,7 @@ class Examiner:
         self._partner_wait_s = partner_wait_s
         self._headers: OrderedDict[str, InstanceFile] = OrderedDict()
         self._headers_lock = threading.Lock()
+        self._last_opened: tuple[_Opened, Case] | None = None
 
     def examine(self, activity: StudyActivity, now: float, *, forced: bool = False) -> Examination:
         """What can be said about a study now; no side effects.
@@ -159,15 +164,28 @@ class Examiner:
         )
 
     def open(self, study_instance_uid: str) -> Case:
-        """The case of a study as it lies in the spool."""
+        """The case of a study as it lies in the spool; the last is kept, for what was examined is computed next."""
         instances = self._spool.instances(study_instance_uid)
+        refusals = (*_conflicts(instances), *self._spool.refusals(study_instance_uid))
+        opened = (study_instance_uid, tuple(instance.path.name for instance in instances), refusals)
+        last = self._last_opened
+        if last is not None and last[0] == opened:
+            return last[1]
         files = [self._file(instance) for instance in instances]
-        return open_case(
+        case = open_case(
             study_instance_uid,
             [file for file in files if file is not None],
             self._case_options,
-            known_refusals=[*_conflicts(instances), *self._spool.refusals(study_instance_uid)],
+            known_refusals=refusals,
         )
+        if None not in files:
+            self._last_opened = (opened, case)
+        return case
+
+    def read_ahead(self, study_instance_uid: str) -> None:
+        """Read the headers that are here already, while the other images of the study still come."""
+        for instance in self._spool.instances(study_instance_uid):
+            self._file(instance)
 
     def _work(self, case: Case, activity: StudyActivity, verdict: Completeness) -> Work:
         digest = case_key(case, self._model, self._case_options).digest

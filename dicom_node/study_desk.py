@@ -37,8 +37,9 @@ from inference.segmentation import FluidSegmenter
 
 log = logging.getLogger(__name__)
 
-SETTLE_S: Final = 0.5
-"""A study is not examined while images come faster than this: its headers would be read again for each of them."""
+SETTLE_S: Final = 0.2
+"""A study is not examined while images come faster than this: its roles would be given anew for each of them.
+In one association 7 to 17 ms pass between two; a pause that was longer only costs one examination more."""
 
 UNDER_WAY: Final = (StudyState.QUEUED, StudyState.COMPUTING)
 DECIDED: Final = (*UNDER_WAY, StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS)
@@ -91,6 +92,7 @@ class StudyDesk:
         self._ledger = ledger
         self._claims = claims
         self._claim: Claim | None = None
+        self._settling = False
         self._cards = cards
         self._audit = audit
         self._segmenter = segmenter
@@ -134,8 +136,14 @@ class StudyDesk:
         """
         asked_for = self._requests.carry_out()
         now = self._clock()
+        self._settling = False
         ready = [self._look_at_or_fail(one, now) for one in self._spool.studies(but=self._ledger.settled(now))]
         return asked_for + [work for work in ready if work is not None]
+
+    @property
+    def settling(self) -> bool:
+        """Whether the last look round left a study alone because its images were still coming."""
+        return self._settling
 
     def unfinished(self) -> list[Work]:
         """Work that was queued or running when the node stopped; to be queued again under the same ids."""
@@ -171,6 +179,8 @@ class StudyDesk:
         study = activity.study_instance_uid
         changed = record is None or record.revision != activity.revision
         if changed and 0.0 <= now - activity.last_received_at < SETTLE_S:
+            self._examiner.read_ahead(study)
+            self._settling = True
             return None
         if not changed and record is not None and not _is_due(record, now):
             return None

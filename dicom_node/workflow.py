@@ -34,6 +34,10 @@ PASSING: Final = (TransientError, *DATABASE_AWAY)
 
 QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
+SETTLING_LOOK_S: Final = 0.05
+"""While images come: the study is examined as soon as they pause."""
+TAKE_UP_S: Final = 0.1
+"""How often the engine looks for queued work."""
 LOOK_AGAIN_S: Final = 5.0
 """After a look round that the disk or the database did not let end: what is being delivered goes on meanwhile."""
 
@@ -152,7 +156,7 @@ class StudyWorker:
         )
         DBOS.launch()
         try:
-            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_ROUND_S)
+            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=TAKE_UP_S)
             duty.start()
             self._queue_unfinished()
             log.info("event=worker_ready")
@@ -175,7 +179,7 @@ class StudyWorker:
             except PASSING as error:
                 troubled = True
                 log.warning("event=look_round_paused again_in_s=%g reason=%s", LOOK_AGAIN_S, type(error).__name__)
-            stop.wait(LOOK_AGAIN_S if troubled else LOOK_ROUND_S)
+            stop.wait(LOOK_AGAIN_S if troubled else SETTLING_LOOK_S if self._desk.settling else LOOK_ROUND_S)
 
     def _queue_unfinished(self) -> None:
         """Queue what the ledger has under way; where the engine's run of it is over already, the study is failed.

@@ -58,8 +58,9 @@ class LabyrinthPart(StrEnum):
 class LabyrinthParts:
     """The part each voxel of the ear's grid belongs to, if it holds fluid.
 
-    `part_of` is (K, J, I) int8, the place of the part in `LabyrinthPart`, `DRY` where there is no fluid; `missing` is the share (0..1) of the average
-    part's volume where this ear has no fluid; `distance_mm` how far the average form and this ear lie apart.
+    `part_of` is (K, J, I) int8, the place of the part in `LabyrinthPart`, `DRY` where there is no fluid; `missing` is
+    the share (0..1) of the average part's volume where this ear has no fluid; `distance_mm` how far the average form
+    and this ear lie apart.
     """
 
     part_of: NDArray[np.int8]

@@ -13,10 +13,13 @@ import sqlalchemy as sa
 from desk_parts import LOCALIZER, PARTNER_WAIT_S, QUIET_S, DeskParts, hydrops_study, series_of
 from scanned_series import MRC, PEI, PPI
 
+from dicom_node.assembly.site_rules import read_rules
 from dicom_node.audit import AuditAction
+from dicom_node.casework import CaseOptions
 from dicom_node.errors import Reason, Refusal
-from dicom_node.examination import Examination, Work
+from dicom_node.examination import Examination, Examiner, Work
 from dicom_node.ledger import StudyEvent, StudyState
+from inference.segmentation import ThresholdSegmenter
 
 STUDY = "2.25.100"
 OTHER_STUDY = "2.25.200"
@@ -55,6 +58,31 @@ def test_a_study_is_left_alone_until_its_sender_pauses(parts: DeskParts) -> None
     parts.receive(hydrops_study())
     assert parts.look_round_after(0.1) == []
     assert parts.ledger.get(STUDY) is None
+
+
+def test_headers_are_read_while_the_other_images_still_come(parts: DeskParts) -> None:
+    parts.receive(hydrops_study())
+    assert parts.look_round_after(0.1) == []
+    assert parts.desk.settling
+    for instance in parts.spool.instances(STUDY):
+        instance.path.unlink()  # whoever reads a header only now finds nothing
+    assert len(parts.look_round_after()) == 1
+    assert not parts.desk.settling
+
+
+def test_a_case_is_opened_anew_only_when_its_images_changed(parts: DeskParts) -> None:
+    examiner = Examiner(
+        spool=parts.spool,
+        model=ThresholdSegmenter().identity,
+        case_options=CaseOptions(rules=read_rules(""), digest="0" * 64),
+        quiet_s=QUIET_S,
+        partner_wait_s=PARTNER_WAIT_S,
+    )
+    parts.receive(hydrops_study())
+    case = examiner.open(STUDY)
+    assert examiner.open(STUDY) is case
+    parts.receive(series_of(LOCALIZER))
+    assert len(examiner.open(STUDY).files) > len(case.files)
 
 
 def test_images_sent_again_change_nothing(parts: DeskParts) -> None:
