@@ -147,14 +147,18 @@ class Pane:
 def watched(browser: Browser, *, width: int = 1600, height: int = 1000) -> Iterator[Shown]:
     """A page of a fresh browser session, and what it complains of."""
     with browser.new_context(viewport={"width": width, "height": height}) as context:
-        page = context.new_page()
-        shown = Shown(page=page)
-        page.on("console", lambda said: shown.errors.append(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: shown.errors.append(str(error)))
-        page.on("response", lambda got: shown.errors.append(f"{got.status} {got.url}") if got.status >= 400 else None)
-        page.on("requestfailed", shown.note_lost)
-        page.on("request", lambda asked: shown.hosts.add(urlsplit(asked.url).netloc))
-        yield shown
+        yield watch(context.new_page())
+
+
+def watch(page: Page) -> Shown:
+    """The page; from now on everything that goes wrong on it is noted."""
+    shown = Shown(page=page)
+    page.on("console", lambda said: shown.errors.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: shown.errors.append(str(error)))
+    page.on("response", lambda got: shown.errors.append(f"{got.status} {got.url}") if got.status >= 400 else None)
+    page.on("requestfailed", shown.note_lost)
+    page.on("request", lambda asked: shown.hosts.add(urlsplit(asked.url).netloc))
+    return shown
 
 
 @contextmanager
