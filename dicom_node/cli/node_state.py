@@ -11,6 +11,7 @@ from dicom_node import __version__
 from dicom_node.cli.heartbeat import worker_reports, worker_signs
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.step_durations import BOUNDS_S
+from dicom_node.delivery.completion import commitment_counts
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.listener import Listener
 from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
@@ -74,16 +75,20 @@ class NodeState:
 
     def _queues(self) -> dict[str, int]:
         counts = {f"studies_{state.value}": count for state, count in self._ledger.counts().items()}
-        return counts | {f"deliveries_{state.value}": count for state, count in self._outbox.counts().items()}
+        counts |= {f"deliveries_{state.value}": count for state, count in self._outbox.counts().items()}
+        for (_destination, state), count in commitment_counts(self._engine).items():
+            counts[f"commitments_{state.value}"] = counts.get(f"commitments_{state.value}", 0) + count
+        return counts
 
     def numbers(self) -> NodeNumbers:
         """The numbers now, to be plotted."""
         try:
             studies = {state.value: count for state, count in self._ledger.counts().items()}
             backlog = self._backlog()
+            commitments = commitment_counts(self._engine)
             database_ok = True
         except SQLAlchemyError:
-            studies, backlog, database_ok = {}, [], False
+            studies, backlog, commitments, database_ok = {}, [], {}, False
         listener = self._listener
         return NodeNumbers(
             version=__version__,
@@ -96,6 +101,7 @@ class NodeState:
             feed=self._feed_numbers(),
             studies=studies,
             backlog=backlog,
+            commitments={(name, state.value): count for (name, state), count in commitments.items()},
             workers=[
                 WorkerNumbers(
                     worker_id=one.worker_id,

@@ -126,7 +126,13 @@ def _delivery_line(one: Delivery) -> str:
 
     if one.state is DeliveryState.NOT_SENT:
         return f"  {one.kind} to {one.destination}: {one.last_detail}"
-    return f"  {one.kind} to {one.destination}: {one.state}, tries: {one.attempts}. {one.last_detail}".rstrip()
+    words = one.standing.replace("_", " ")
+    line = f"  {one.kind} to {one.destination}: {words}, tries: {one.attempts}. {one.last_detail}".rstrip()
+    word = one.commitment
+    if word is None:
+        return line
+    again = f", sent again {word.sent_again}" if word.sent_again else ""
+    return f"{line}\n    asked to commit: {word.asked}{again}. {word.last_detail}".rstrip()
 
 
 def _one_as_json(record: StudyRecord, ledger: Ledger, outbox: Outbox) -> str:

@@ -70,8 +70,8 @@ def commitment_service() -> str:
         f"doubles up to {delivery.max_retry_s:g} s, and {delivery.give_up_after_h:g} h after the delivery it ends as "
         "not committed. "
         "A success counts also when it comes about an earlier request or after that end; requests are remembered for "
-        "30 days. Not counted are a second report about the same object and request, a report about a copy that was sent again since, objects "
-        "that were not asked about, and the right instance under another SOP class.",
+        "30 days. Not counted are a second report about the same object and request, a report about a copy that was "
+        "sent again since, objects that were not asked about, and the right instance under another SOP class.",
         "Event type 1 commits what its Referenced SOP Sequence lists; event type 2 likewise, and fails what its Failed "
         "SOP Sequence lists. An object that is in both has failed.",
         "No referenced file-set and no retrieve AE title are used. Not supported as SCP: an N-ACTION "

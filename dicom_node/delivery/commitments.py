@@ -8,7 +8,7 @@ repeats the question under a new Transaction UID, which changes nothing at the r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -216,14 +216,6 @@ class Commitments:
         old = transaction_rows.c.asked_at < now - KEEP_TRANSACTIONS_S
         with writing(self._engine) as connection:
             return int(connection.execute(delete(transaction_rows).where(old)).rowcount)
-
-    def counts(self) -> Mapping[tuple[str, CommitmentState], int]:
-        """How many delivered objects are in each state, by destination and state."""
-        group = (delivery_rows.c.destination, commitment_rows.c.state)
-        delivered = delivery_rows.c.state == DeliveryState.DELIVERED
-        query = select(*group, func.count()).select_from(_JOINED).where(delivered).group_by(*group)
-        with self._engine.connect() as connection:
-            return {(row[0], CommitmentState(row[1])): int(row[2]) for row in connection.execute(query)}
 
 
 _JOINED: Final = commitment_rows.join(delivery_rows, delivery_rows.c.delivery_id == commitment_rows.c.delivery_id)

@@ -34,6 +34,16 @@ def done_before(engine: Engine, at: float) -> dict[str, float]:
     return {study: when for study, when in _done(engine).items() if when < at}
 
 
+def commitment_counts(engine: Engine) -> dict[tuple[str, CommitmentState], int]:
+    """How many delivered objects are in each state of commitment, by destination and state."""
+    group = (delivery_rows.c.destination, commitment_rows.c.state)
+    rows = commitment_rows.join(delivery_rows, delivery_rows.c.delivery_id == commitment_rows.c.delivery_id)
+    query = select(*group, func.count()).select_from(rows).group_by(*group).order_by(*group)
+    with engine.connect() as connection:
+        delivered = connection.execute(query.where(delivery_rows.c.state == DeliveryState.DELIVERED))
+        return {(row[0], CommitmentState(row[1])): int(row[2]) for row in delivered}
+
+
 def _done(engine: Engine, *conditions: ColumnElement[bool], within: Connection | None = None) -> dict[str, float]:
     """By study: the time of its last confirmation, of those that lack none."""
     open_delivery = delivery_rows.c.state.in_([DeliveryState.WAITING, DeliveryState.STOPPED])

@@ -23,6 +23,7 @@ from dicom_node.delivery.object_files import ObjectFiles
 from dicom_node.delivery.outbox_rows import (
     STATE_AFTER,
     Delivery,
+    DeliveryStanding,
     DeliveryState,
     DestinationBacklog,
     KeptObjects,
@@ -42,6 +43,7 @@ from dicom_node.errors import OutputMismatch
 
 __all__ = [
     "Delivery",
+    "DeliveryStanding",
     "DeliveryState",
     "DestinationBacklog",
     "KeptObjects",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     Column,
@@ -25,7 +25,13 @@ from sqlalchemy import (
 )
 
 from dicom_node.database import metadata
-from dicom_node.delivery.commitment_rows import Commitment, commitment_columns, commitment_of, commitment_rows
+from dicom_node.delivery.commitment_rows import (
+    Commitment,
+    CommitmentState,
+    commitment_columns,
+    commitment_of,
+    commitment_rows,
+)
 from dicom_node.delivery.outcome import OutcomeKind
 
 
@@ -39,6 +45,25 @@ class DeliveryState(StrEnum):
     DELIVERED = "delivered"
     STOPPED = "stopped"
     NOT_SENT = "not_sent"
+
+
+class DeliveryStanding(StrEnum):
+    """The state of a delivery together with its commitment, where one was asked for: what people are shown."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    AWAITING_COMMITMENT = "awaiting_commitment"
+    COMMITTED = "committed"
+    NOT_COMMITTED = "not_committed"
+    STOPPED = "stopped"
+    NOT_SENT = "not_sent"
+
+
+_STANDING_OF: Final = {
+    CommitmentState.AWAITED: DeliveryStanding.AWAITING_COMMITMENT,
+    CommitmentState.COMMITTED: DeliveryStanding.COMMITTED,
+    CommitmentState.NOT_COMMITTED: DeliveryStanding.NOT_COMMITTED,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +117,13 @@ class Delivery:
     last_status: int | None
     last_detail: str
     commitment: Commitment | None = None
+
+    @property
+    def standing(self) -> DeliveryStanding:
+        """Where it stands in one word; what is on its way again is on its way, whatever was committed before."""
+        if self.state is DeliveryState.DELIVERED and self.commitment is not None:
+            return _STANDING_OF[self.commitment.state]
+        return DeliveryStanding(self.state)
 
 
 @dataclass(frozen=True, kw_only=True)

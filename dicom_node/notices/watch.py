@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from dicom_node.delivery.commitment_rows import Commitment
 from dicom_node.delivery.outbox import Delivery, Outbox
 from dicom_node.errors import Reason
 from dicom_node.ledger import Ledger, StudyHappening
@@ -111,7 +112,22 @@ class Watch:
                     text=_about_delivery(one),
                     study_instance_uid=one.study_instance_uid,
                 )
+        if NoticeKind.DEAD_LETTER in self._about:
+            self._look_at_commitments(max(looked_at - OVERLAP_S, began_at))
         self._book.set_mark(_OUTBOX_MARK, now)
+
+    def _look_at_commitments(self, since: float) -> None:
+        """A receiver that never vouched for an object is told like one that never took it."""
+        for one in self._outbox.not_committed_since(since):
+            word = one.commitment
+            if word is not None and word.last_at is not None:
+                self._book.add(
+                    NoticeKind.DEAD_LETTER,
+                    key=f"commitment of delivery {one.delivery_id} {word.last_at}",
+                    at=word.last_at,
+                    text=_about_commitment(one, word),
+                    study_instance_uid=one.study_instance_uid,
+                )
 
     def _judge(self, kind: NoticeKind, sentence: str, now: float) -> None:
         """Tell a condition once when it lasts, and once when it is over, also across restarts."""
@@ -129,6 +145,14 @@ class Watch:
         if told_at is None and now - since >= SETTLE_S:
             self._book.add(kind, key=f"{kind.value} since {since}", at=now, text=sentence)
             self._book.set_mark(mark, since)
+
+
+def _about_commitment(one: Delivery, word: Commitment) -> str:
+    answer = "" if word.last_reason is None else f" Its last answer was {word.last_reason:04X}H."
+    return (
+        f"{one.kind} was taken by destination {one.destination}, which did not commit to keeping it.{answer} Look "
+        "there whether it still has the object, correct the cause, then send it again."
+    )
 
 
 def _about_delivery(one: Delivery) -> str:

@@ -143,8 +143,14 @@ def _workers(now: NodeNumbers) -> Iterator[Metric]:
     yield _by_label(
         "hydrops_worker_memory_bytes",
         "Resident memory of a worker",
+    commitments = GaugeMetricFamily(
+        "hydrops_commitments", "Delivered objects by storage commitment", labels=["destination", "state"]
+    )
+    for labels, count in now.commitments.items():
+        commitments.add_metric(labels, count)
         "worker",
         ((one.worker_id, one.memory_bytes) for one in now.workers),
+    yield commitments
     )
     model = InfoMetricFamily("hydrops_model", "What makes the numbers", labels=["worker"])
     steps = HistogramMetricFamily("hydrops_step_seconds", "How long a step of a study took", labels=["worker", "step"])

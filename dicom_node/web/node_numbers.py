@@ -43,6 +43,8 @@ class WorkerNumbers:
 class NodeNumbers:
     """Everything that is counted. None: that part is not run by this process.
 
+    `commitments`: delivered objects by destination and by where the receiver's word for them stands.
+
     `images` and `rejections` are by our own outcome codes; `step_bounds_s` are the histogram's upper bounds.
     """
 
@@ -56,6 +58,7 @@ class NodeNumbers:
     feed: FeedNumbers | None
     studies: Mapping[str, int] = field(default_factory=dict)
     backlog: Sequence[BacklogNumbers] = ()
+    commitments: Mapping[tuple[str, str], int] = field(default_factory=dict)
     workers: Sequence[WorkerNumbers] = ()
     step_bounds_s: Sequence[float] = ()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicom_node.assembly.headers import SeriesRole
-from dicom_node.delivery.outbox import DeliveryState
+from dicom_node.delivery.outbox import DeliveryStanding
 from dicom_node.errors import Reason
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.reviews import Verdict
@@ -83,11 +83,14 @@ USED: Final = {
     False: Words(label="Left out", tone="none", icon="dash"),
 }
 
-DELIVERIES: Final[Mapping[DeliveryState, Words]] = {
-    DeliveryState.WAITING: Words(label="On its way", tone="wait", icon="clock"),
-    DeliveryState.DELIVERED: Words(label="Delivered", tone="good", icon="check"),
-    DeliveryState.STOPPED: Words(label="Stopped", tone="bad", icon="stop"),
-    DeliveryState.NOT_SENT: Words(label="Not sent", tone="none", icon="dash"),
+DELIVERIES: Final[Mapping[DeliveryStanding, Words]] = {
+    DeliveryStanding.WAITING: Words(label="On its way", tone="wait", icon="clock"),
+    DeliveryStanding.DELIVERED: Words(label="Delivered", tone="good", icon="check"),
+    DeliveryStanding.AWAITING_COMMITMENT: Words(label="Delivered, not committed yet", tone="wait", icon="clock"),
+    DeliveryStanding.COMMITTED: Words(label="Committed", tone="good", icon="check"),
+    DeliveryStanding.NOT_COMMITTED: Words(label="Not committed", tone="bad", icon="stop"),
+    DeliveryStanding.STOPPED: Words(label="Stopped", tone="bad", icon="stop"),
+    DeliveryStanding.NOT_SENT: Words(label="Not sent", tone="none", icon="dash"),
 }
 
 VERDICTS: Final[Mapping[Verdict, Words]] = {

@@ -15,6 +15,7 @@ Checks in this order, each by doing the thing and not only by reading about it:
   model           the weights are the described ones, and they measure a synthetic ear whose truth is known
   orthanc         version, plug-ins, and settings that lose images or let strangers in
   forms           which kinds of result each destination accepts, and so what it will get
+  commitment      destinations with done = "committed" take requests for storage commitment and could call us back
   study           one synthetic study through a listener and a worker of its own to a receiver of its own
 
 examples:
@@ -58,6 +59,7 @@ CHECKS: Final = {
     "model": "model",
     "orthanc": "archive",
     "forms": "object_forms",
+    "commitment": "commitment",
     "study": "trial_study",
 }
 """What is checked, in this order, and the module here that checks it; each is imported when its turn comes."""

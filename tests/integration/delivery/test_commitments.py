@@ -17,6 +17,7 @@ from dicom_node.database import open_database
 from dicom_node.delivery.commitment_answers import CommitmentReport, Reference
 from dicom_node.delivery.commitment_rows import Commitment, CommitmentState
 from dicom_node.delivery.commitments import KEEP_TRANSACTIONS_S, CommitmentRequest, Commitments
+from dicom_node.delivery.completion import commitment_counts
 from dicom_node.delivery.outbox import DeliveryState, Outbox, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 
@@ -186,9 +187,9 @@ def test_p19_a_delivery_that_another_worker_repeats_leaves_what_was_committed(
     assert _states(outbox) == [CommitmentState.COMMITTED] * 2
 
 
-def test_counts_are_by_destination_and_state(commitments: Commitments) -> None:
+def test_counts_are_by_destination_and_state(commitments: Commitments, engine: Engine) -> None:
     commitments.take(_report(_begin(commitments, 100.0), {SEG_UID: 0x0119}), peer_ae="PACS", now=101.0)
-    assert commitments.counts() == {
+    assert commitment_counts(engine) == {
         ("pacs", CommitmentState.COMMITTED): 1,
         ("pacs", CommitmentState.NOT_COMMITTED): 1,
     }

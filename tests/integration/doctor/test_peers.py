@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from certificates import Authority
+from committing_archive import Archive
 from dicom_receivers import SECONDARY_CAPTURE, SEG, Receiver, free_port, storescp
 from doctor_site import DoctorSite, dicom_destination
 from local_orthanc import LocalOrthanc
@@ -155,6 +156,30 @@ def test_a_receiver_that_refuses_every_association_is_told_in_words(tmp_path: Pa
         found = DoctorSite(tmp_path, dicom_destination(port)).find("receivers", "forms")
     assert len(found.problems) == 2
     assert "association rejected" in found.problems[0]
+
+
+def test_p19_an_archive_that_commits_and_may_call_back_has_no_problem(tmp_path: Path) -> None:
+    allowed = 'allowed = [{ ae_title = "PACS", networks = ["127.0.0.1/32"] }]'
+    with Archive().listening() as archive:
+        to_commit = dicom_destination(archive.port) + '\ndone = "committed"'
+        found = DoctorSite(tmp_path, to_commit, listener=allowed).find("commitment")
+        assert archive.requests == []
+    assert found.status == 0
+    assert len(found.of("ok")) == 2
+
+
+def test_p19_an_archive_that_refuses_commitment_and_may_not_call_back_is_told_in_words(tmp_path: Path) -> None:
+    with Archive(takes_commitment=False).listening() as archive:
+        found = DoctorSite(tmp_path, dicom_destination(archive.port) + '\ndone = "committed"').find("commitment")
+    refuses, not_allowed = found.problems
+    assert "refuses the presentation context of storage commitment" in refuses
+    assert "its AE title PACS is not in listener.allowed" in not_allowed
+    assert 'set done = "sent"' in found.step("refuses")
+
+
+def test_p19_destinations_that_are_not_to_commit_are_not_asked(tmp_path: Path) -> None:
+    found = DoctorSite(tmp_path, dicom_destination(free_port())).find("commitment")
+    assert found.of("ok") == ['every destination is done with a result when it was sent (no done = "committed")']
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from desk_parts import DeskParts, hydrops_study
 from notice_receivers import HookServer, MailServer
 
+from dicom_node.delivery.commitments import Commitments
 from dicom_node.delivery.outbox import OutboxObject, RetryPolicy
-from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
+from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.notices.channels import Channel, MailChannel, MailEncryption, WebhookChannel
 from dicom_node.notices.digest import DigestOptions
 from dicom_node.notices.messenger import FIRST_RETRY_S, GATHER_S, Messenger, MessengerOptions
@@ -238,6 +239,32 @@ def test_a_delivery_that_is_given_up_is_told_without_the_receivers_comment(tmp_p
     assert "SEG was not taken by destination pacs after 1 tries" in item["text"]
     assert "A900H" in item["text"]
     assert "Secret" not in document["text"]
+
+
+def test_p19_a_result_that_is_never_committed_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with HookServer().listening() as server:
+        told = Told(tmp_path, [hook(server)])
+        told.after(60.0)
+        outbox, pacs = told.desk.outbox, Destination(name="pacs", kind="dicom", called_ae="PACS")
+        result = OutboxObject(
+            kind="SEG", sop_class_uid="1.2", sop_instance_uid="2.25.5", series_instance_uid="2.25.6", data=b"x"
+        )
+        outbox.put("key", "2.25.100", [result], ["pacs"], at=told.desk.now)
+        (delivery,) = outbox.due("pacs", told.desk.now)
+        stored = DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="stored", status=0)
+        outbox.record(delivery.delivery_id, stored, told.desk.now, RetryPolicy(), to_commit=True)
+        commitments = Commitments(told.desk.engine, policy=RetryPolicy())
+        asked = commitments.begin(pacs, told.desk.now)
+        assert asked is not None
+        refused = DeliveryOutcome(kind=OutcomeKind.STOPPED, detail="not allowed", status=0x0124)
+        commitments.note(asked, refused, told.desk.now)
+        told.after(GATHER_S)
+        told.after(EVERY_S)
+    (document,) = server.documents
+    (item,) = document["notices"]
+    assert item["kind"] == "dead_letter"
+    assert "SEG was taken by destination pacs, which did not commit to keeping it" in item["text"]
+    assert "0124H" in item["text"]
 
 
 def test_a_condition_is_told_once_when_it_lasts_and_once_when_it_is_over(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ NUMBERS = NodeNumbers(
         BacklogNumbers(destination="pacs", state="stopped", count=2, oldest_s=None),
         BacklogNumbers(destination="archive", state="stopped", count=1, oldest_s=None),
     ),
+    commitments={("pacs", "not_committed"): 2, ("pacs", "committed"): 40},
     workers=(
         WorkerNumbers(
             worker_id="worker-1",
@@ -74,6 +75,7 @@ def test_every_number_of_the_node_is_in_the_scrape() -> None:
     assert found["hydrops_deliveries", (("destination", "pacs"), ("state", "waiting"))] == 4
     assert found["hydrops_delivery_oldest_waiting_seconds", (("destination", "pacs"),)] == 3600.0
     assert found["hydrops_dead_letters", ()] == 3
+    assert found["hydrops_commitments", (("destination", "pacs"), ("state", "not_committed"))] == 2
     assert found["hydrops_orthanc_changes_behind", ()] == 5
     assert found["hydrops_worker_heartbeat_age_seconds", (("worker", "worker-1"),)] == 1.5
     assert found["hydrops_worker_memory_bytes", (("worker", "worker-1"),)] == 2**30

@@ -17,8 +17,10 @@ from dashboard_parts import Dashboard, make_parts, post, serving
 from planted_studies import CARD, NOW, SEG_BYTES, STUDY, document, plant, plant_objects, work_of
 
 from dicom_node.audit import AuditAction
+from dicom_node.delivery.commitment_answers import CommitmentReport
+from dicom_node.delivery.commitments import Commitments
 from dicom_node.delivery.outbox import RetryPolicy
-from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
+from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.encoding.measurements import read_measurements
 from dicom_node.errors import Reason
 from dicom_node.ledger import StudyEvent, StudyState
@@ -155,6 +157,27 @@ def test_each_delivery_says_where_it_stands_and_what_the_receiver_said(dashboard
     shown = text_of(page(dashboard))
     assert "Segmentation to pacs Stopped 1 try A900H: does not match SOP class" in shown
     assert "Structured report to pacs On its way nothing yet" in shown
+
+
+def test_p19_a_delivery_says_in_plain_words_whether_its_receiver_committed_to_keeping_it(dashboard: Dashboard) -> None:
+    parts = dashboard.parts
+    plant(parts)
+    plant_objects(parts)
+    first, second = parts.outbox.deliveries(STUDY)
+    stored = DeliveryOutcome(kind=OutcomeKind.DELIVERED, status=0, detail="stored")
+    for one in (first, second):
+        parts.outbox.record(one.delivery_id, stored, NOW, RetryPolicy(), to_commit=True)
+    assert "Segmentation to pacs Delivered, not committed yet 1 try" in text_of(page(dashboard))
+    commitments = Commitments(parts.engine, policy=RetryPolicy())
+    asked = commitments.begin(Destination(name="pacs", kind="dicom", called_ae="PACS"), NOW)
+    assert asked is not None
+    reasons = {one: 0 if one.sop_instance_uid == first.sop_instance_uid else 0x0119 for one in asked.references}
+    commitments.take(CommitmentReport(transaction_uid=asked.transaction_uid, answers=reasons), peer_ae="PACS", now=NOW)
+    shown = text_of(page(dashboard))
+    assert "Segmentation to pacs Committed 1 try stored" in shown
+    assert "Asked 1 time to commit: the receiver vouches for keeping it" in shown
+    assert "Structured report to pacs Not committed 1 try" in shown
+    assert "not vouched for (0119H): the receiver has another kind of object under this UID" in shown
 
 
 def test_downloads_are_the_bytes_of_the_outbox_under_names_made_of_uids(dashboard: Dashboard) -> None:
