@@ -13,13 +13,14 @@ from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.step_durations import BOUNDS_S
 from dicom_node.delivery.completion import commitment_counts
 from dicom_node.delivery.outbox import Outbox
+from dicom_node.duties import duties
 from dicom_node.intake.listener import Listener
 from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger
 from dicom_node.settings import LoadedSettings
 from dicom_node.web.node_health import HealthSnapshot
-from dicom_node.web.node_numbers import BacklogNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
+from dicom_node.web.node_numbers import BacklogNumbers, ErasedNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
 
 
 class NodeState:
@@ -85,10 +86,11 @@ class NodeState:
         try:
             studies = {state.value: count for state, count in self._ledger.counts().items()}
             backlog = self._backlog()
+            found_duties = duties(self._engine)
             commitments = commitment_counts(self._engine)
             database_ok = True
         except SQLAlchemyError:
-            studies, backlog, commitments, database_ok = {}, [], {}, False
+            studies, backlog, commitments, found_duties, database_ok = {}, [], {}, [], False
         listener = self._listener
         return NodeNumbers(
             version=__version__,
@@ -113,6 +115,9 @@ class NodeState:
                 for one in worker_reports(self._loaded.state_dir)
             ],
             step_bounds_s=BOUNDS_S,
+            duties=found_duties,
+            state_bytes=None if self._keeper is None else self._keeper.disk_use,
+            erased=None if self._keeper is None else _erased_numbers(self._keeper.erased),
         )
 
     def _backlog(self) -> list[BacklogNumbers]:

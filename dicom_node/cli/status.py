@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from dicom_node.delivery.capabilities import DestinationForms
     from dicom_node.delivery.outbox import Delivery, Outbox
+    from dicom_node.duties import Duty
     from dicom_node.ledger import Ledger, StudyRecord
     from dicom_node.settings import LoadedSettings
 
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dicom_node.cli.wiring import load_settings
     from dicom_node.database import open_database
     from dicom_node.delivery.outbox import Outbox
+    from dicom_node.duties import duties
     from dicom_node.ledger import Ledger
 
     loaded = load_settings(Path(arguments.config))
@@ -53,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(json.dumps([asdict(one) for one in records], indent=2))
             return 0
         print("\n".join(destination_lines(forms_of_destinations(loaded, engine))))
+        print("\n".join(worker_lines(duties(engine))))
         print(_table(records))
         return 0
     record = ledger.get(arguments.study)
@@ -119,6 +122,26 @@ def destination_lines(forms: Sequence[DestinationForms]) -> list[str]:
     if not forms:
         return ["no destination is configured: results stay in the outbox", ""]
     return ["destinations", *(f"  {one.destination}: {one.sentence}" for one in forms), ""]
+
+
+def worker_lines(found: Sequence[Duty]) -> list[str]:
+    """Every worker: on duty or not, where, at which study, taken over from whom."""
+    if not found:
+        return ["no worker has been seen within a week", ""]
+    return ["workers", *(f"  {_worker_line(one)}" for one in found), ""]
+
+
+def _worker_line(duty: Duty) -> str:
+    worker = duty.worker
+    line = f"{worker.worker_id} on {worker.host or 'a machine without name'} since {_time(worker.began_at)}"
+    if worker.left_at is not None:
+        return f"{line}, stopped {_time(worker.left_at)}"
+    if not worker.on_duty:
+        line += f", silent for {worker.silent_s:.0f} s"
+    if not duty.study_instance_uid:
+        return line
+    taken = f", taken over from {duty.taken_from}" if duty.taken_from else ""
+    return f"{line}, at {duty.study_instance_uid} {duty.step}".rstrip() + taken
 
 
 def _delivery_line(one: Delivery) -> str:

@@ -21,6 +21,7 @@ from dicom_node.web import (
     study_actions,
     study_page,
     study_views,
+    workers,
 )
 from dicom_node.web.access import check_every_route
 from dicom_node.web.errors import answer_errors
@@ -64,6 +65,7 @@ def create_app(parts: WebParts) -> FastAPI:
         app.include_router(configuration.router(parts))
         app.include_router(patient_history.router(parts))
         app.include_router(drift_page.router(parts))
+        app.include_router(workers.router(parts))
     answer_errors(app)
     check_every_route(app)
     app.add_middleware(GuardHeaders)

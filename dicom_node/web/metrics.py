@@ -86,6 +86,7 @@ class NodeCollector(Collector):
         yield from _feed(now)
         yield _by_label("hydrops_studies", "Studies by state", "state", now.studies.items())
         yield from _deliveries(now)
+        yield from _duties(now)
         yield from _workers(now)
 
 
@@ -131,6 +132,24 @@ def _deliveries(now: NodeNumbers) -> Iterator[Metric]:
     yield counts
     yield oldest
     yield _one("hydrops_dead_letters", "Deliveries that were given up and wait for a person", dead)
+
+
+def _duties(now: NodeNumbers) -> Iterator[Metric]:
+    """Of every worker on the state database, on whatever machine; what a worker says of itself is in `_workers`."""
+    on_duty = GaugeMetricFamily(
+        "hydrops_worker_on_duty", "1 while a worker gives signs of life", labels=["worker", "host"]
+    )
+    at_study = GaugeMetricFamily(
+        "hydrops_worker_at_study",
+        "1 while a worker measures; taken_over: begun by another",
+        labels=["worker", "taken_over"],
+    )
+    for one in now.duties:
+        on_duty.add_metric([one.worker.worker_id, one.worker.host], float(one.worker.on_duty))
+        taken_over = "yes" if one.taken_from else "no"
+        at_study.add_metric([one.worker.worker_id, taken_over], float(bool(one.study_instance_uid)))
+    yield on_duty
+    yield at_study
 
 
 def _workers(now: NodeNumbers) -> Iterator[Metric]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from dicom_node.duties import Duty
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeedNumbers:
@@ -61,6 +63,9 @@ class NodeNumbers:
     commitments: Mapping[tuple[str, str], int] = field(default_factory=dict)
     workers: Sequence[WorkerNumbers] = ()
     step_bounds_s: Sequence[float] = ()
+    duties: Sequence[Duty] = ()
+    state_bytes: Mapping[str, int] | None = None
+    erased: ErasedNumbers | None = None
 
 
 class NumberSource(Protocol):

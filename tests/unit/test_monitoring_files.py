@@ -16,15 +16,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from dicom_node.cli.step_durations import BOUNDS_S, StepDurations
+from dicom_node.duties import Duty
 from dicom_node.intake.admission import LIMIT_REACHED
 from dicom_node.intake.tally import IntakeTally
+from dicom_node.roster import Worker
 from dicom_node.web import metrics
-from dicom_node.web.node_numbers import BacklogNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
+from dicom_node.web.node_numbers import BacklogNumbers, ErasedNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "config" / "monitoring"
 SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds to everything it reads."""
+
+
+WORKER = Worker(
+    worker_id="w", host="h", incarnation="1", beats=1, began_at=0.0, beat_at=0.0, left_at=None, silent_s=1.0
+)
 
 
 class BusyNode:
@@ -50,6 +57,9 @@ class BusyNode:
                 WorkerNumbers(worker_id="w", age_s=1.0, memory_bytes=1, model={"name": "m"}, steps=steps.as_json())
             ],
             step_bounds_s=BOUNDS_S,
+            duties=[Duty(worker=WORKER, study_instance_uid="2.25.1")],
+            state_bytes={"spool": 1},
+            erased=ErasedNumbers(images_of=1, studies=1, bytes=1),
         )
 
 

@@ -11,9 +11,23 @@ from prometheus_client.core import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from dicom_node.duties import Duty
+from dicom_node.roster import Worker
 from dicom_node.web import metrics
 from dicom_node.web.metrics import NodeCollector
 from dicom_node.web.node_numbers import BacklogNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
+
+ON_DUTY = Worker(
+    worker_id="worker-1",
+    host="box-1",
+    incarnation="1",
+    beats=5,
+    began_at=0.0,
+    beat_at=9.0,
+    left_at=None,
+    silent_s=1.0,
+)
+SILENT = replace(ON_DUTY, worker_id="worker-2", silent_s=60.0)
 
 NUMBERS = NodeNumbers(
     version="1.2.3",
@@ -41,6 +55,7 @@ NUMBERS = NodeNumbers(
         ),
     ),
     step_bounds_s=(1.0, 3.0),
+    duties=(Duty(worker=ON_DUTY, study_instance_uid="2.25.1", taken_from="worker-2"), Duty(worker=SILENT)),
 )
 
 
@@ -79,6 +94,10 @@ def test_every_number_of_the_node_is_in_the_scrape() -> None:
     assert found["hydrops_orthanc_changes_behind", ()] == 5
     assert found["hydrops_worker_heartbeat_age_seconds", (("worker", "worker-1"),)] == 1.5
     assert found["hydrops_worker_memory_bytes", (("worker", "worker-1"),)] == 2**30
+    assert found["hydrops_worker_on_duty", (("host", "box-1"), ("worker", "worker-1"))] == 1
+    assert found["hydrops_worker_on_duty", (("host", "box-1"), ("worker", "worker-2"))] == 0
+    assert found["hydrops_worker_at_study", (("taken_over", "yes"), ("worker", "worker-1"))] == 1
+    assert found["hydrops_worker_at_study", (("taken_over", "no"), ("worker", "worker-2"))] == 0
     assert found["hydrops_disk_free_bytes", ()] == 7_000
     model = (("name", "hydrops-ear"), ("sha256", "ab" * 32), ("version", "1"), ("worker", "worker-1"))
     assert found["hydrops_model_info", model] == 1
