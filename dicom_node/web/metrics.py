@@ -82,12 +82,26 @@ class NodeCollector(Collector):
         yield InfoMetricFamily("hydrops_node", "This node", value={"version": now.version})
         yield _one("hydrops_disk_free_bytes", "Free space on the state disk", now.disk_free_bytes)
         yield _one("hydrops_disk_required_bytes", "Below this, images are refused", now.disk_required_bytes)
+        yield from _kept(now)
         yield from _intake(now)
         yield from _feed(now)
         yield _by_label("hydrops_studies", "Studies by state", "state", now.studies.items())
         yield from _deliveries(now)
         yield from _duties(now)
         yield from _workers(now)
+
+
+def _kept(now: NodeNumbers) -> Iterator[Metric]:
+    if now.state_bytes is not None:
+        yield _by_label(
+            "hydrops_state_bytes", "What is kept, by part of the state folder", "part", now.state_bytes.items()
+        )
+    if now.erased is not None:
+        studies = CounterMetricFamily("hydrops_erased_studies", "Studies erased: images or everything", labels=["what"])
+        studies.add_metric(["images"], now.erased.images_of)
+        studies.add_metric(["everything"], now.erased.studies)
+        yield studies
+        yield CounterMetricFamily("hydrops_erased_bytes", "Bytes of files that were erased", value=now.erased.bytes)
 
 
 def _intake(now: NodeNumbers) -> Iterator[Metric]:
@@ -129,8 +143,14 @@ def _deliveries(now: NodeNumbers) -> Iterator[Metric]:
         if one.oldest_s is not None:
             oldest.add_metric([one.destination], one.oldest_s)
     dead = sum(one.count for one in now.backlog if one.state == "stopped")
+    commitments = GaugeMetricFamily(
+        "hydrops_commitments", "Delivered objects by storage commitment", labels=["destination", "state"]
+    )
+    for labels, count in now.commitments.items():
+        commitments.add_metric(labels, count)
     yield counts
     yield oldest
+    yield commitments
     yield _one("hydrops_dead_letters", "Deliveries that were given up and wait for a person", dead)
 
 
@@ -162,14 +182,8 @@ def _workers(now: NodeNumbers) -> Iterator[Metric]:
     yield _by_label(
         "hydrops_worker_memory_bytes",
         "Resident memory of a worker",
-    commitments = GaugeMetricFamily(
-        "hydrops_commitments", "Delivered objects by storage commitment", labels=["destination", "state"]
-    )
-    for labels, count in now.commitments.items():
-        commitments.add_metric(labels, count)
         "worker",
         ((one.worker_id, one.memory_bytes) for one in now.workers),
-    yield commitments
     )
     model = InfoMetricFamily("hydrops_model", "What makes the numbers", labels=["worker"])
     steps = HistogramMetricFamily("hydrops_step_seconds", "How long a step of a study took", labels=["worker", "step"])

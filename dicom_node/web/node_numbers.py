@@ -42,12 +42,22 @@ class WorkerNumbers:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ErasedNumbers:
+    """Erased since the start: the images of so many studies, so many studies with everything, so many bytes."""
+
+    images_of: int
+    studies: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class NodeNumbers:
     """Everything that is counted. None: that part is not run by this process.
 
     `commitments`: delivered objects by destination and by where the receiver's word for them stands.
 
-    `images` and `rejections` are by our own outcome codes; `step_bounds_s` are the histogram's upper bounds.
+    `images` and `rejections` are by our own outcome codes; `step_bounds_s` are the histogram's upper bounds;
+    `state_bytes` is what each part of the state folder took when it was last looked at, None before that.
     """
 
     version: str
