@@ -19,9 +19,9 @@ from dicom_node.delivery.capabilities import KINDS
 from dicom_node.delivery.outbox import Outbox, RetryPolicy
 from dicom_node.delivery.outcome import Destination
 from dicom_node.errors import ConfigError
+from dicom_node.intake.erased_images import ErasedImageIndex
 from dicom_node.ledger import Ledger
 from dicom_node.settings import LoadedSettings, Settings, read_settings
-from dicom_node.intake.erased_images import ErasedImageIndex
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_requests import StudyRequests
 
@@ -155,14 +155,12 @@ def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:
             timeout_s=one.timeout_s,
             tls=sender_tls(loaded, one),
             send=one.send,
+            to_commit=one.done == "committed",
         )
         for one in loaded.settings.destinations
-            to_commit=one.done == "committed",
     )
 
 
-def made_kinds(settings: Settings) -> tuple[str, ...]:
-    """The kinds of objects that results are made of, as configured."""
 def retry_policy(settings: Settings) -> RetryPolicy:
     """When a delivery, or a question about one, goes again and when it is given up."""
     delivery = settings.delivery
@@ -173,6 +171,8 @@ def retry_policy(settings: Settings) -> RetryPolicy:
     )
 
 
+def made_kinds(settings: Settings) -> tuple[str, ...]:
+    """The kinds of objects that results are made of, as configured."""
     switched = {"SC": settings.results.summary, "PDF": settings.results.pdf}
     return tuple(kind for kind in KINDS if switched.get(kind, True))
 
@@ -222,5 +222,5 @@ def study_actions(loaded: LoadedSettings, engine: Engine) -> StudyActions:
         outbox=Outbox(loaded.state_dir / "outbox", engine),
         audit=audit_trail(loaded),
         destinations=[one.name for one in loaded.settings.destinations],
-    )
         erased=ErasedImageIndex(engine).of_study,
+    )
