@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_EVENT_REPORT, DimseServiceType
 from pynetdicom.pdu import P_DATA_TF
 
 from dicom_node.delivery.association import address_of, later, open_association
@@ -111,13 +113,40 @@ def _send(association: Association, asked: CommitmentRequest, destination: Desti
     """One N-ACTION on an open association."""
     information = request(asked.transaction_uid, asked.references)
     try:
-        response, _ = association.send_n_action(information, REQUEST_ACTION, STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE)
+        with _reports_served(association):
+            response, _ = association.send_n_action(
+                information, REQUEST_ACTION, STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
+            )
     except RuntimeError:  # the peer left between our look and our request
         return later(f"{address_of(destination)} closed the association before it took the request to commit")
     status = response.get("Status")
     if status is None:
         return later(f"{address_of(destination)} did not answer the request to commit")
     return outcome_of_request(status)
+
+
+@contextmanager
+def _reports_served(association: Association) -> Iterator[None]:
+    """Serve reports also while the response to a request is awaited.
+
+    Some archives report before they respond, and wait for our answer in between; pynetdicom takes the report for a
+    wrong response and aborts.
+    """
+    dimse = association.dimse
+    awaited = dimse.get_msg
+
+    def get_msg(block: bool = False) -> tuple[int | None, DimseServiceType | None]:
+        while True:
+            context_id, message = awaited(block)
+            if context_id is None or not (isinstance(message, N_EVENT_REPORT) and message.is_valid_request):
+                return context_id, message
+            association._serve_request(message, context_id)
+
+    dimse.get_msg = get_msg  # type: ignore[assignment]  # annotated with pairs of both or none upstream
+    try:
+        yield
+    finally:
+        dimse.get_msg = awaited  # type: ignore[method-assign]
 
 
 def _stay(association: Association, reports: _Reports, is_answered: Callable[[], bool], stay_s: float) -> None:

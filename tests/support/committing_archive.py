@@ -27,6 +27,7 @@ class Saying:
     information: Dataset | None
     after_s: float = 0.0
     same_association: bool = True
+    before_response: bool = False
     instance: str = WELL_KNOWN
 
 
@@ -121,7 +122,10 @@ class Archive:
         self.requests.append(request)
         status = self.status(number)
         if status == 0:
-            speaker = threading.Thread(target=self._speak, args=(self.plan(number, request), event.assoc))
+            sayings = self.plan(number, request)
+            self.answers += [self.say(one, event.assoc) for one in sayings if one.before_response]
+            later = [one for one in sayings if not one.before_response]
+            speaker = threading.Thread(target=self._speak, args=(later, event.assoc))
             self._speakers.append(speaker)
             speaker.start()
         return status, None

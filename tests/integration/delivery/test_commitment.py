@@ -55,6 +55,15 @@ def test_p19_an_answer_on_the_same_association_commits_all_objects_of_a_study_in
     assert len(archive.requests) == 1
 
 
+def test_p19_an_answer_that_comes_before_the_response_to_the_question_counts(tmp_path: Path) -> None:
+    archive = Archive(plan=lambda _number, asked: [committed(asked, before_response=True)])
+    with running(tmp_path, archive) as node:
+        node.put("SEG")
+        (found,) = node.commitments_once(COMMITTED)
+    assert archive.answers == [0x0000]
+    assert found.asked == 1
+
+
 @pytest.mark.parametrize("with_role", [True, False], ids=["role selection", "no role selection"])
 def test_p19_an_answer_on_an_association_that_the_archive_opens_counts(tmp_path: Path, with_role: bool) -> None:
     archive = Archive(plan=lambda _number, asked: [committed(asked, same_association=False)], with_role=with_role)
