@@ -52,6 +52,7 @@ ledger_events = Table(
     Column("at", Float, nullable=False),
     Column("event", String(16), nullable=False),
     Column("detail", Text, nullable=False, default=""),
+    sqlite_autoincrement=True,  # whoever reads on behind a number must not miss an event because others were erased
 )
 
 

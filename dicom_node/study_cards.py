@@ -286,6 +286,13 @@ class StudyCards:
             found = {row[0]: int(row[1]) for row in connection.execute(query)}
         return {state: found.get(state.value, 0) for state in StudyState}
 
+    def with_patient_id(self, patient_id: str) -> list[StudyCard]:
+        """The cards of every study under this Patient ID, which may be that of several people, the oldest first."""
+        query = select(_cards).where(_cards.c.patient_id == inert_text(patient_id))
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(_cards.c.study_date, _cards.c.study_instance_uid)).mappings()
+            return [_card(row) for row in rows]
+
     def put_results(self, results: Sequence[EarResult], *, within: Connection | None = None) -> None:
         """Keep each ear's numbers of one piece of work; the first outcome of a piece of work stays."""
         with nullcontext(within) if within is not None else writing(self._engine) as connection:

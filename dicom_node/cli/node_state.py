@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_node import __version__
 from dicom_node.cli.heartbeat import worker_reports, worker_signs
 from dicom_node.cli.live_configuration import LiveConfiguration
+from dicom_node.cli.retaining import RetentionKeeper
 from dicom_node.cli.step_durations import BOUNDS_S
 from dicom_node.delivery.completion import commitment_counts
 from dicom_node.delivery.outbox import Outbox
@@ -18,6 +19,7 @@ from dicom_node.intake.listener import Listener
 from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger
+from dicom_node.retention import Erased
 from dicom_node.settings import LoadedSettings
 from dicom_node.web.node_health import HealthSnapshot
 from dicom_node.web.node_numbers import BacklogNumbers, ErasedNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
@@ -37,6 +39,7 @@ class NodeState:
         listener: Listener | None,
         feed: OrthancFeed | None,
         configuration: LiveConfiguration | None = None,
+        keeper: RetentionKeeper | None = None,
     ) -> None:
         self._loaded = loaded
         self._engine = engine
@@ -46,6 +49,7 @@ class NodeState:
         self._ledger = ledger
         self._outbox = outbox
         self._configuration = configuration
+        self._keeper = keeper
 
     def snapshot(self) -> HealthSnapshot:
         """The state now, to be judged."""
@@ -143,3 +147,7 @@ class NodeState:
             changes_behind=status.behind,
             age_s=None if status.read_at is None else time.time() - status.read_at,
         )
+
+
+def _erased_numbers(erased: Erased) -> ErasedNumbers:
+    return ErasedNumbers(images_of=erased.images_of, studies=erased.studies, bytes=erased.bytes)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dicom_node.cli.node_state import NodeState
+    from dicom_node.cli.retaining import RetentionKeeper
     from dicom_node.cli.serving_thread import ServingThread
     from dicom_node.cli.web_server import WebServer
     from dicom_node.notices.messenger import Messenger
@@ -50,6 +51,9 @@ DRAIN_S: Final = 30.0
 
 MESSAGE_S: Final = 1.0
 """How long a message that is under way is waited for; what is not confirmed then goes again at the next start."""
+
+ROUND_S: Final = 10.0
+"""How long a round of erasing that is under way is waited for; the next start goes on with what is left of it."""
 
 FEED_PAUSE_S: Final = 30.0
 """After a fault of ours in the Orthanc feed: long enough not to fill the log, short against a study's way."""
@@ -81,6 +85,7 @@ class Receiving:
         self._viewer: ServingThread | None = None
         self._state: NodeState | None = None
         self._messenger: Messenger | None = None
+        self._keeper: RetentionKeeper | None = None
 
     def __enter__(self) -> Self:
         web, viewer = self._loaded.settings.web, self._loaded.settings.viewer
@@ -115,6 +120,8 @@ class Receiving:
             self._viewer.stop(DRAIN_S)
         if self._messenger is not None:
             self._messenger.join(MESSAGE_S)
+        if self._keeper is not None:
+            self._keeper.join(ROUND_S)
         self._engine.dispose()
 
     @property
@@ -127,6 +134,8 @@ class Receiving:
         parts = None if self._web is None else self._web_parts(self._as_shown(loaded))
         if Effect.AT_ONCE in effects and self._listener is not None:
             self._listener.admit(tuple(allowed_peer(one) for one in loaded.settings.listener.allowed))
+        if Effect.AT_ONCE in effects and self._keeper is not None:
+            self._keeper.keep(loaded.settings.retention)
         if self._web is not None and parts is not None:
             self._web.replace(parts)
 
@@ -135,7 +144,7 @@ class Receiving:
 
         Whether pages may be shown where the web listens, to whom, and from which folder was judged at the start.
         """
-        changed = {name: getattr(loaded.settings, name) for name in ("results", "destinations")}
+        changed = {name: getattr(loaded.settings, name) for name in ("results", "destinations", "retention")}
         return replace(self._loaded, settings=replace(self._loaded.settings, **changed))
 
     def _make_listener(self) -> Listener | None:
@@ -197,9 +206,11 @@ class Receiving:
     def _start_web(self, web_socket: socket.socket, viewer_socket: socket.socket | None) -> None:
         # Imported here: the web's 0.2 s are not to delay the first C-ECHO.
         from dicom_node.cli.node_state import NodeState
+        from dicom_node.cli.retaining import make_keeper
         from dicom_node.cli.viewer_server import make_viewer
         from dicom_node.cli.web_server import WebServer
 
+        self._keeper = make_keeper(self._loaded, self._engine, spool=self._spool, outbox=self._outbox, stop=self._stop)
         self._state = NodeState(
             self._loaded,
             self._engine,
@@ -209,6 +220,7 @@ class Receiving:
             listener=self._listener,
             feed=self._feed,
             configuration=self._live,
+            keeper=self._keeper,
         )
         self._web = WebServer(self._loaded, self._web_parts(self._loaded))
         self._web.start(web_socket)
@@ -220,6 +232,7 @@ class Receiving:
         )
         if self._messenger is not None:
             self._messenger.start()
+        self._keeper.start()
 
     def _web_parts(self, loaded: LoadedSettings) -> WebParts:
         assert self._state is not None, "the web is asked for after the node's state is made"

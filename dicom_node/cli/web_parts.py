@@ -10,11 +10,13 @@ from dicom_node.accounts.pauses import SignInPauses
 from dicom_node.accounts.searches import Searches
 from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
+from dicom_node.cli.retaining import periods_of
 from dicom_node.cli.viewer_place import viewer_address
 from dicom_node.cli.wiring import audit_trail, study_actions
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.orthanc_feed import OrthancFeed
 from dicom_node.ledger import Ledger
+from dicom_node.retention import StudyKeepings
 from dicom_node.reviews import Reviews
 from dicom_node.settings import LoadedSettings
 from dicom_node.study_cards import StudyCards
@@ -59,5 +61,6 @@ def web_parts(
         dashboard=web.dashboard,
         viewer_url=viewer_address(loaded),
         configuration=configuration,
+        keeping=StudyKeepings(engine, periods_of(loaded.settings.retention)).of_study,
         node_name=loaded.settings.results.device_name,
     )

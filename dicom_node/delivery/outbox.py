@@ -263,21 +263,23 @@ class Outbox:
 
     def record(
         self, delivery_id: int, outcome: DeliveryOutcome, now: float, policy: RetryPolicy, *, to_commit: bool = False
-    ) -> Delivery:
-        """Note what one attempt came to, and plan the next one if there is to be one.
+    ) -> Delivery | None:
+        """Note what one attempt came to, and plan the next one if there is to be one; None if its study was erased.
 
         What another worker's attempt has delivered meanwhile stays delivered, whatever became of this one. With
         `to_commit`, the receiver that took the object has to vouch for it from the same transaction on.
         """
         with writing(self._engine) as connection:
             of_this = delivery_rows.c.delivery_id == delivery_id
-            row = connection.execute(select(delivery_rows).where(of_this).with_for_update()).one()
+            row = connection.execute(select(delivery_rows).where(of_this).with_for_update()).one_or_none()
+            if row is None:
+                return None
             if row.state != DeliveryState.DELIVERED or outcome.kind is OutcomeKind.DELIVERED:
                 change = self._change(row, outcome, now, policy)
                 connection.execute(update(delivery_rows).where(of_this).values(**change))
                 if to_commit and outcome.kind is OutcomeKind.DELIVERED and row.state != DeliveryState.DELIVERED:
                     owe(connection, delivery_id, at=now)
-        return self._select(delivery_rows.c.delivery_id == delivery_id)[0]
+        return next(iter(self._select(delivery_rows.c.delivery_id == delivery_id)), None)
 
     def _change(self, row: Any, outcome: DeliveryOutcome, now: float, policy: RetryPolicy) -> dict[str, Any]:
         """What an attempt makes of the row of its delivery."""

@@ -128,6 +128,11 @@ class _DeliveryLane(Lane):
         after = self._outbox.record(
             delivery.delivery_id, outcome, self._clock(), self._policy, to_commit=self.destination.to_commit
         )
+        if after is None:
+            LOGGER.info("event=delivery_of_erased_study sop_instance=%s", delivery.sop_instance_uid)
+            if outcome.kind is OutcomeKind.DELIVERED:
+                self._on_delivered(delivery)
+            return
         _log(outcome, after)
         if outcome.kind is OutcomeKind.DELIVERED:
             self._on_delivered(after)

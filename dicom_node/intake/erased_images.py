@@ -17,13 +17,16 @@ from dicom_node.removals import removal_rows
 
 _of_study: sa.BindParameter[str] = sa.bindparam("study")
 _of_study_here = instance_table.c.study_instance_uid == _of_study
-_IMAGES = sa.select(instance_table.c.file_name, instance_table.c.sop_instance_uid).where(_of_study_here)
+_IMAGES = sa.select(instance_table.c.file_name, instance_table.c.sop_instance_uid, instance_table.c.received_at).where(
+    _of_study_here
+)
 _NAMES = sa.select(instance_table.c.file_name).where(_of_study_here)
 _is_back = sa.exists().where(instance_table.c.file_name == erased_table.c.file_name)
 _was_here = sa.exists().where(erased_table.c.file_name == instance_table.c.file_name)
 _KNOWN = sa.select(
     sa.func.count(),
     sa.func.max(erased_table.c.erased_at),
+    sa.func.max(erased_table.c.received_at),
     sa.func.coalesce(sa.func.sum(sa.case((_is_back, 0), else_=1)), 0),
 ).where(erased_table.c.study_instance_uid == _of_study)
 _HERE = sa.select(
@@ -36,12 +39,13 @@ _HERE = sa.select(
 class ErasedImages:
     """What is known of a study from which images were erased.
 
-    `erased_at` (POSIX seconds) is the last time; `known` counts the images that were ever erased, `missing` those of
-    them that did not come again, `fresh` the images that are here and never were before. `conflict`: an image is here
-    whose UID had, or has, another content.
+    `erased_at` (POSIX seconds) is the last time, `received_at` when one of the erased images had come last. `known`
+    counts the images that were ever erased, `missing` those of them that did not come again, `fresh` the images that
+    are here and never were before. `conflict`: an image is here whose UID had, or has, another content.
     """
 
     erased_at: float
+    received_at: float
     known: int
     missing: int
     fresh: int
@@ -74,11 +78,18 @@ class ErasedImages:
 def erased_images(connection: sa.Connection, study_instance_uid: str) -> ErasedImages | None:
     """What was erased of a study; None if nothing was."""
     of_study = {"study": study_instance_uid}
-    known, erased_at, missing = connection.execute(_KNOWN, of_study).one()
+    known, erased_at, received_at, missing = connection.execute(_KNOWN, of_study).one()
     if not known:
         return None
     fresh, conflicts = connection.execute(_HERE, of_study).one()
-    return ErasedImages(erased_at=float(erased_at), known=known, missing=missing, fresh=fresh, conflict=bool(conflicts))
+    return ErasedImages(
+        erased_at=float(erased_at),
+        received_at=float(received_at),
+        known=known,
+        missing=missing,
+        fresh=fresh,
+        conflict=bool(conflicts),
+    )
 
 
 class ErasedImageIndex:

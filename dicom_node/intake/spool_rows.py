@@ -32,6 +32,7 @@ erased_table = sa.Table(
     sa.Column("file_name", sa.String(64), primary_key=True),
     sa.Column("sop_instance_uid", sa.String(64), nullable=False, index=True),
     sa.Column("study_instance_uid", sa.String(64), nullable=False, index=True),
+    sa.Column("received_at", sa.Float, nullable=False),
     sa.Column("erased_at", sa.Float, nullable=False),
 )
 refusal_table = sa.Table(

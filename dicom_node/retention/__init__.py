@@ -5,8 +5,19 @@ erasure survives a kill at any point is said in `dicom_node.removals`.
 """
 
 from dicom_node.retention.eraser import Eraser
-from dicom_node.retention.keeping import StudyKeeping, keeping_of
+from dicom_node.retention.inventory import Inventory, StudyInventory
+from dicom_node.retention.keeping import StudyKeeping, StudyKeepings, keeping_of
 from dicom_node.retention.periods import Periods
-from dicom_node.retention.rounds import RetentionRounds
+from dicom_node.retention.rounds import Erased, RetentionRounds
 
-__all__ = ["Eraser", "Periods", "RetentionRounds", "StudyKeeping", "keeping_of"]
+__all__ = [
+    "Erased",
+    "Eraser",
+    "Inventory",
+    "Periods",
+    "RetentionRounds",
+    "StudyInventory",
+    "StudyKeeping",
+    "StudyKeepings",
+    "keeping_of",
+]

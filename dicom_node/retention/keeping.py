@@ -81,7 +81,8 @@ def keeping_of(connection: Connection, study_instance_uid: str, periods: Periods
     erased = erased_images(connection, study_instance_uid)
     confirmed_at = done_at(connection.engine, study_instance_uid, within=connection)
     held = _held_because(connection, record, here, erased, confirmed_at)
-    ended_at = max(record.updated_at, confirmed_at or 0.0, here.last_received_at or 0.0)
+    came_at = max(here.last_received_at or 0.0, 0.0 if erased is None else erased.received_at)
+    ended_at = max(record.updated_at, confirmed_at or 0.0, came_at)
     return StudyKeeping(
         study_instance_uid=study_instance_uid,
         state=StudyState(record.state),
@@ -91,6 +92,19 @@ def keeping_of(connection: Connection, study_instance_uid: str, periods: Periods
         images_until=None if held or not here.images else periods.images_until(ended_at),
         results_until=None if held else periods.results_until(ended_at),
     )
+
+
+class StudyKeepings:
+    """How long studies are kept, for whoever shows it."""
+
+    def __init__(self, engine: Engine, periods: Periods) -> None:
+        self._engine = engine
+        self._periods = periods
+
+    def of_study(self, study_instance_uid: str) -> StudyKeeping | None:
+        """How long one study is kept; None if the node does not know it."""
+        with self._engine.connect() as connection:
+            return keeping_of(connection, study_instance_uid, self._periods)
 
 
 def perhaps_due(at: float, *, with_images: bool) -> Select[str]:
@@ -103,17 +117,6 @@ def perhaps_due(at: float, *, with_images: bool) -> Select[str]:
     here = images.exists() if with_images else ~images.exists()
     decided = and_(columns.state.in_([state.value for state in DECIDED]), columns.updated_at <= at, here)
     return select(columns.study_instance_uid).where(decided).order_by(columns.updated_at, columns.study_instance_uid)
-
-
-def unfinished(engine: Engine) -> list[str]:
-    """Studies that cannot end as they stand, and of which images are here."""
-    images = select(instance_table.c.file_name).where(
-        instance_table.c.study_instance_uid == ledger_studies.c.study_instance_uid
-    )
-    state = ledger_studies.c.state.not_in([one.value for one in DECIDED])
-    query = select(ledger_studies.c.study_instance_uid).where(state, images.exists())
-    with engine.connect() as connection:
-        return list(connection.scalars(query.order_by(ledger_studies.c.updated_at)))
 
 
 def _held_because(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,6 @@ from sqlalchemy import Engine, Select, select
 
 from dicom_node.audit import AuditTrail
 from dicom_node.delivery.object_files import UNKNOWN_AGE_S
-from dicom_node.delivery.outbox import Outbox
 from dicom_node.ledger_rows import ledger_results
 from dicom_node.retention.eraser import Eraser
 from dicom_node.retention.keeping import perhaps_due
@@ -56,6 +55,8 @@ class RetentionRounds:
     ----------
     state_dir
         Folder of spool, outbox and views.
+    sweeps
+        What the outbox and others do at their start to remove what a kill left behind; here once a day. Given the time.
     periods
         How long what is kept; may be replaced between two rounds.
     """
@@ -66,7 +67,7 @@ class RetentionRounds:
         state_dir: Path,
         *,
         eraser: Eraser,
-        outbox: Outbox,
+        sweeps: Sequence[Callable[[float], int]],
         audit: AuditTrail,
         periods: Periods,
         clock: Callable[[], float] = time.time,
@@ -76,7 +77,7 @@ class RetentionRounds:
         self._engine = engine
         self._state_dir = state_dir
         self._eraser = eraser
-        self._outbox = outbox
+        self._sweeps = tuple(sweeps)
         self._views = ViewShelf(state_dir / "views")
         self._audit = audit
         self._clock = clock
@@ -125,8 +126,8 @@ class RetentionRounds:
 
     def _tidy(self, now: float) -> None:
         """Remove what nobody uses any more: half-written and unknown files, damaged images, days of the audit trail."""
-        self._outbox.sweep(now)
-        self._views.sweep(now)
+        for sweep in (*self._sweeps, self._views.sweep):
+            sweep(now)
         self._remove_unknown_views(now)
         self._remove_damaged_images(now)
         if self.periods.audit_days:

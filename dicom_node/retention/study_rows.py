@@ -23,6 +23,7 @@ DECLARING: Final = (Reviews, StudyCards, StudyRequests)
 
 STAYS: Final[Mapping[str, str]] = {
     "spool_study": "its revision never shrinks: the workflow engine knows a run by it, and must not confuse two",
+    "work_claims": "its numbers never shrink: a worker that comes too late is known by them",
     "file_removal": "what is still to be removed; each row goes with its file",
     "notice": "names a study by its UID at the most, and ends after ninety days",
 }

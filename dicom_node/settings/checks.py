@@ -195,6 +195,26 @@ def _check_sender_tls(one: DestinationSettings, where: str, require: Require) ->
         require(one.tls or not value, f"{where}.{key}", "tls = true beside it", value)
 
 
+MAX_DAYS: Final = 36500
+
+
+def _check_retention(s: Settings, require: Require) -> None:
+    one = s.retention
+    for key in ("inputs_days", "results_days", "audit_days"):
+        days = getattr(one, key)
+        require(0 <= days <= MAX_DAYS, f"retention.{key}", f"0 (for good) to {MAX_DAYS} days", days)
+    if one.inputs_days and s.orthanc.url:
+        # A study that was erased inside the window would be fetched again, erased again, and so on.
+        window = s.orthanc.reconcile_window_h
+        beyond = f"0, or more days than orthanc.reconcile_window_h ({window:g} h) looks back for images to fetch again"
+        require(one.inputs_days * 24 > window, "retention.inputs_days", beyond, one.inputs_days)
+    if one.results_days:
+        outlived = bool(one.inputs_days) and one.results_days >= one.inputs_days
+        images = f"{one.inputs_days} days" if one.inputs_days else "for good"
+        expected = f"0, or at least retention.inputs_days ({images}): images do not outlive their results"
+        require(outlived, "retention.results_days", expected, one.results_days)
+
+
 def _check_web(s: Settings, secrets: Mapping[str, str], require: Require) -> None:
     require(0 < s.web.port < 65536, "web.port", _PORT, s.web.port)
     guarded = s.web.host in ("127.0.0.1", "::1", "localhost") or bool(secrets.get("HYDROPS_WAKE_TOKEN"))
@@ -248,6 +268,13 @@ def _check_mail(one: NoticeSettings, require: Require) -> None:
         require(_is_mail_address(address), "notices.mail_to", "addresses like admin@hospital.org", address)
 
 
+def _check_audit(s: Settings, require: Require) -> None:
+    one = s.audit
+    require(0 < one.syslog_port < 65536, "audit.syslog_port", _PORT, one.syslog_port)
+    together = bool(one.syslog_certificate) == bool(one.syslog_key)
+    require(together, "audit.syslog_key", "given together with audit.syslog_certificate", one.syslog_key)
+
+
 _CHECKS: Final = (
     _check_node,
     _check_listener,
@@ -256,13 +283,7 @@ _CHECKS: Final = (
     _check_numbers,
     _check_results,
     _check_destinations,
+    _check_retention,
     _check_notices,
-)
-def _check_audit(s: Settings, require: Require) -> None:
-    one = s.audit
-    require(0 < one.syslog_port < 65536, "audit.syslog_port", _PORT, one.syslog_port)
-    together = bool(one.syslog_certificate) == bool(one.syslog_key)
-    require(together, "audit.syslog_key", "given together with audit.syslog_certificate", one.syslog_key)
-
-
     _check_audit,
+)

@@ -11,7 +11,7 @@ from dicom_node.settings.sections import Settings
 
 
 class Effect(StrEnum):
-    """AT_ONCE: from the next association on. WORKER: the worker starts anew, between two studies. RESTART: not before.
+    """AT_ONCE: from now on. WORKER: the worker starts anew, between two studies. RESTART: not before.
 
     Whatever is not AT_ONCE or WORKER belongs to something that is opened once: a port, a folder, a database.
     """
@@ -21,7 +21,9 @@ class Effect(StrEnum):
     RESTART = "after a restart"
 
 
-_AT_ONCE: Final = frozenset({"listener.allowed"})
+_AT_ONCE: Final = frozenset(
+    {"listener.allowed", "retention.inputs_days", "retention.results_days", "retention.audit_days"}
+)
 _WORKER_SECTIONS: Final = frozenset({"assembly", "processing", "results", "destinations", "delivery"})
 
 

@@ -137,6 +137,15 @@ class DeliverySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetentionSettings:
+    """How many days what is kept; 0 keeps it for good."""
+
+    inputs_days: int = 14
+    results_days: int = 1825
+    audit_days: int = 2190
+
+
+@dataclass(frozen=True, kw_only=True)
 class WebSettings:
     """Health, wake-up and the dashboard over HTTP. Relative file names start at the folder of the configuration."""
 
@@ -192,15 +201,6 @@ class NoticeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything, read once and passed by hand. `config_dir` is where the file lay; relative paths start there."""
-
-    node: NodeSettings = field(default_factory=NodeSettings)
-    listener: ListenerSettings = field(default_factory=ListenerSettings)
-    orthanc: OrthancSettings = field(default_factory=OrthancSettings)
-    assembly: AssemblySettings = field(default_factory=AssemblySettings)
-    processing: ProcessingSettings = field(default_factory=ProcessingSettings)
-@dataclass(frozen=True, kw_only=True)
 class AuditSettings:
     """The audit record repository that gets the trail by syslog over TLS (RFC 5425). An empty `syslog_host`: none."""
 
@@ -211,12 +211,23 @@ class AuditSettings:
     syslog_key: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything, read once and passed by hand. `config_dir` is where the file lay; relative paths start there."""
+
+    node: NodeSettings = field(default_factory=NodeSettings)
+    listener: ListenerSettings = field(default_factory=ListenerSettings)
+    orthanc: OrthancSettings = field(default_factory=OrthancSettings)
+    assembly: AssemblySettings = field(default_factory=AssemblySettings)
+    processing: ProcessingSettings = field(default_factory=ProcessingSettings)
     results: ResultSettings = field(default_factory=ResultSettings)
     destinations: tuple[DestinationSettings, ...] = ()
     delivery: DeliverySettings = field(default_factory=DeliverySettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
     web: WebSettings = field(default_factory=WebSettings)
     viewer: ViewerSettings = field(default_factory=ViewerSettings)
     notices: NoticeSettings = field(default_factory=NoticeSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +238,6 @@ class LoadedSettings:
     config_dir: Path
     secrets: Mapping[str, str] = field(repr=False, default_factory=dict)
 
-    audit: AuditSettings = field(default_factory=AuditSettings)
     @property
     def state_dir(self) -> Path:
         """Absolute folder of spool, databases and outbox."""

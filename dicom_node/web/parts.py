@@ -16,6 +16,7 @@ from dicom_node.accounts.users import Users
 from dicom_node.audit import AuditTrail
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.ledger import Ledger
+from dicom_node.retention import StudyKeeping
 from dicom_node.reviews import Reviews
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
@@ -55,4 +56,6 @@ class WebParts:
     """Where OHIF is served, such as "http://{host}:8081" (`viewer.links.HOST`); empty when there is no viewer."""
     configuration: ConfigurationDesk | None = None
     """Who reads, checks and writes the configuration files; None: there is no page for it."""
+    keeping: Callable[[str], StudyKeeping | None] = lambda _study: None
+    """How long a study is kept, and what of it is still here; None where nothing is known of that."""
     clock: Callable[[], float] = time.time

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, HTTPException, Path, Request, status
 from fastapi.responses import RedirectResponse, Response
 
 from dicom_node.ledger import StudyRecord
+from dicom_node.retention import StudyKeeping
 from dicom_node.study_actions import ActionOutcome, StudyActions, fitting
 from dicom_node.study_requests import StudyAction
 from dicom_node.web.access import Role, parts_of, require, visitor_of
@@ -70,11 +71,12 @@ def router(_parts: WebParts) -> APIRouter:
     return found
 
 
-def fitting_actions(record: StudyRecord, role: Role) -> dict[str, ActionWords]:
-    """The actions that fit the study's state, by name, for whoever may ask for them."""
+def fitting_actions(record: StudyRecord, role: Role, keeping: StudyKeeping | None) -> dict[str, ActionWords]:
+    """The actions that fit the study's state and the images that are here, by name, for whoever may ask for them."""
     if role < Role.ADMIN:
         return {}
-    return {action.value: ACTIONS[action] for action in fitting(record.state)}
+    erased = None if keeping is None else keeping.erased
+    return {action.value: ACTIONS[action] for action in fitting(record.state, erased)}
 
 
 def ask_back(request: Request, uid: StudyUid, action: StudyAction, destination: str = "") -> Response:

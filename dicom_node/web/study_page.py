@@ -15,6 +15,7 @@ from dicom_node.ledger import StudyEvent, StudyEventRecord, StudyRecord, StudySt
 from dicom_node.study_cards import StudyCard
 from dicom_node.views.shelf import ViewShelf
 from dicom_node.web.access import Role, parts_of, require, visitor_of
+from dicom_node.web.kept_until import kept_sentence
 from dicom_node.web.parts import WebParts
 from dicom_node.web.patient_history import history_of
 from dicom_node.web.plain_words import (
@@ -94,6 +95,7 @@ def standing_findings(record: StudyRecord) -> Mapping[str, Any] | None:
 def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> dict[str, Any]:
     parts, uid = parts_of(request), record.study_instance_uid
     measured = read_measurements(record.findings or {}) if record.state is StudyState.COMPUTED else None
+    keeping = parts.keeping(uid)
     deliveries, findings = parts.outbox.deliveries(uid), standing_findings(record)
     return {
         "record": record,
@@ -115,7 +117,8 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "reviews": parts.reviews.of_study(uid),
         "verdict_words": VERDICTS,
         "history": [_happened(one) for one in parts.ledger.history(uid)],
-        "actions": fitting_actions(record, visitor_of(request).role),
+        "kept": "" if keeping is None else kept_sentence(keeping),
+        "actions": fitting_actions(record, visitor_of(request).role, keeping),
         "examinations": None if card is None else history_of(card, parts.cards),
         "views": views_of(record, ViewShelf(parts.state_dir / "views")),
         "viewer_link": viewer_link(parts.viewer_url, request.url.hostname or "", uid),

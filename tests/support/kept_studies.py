@@ -31,7 +31,7 @@ class KeptStudies(DeskParts):
             self.engine,
             folder,
             eraser=self.eraser,
-            outbox=self.outbox,
+            sweeps=[self.outbox.sweep],
             audit=self.audit,
             periods=periods,
             clock=changes.get("clock") or (lambda: self.now),

@@ -167,6 +167,12 @@ BAD = [
     ("[delivery]\nfirst_retry_s = 0", "delivery.first_retry_s"),
     ("[delivery]\nfirst_retry_s = 700", "delivery.max_retry_s"),
     ("[delivery]\nmax_retry_s = 0", "delivery.max_retry_s"),
+    ("[retention]\ninputs_days = -1", "retention.inputs_days"),
+    ("[retention]\ninputs_days = 1.5", "retention.inputs_days"),
+    ("[retention]\ninputs_days = 3\n[orthanc]\nurl = 'http://h'", "retention.inputs_days"),
+    ("[retention]\nresults_days = 13", "retention.results_days"),
+    ("[retention]\ninputs_days = 0", "retention.results_days"),
+    ("[retention]\naudit_days = 36501", "retention.audit_days"),
     ("[delivery]\ngive_up_after_h = inf", "delivery.give_up_after_h"),
     ("[web]\nport = 0", "web.port"),
     ("[web]\nhost = '0.0.0.0'", "web.host"),
@@ -239,6 +245,14 @@ def test_a_missing_file_is_refused_with_the_next_step(tmp_path: Path) -> None:
 def test_an_open_web_address_is_accepted_with_a_token(tmp_path: Path) -> None:
     path = write(tmp_path, "[web]\nhost = '0.0.0.0'")
     assert read_settings(path, {"HYDROPS_WAKE_TOKEN": "t"}).settings.web.host == "0.0.0.0"
+
+
+def test_images_that_would_be_fetched_again_are_not_erased(tmp_path: Path) -> None:
+    retention, orthanc = "[retention]\ninputs_days = {}\nresults_days = 0\n", "[orthanc]\nurl = 'http://h'\n"
+    (problem,) = find_problems(write(tmp_path, retention.format(3) + orthanc), {})
+    assert "more days than orthanc.reconcile_window_h (72 h) looks back" in problem
+    for accepted in (retention.format(4) + orthanc, retention.format(0) + orthanc, retention.format(1)):
+        assert find_problems(write(tmp_path, accepted), {}) == []
 
 
 SECRETS = {
