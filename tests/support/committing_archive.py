@@ -105,7 +105,10 @@ class Archive:
         return [str(one.ReferencedSOPInstanceUID) for one in self.requests[number].ReferencedSOPSequence]
 
     def say(self, saying: Saying, association: Association | None = None) -> int | None:
-        """Send one report, over an association of its own if none is given; the status that we answered."""
+        """Send one report, over an association of its own if none is given; the status that we answered.
+
+        None where nobody answered: the node is away, does not let us in, or has closed the association.
+        """
         if association is None:
             with self._calling_home() as own:
                 return self._report(own, saying)
@@ -151,8 +154,8 @@ class Archive:
         ae.add_requested_context(COMMITMENT, [IMPLICIT])
         roles = [build_role(COMMITMENT, scp_role=True)] if self.with_role else []
         association = ae.associate("127.0.0.1", self.home, ae_title="HYDROPS", ext_neg=roles)
-        assert association.is_established, "our listener did not let the archive in"
         try:
             yield association
         finally:
-            association.release()
+            if association.is_established:
+                association.release()

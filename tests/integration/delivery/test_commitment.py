@@ -205,8 +205,8 @@ def test_p19_a_peer_that_is_not_listed_cannot_report(tmp_path: Path) -> None:
     with running(tmp_path, archive) as node:
         node.put("SEG")
         node.deliveries(lambda _all: bool(archive.requests))
-        with pytest.raises(AssertionError, match="did not let the archive in"):
-            replace(archive, ae_title="STRANGER").say(committed(archive.requests[0]))
+        assert replace(archive, ae_title="STRANGER").say(committed(archive.requests[0])) is None
+        assert node.listener.tally.rejections() == {"1/1/3": 1}
         node.commitments_once(AWAITED)
 
 
