@@ -39,11 +39,6 @@ RIM_MM: Final = 1.1
 NEGLIGIBLE: Final = 0.01
 """Smaller fractions are rounding: over a whole box they would add up to a canal."""
 
-LEAST_HALF_WIDTH: Final = {InputSet.HYDROPS: 0.12, InputSet.HYDROPS_MI2: 0.22}
-"""Narrowest half interval by input set. Without PPI little tells how much contrast agent there is, and motion between a
-HYDROPS-Mi2 and its cisternogram is not seen at all: calibration on single ears, where both are mild, promised too much.
-Read on whole synthetic studies (seeds 900000 to 900011), where these hold 95 % of 44 ears."""
-
 WIDEST: Final = 0.5
 """Half width of an interval that says nothing."""
 
@@ -119,7 +114,7 @@ class NetworkSegmenter:
         scale = self.model.description.interval_scales.get(inputs)
         if scale is None:
             return None
-        return min(WIDEST, max(scale * answer.ratio_sd, LEAST_HALF_WIDTH.get(inputs, 0.0)))
+        return min(WIDEST, scale * answer.ratio_sd)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -23,7 +23,16 @@ from inference.findings import ModelIdentity
 from inference.model_description import ModelDescription
 from inference.networks import build_network, input_channels
 
-__all__ = ["SHIPPED", "LoadedModel", "ModelDescription", "ModelError", "load_model", "read_description", "save_model"]
+__all__ = [
+    "SHIPPED",
+    "LoadedModel",
+    "ModelDescription",
+    "ModelError",
+    "load_model",
+    "read_description",
+    "replace_description",
+    "save_model",
+]
 
 DESCRIPTION_FILE: Final = "model.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -126,6 +135,22 @@ def save_model(
     _write(where, content)
     _write(folder / DESCRIPTION_FILE, described.to_json().encode("utf-8"))
     return described
+
+
+def replace_description(folder: Path, description: ModelDescription) -> None:
+    """Write another model.json beside the same weights.
+
+    Raises
+    ------
+    ModelError
+        If `description` is not of the weights in `folder`.
+    """
+    told = read_description(folder).weights_sha256
+    if description.weights_sha256 != told:
+        raise ModelError(
+            f"{folder / DESCRIPTION_FILE}: expected weights_sha256 {told}, found {description.weights_sha256}"
+        )
+    _write(folder / DESCRIPTION_FILE, description.to_json().encode("utf-8"))
 
 
 def described_network(description: ModelDescription, *, where: Path) -> nn.Module:

@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.real_crop is not None:
         return _show_real_crop(arguments)
-    evaluation = _read(arguments.record) if arguments.record else _measure(arguments)
+    evaluation = read_evaluation(arguments.record) if arguments.record else _measure(arguments)
     pictures = {} if arguments.record else _pictures(arguments, evaluation)
     _write(arguments, evaluation, pictures)
     return 0
@@ -105,7 +105,14 @@ def _require_extra() -> None:
         raise UnusableInput(f"{error.name} is missing; install the extra: pip install 'hydrops-node[train]'") from error
 
 
-def _read(path: Path) -> Evaluation:
+def read_evaluation(path: Path) -> Evaluation:
+    """The record in an evaluation.json.
+
+    Raises
+    ------
+    UnusableInput
+        If it cannot be read, or is no evaluation.
+    """
     from inference.evaluation.record import EvaluationError, from_json
 
     try:

@@ -56,11 +56,19 @@ def interval_scales(network: nn.Module, scans: Iterable[Scans]) -> dict[InputSet
             surprise = (answer.ratio - ratio).abs() / log_sd.exp()
             for chosen, value in zip(batch.sets, surprise.tolist(), strict=True):
                 surprises.setdefault(chosen, []).append(value)
-    return {chosen: round(_quantile(chosen, np.array(values)), 3) for chosen, values in sorted(surprises.items())}
+    return {
+        chosen: round(conformal_quantile(chosen, np.array(values)), 3) for chosen, values in sorted(surprises.items())
+    }
 
 
-def _quantile(chosen: InputSet, values: NDArray[np.float64]) -> float:
-    """The conformal quantile: of n ears the ceil((n + 1) * 0.95)-th smallest."""
+def conformal_quantile(chosen: InputSet, values: NDArray[np.float64]) -> float:
+    """The conformal quantile of (error / what was expected): of n ears the ceil((n + 1) * 0.95)-th smallest.
+
+    Raises
+    ------
+    CalibrationError
+        If there are fewer than `MIN_EARS`.
+    """
     if len(values) < MIN_EARS:
         raise CalibrationError(f"{chosen}: expected at least {MIN_EARS} ears to calibrate on, found {len(values)}")
     rank = min(len(values), ceil((len(values) + 1) * COVERAGE))

@@ -25,7 +25,7 @@ from inference.anatomy import EarSide
 from inference.ear_grid import INPUTS, SHAPE, SPACING_MM
 from inference.findings import EarFluid, EarImages, ModelIdentity
 from inference.geometry import Volume
-from inference.learned import LEAST_HALF_WIDTH, WIDEST, NetworkSegmenter, input_set
+from inference.learned import WIDEST, NetworkSegmenter, input_set
 from inference.model_store import LoadedModel, ModelDescription, ModelError
 from inference.networks.pair import PAIR_INPUTS
 
@@ -148,10 +148,6 @@ def test_a_box_without_fluid_gives_no_fluid() -> None:
 
 def test_no_ears_give_no_fluid() -> None:
     assert segment() == []
-
-
-def test_without_ppi_an_interval_has_a_least_width() -> None:
-    assert segment(ball_ear())[0].ratio_half_width == LEAST_HALF_WIDTH["HYDROPS"]  # the network alone said 0.05
 
 
 def test_the_interval_is_the_networks_own_error_times_the_input_sets_scale() -> None:
