@@ -7,7 +7,7 @@ bin := .venv/bin
 stamp := .venv/.complete
 workers ?= 3
 
-.PHONY: help setup demo test lint campaign bench clean
+.PHONY: help setup demo test lint campaign fuzz bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -40,6 +40,9 @@ lint: $(stamp) ## style, types and import contracts only
 campaign: $(stamp) ## break the node on purpose and count what was lost; SCALE=ci|nightly|release
 	@$(bin)/python tests/crash/campaign.py --scale $(or $(SCALE),nightly) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(PAGE),--page docs/campaign.md)
+
+fuzz: $(stamp) ## coverage-guided fuzzing of what reads a stranger's bytes; SECONDS_EACH=600 for each entrance
+	@$(bin)/python tests/crash/fuzz.py --seconds $(or $(SECONDS_EACH),600) $(if $(ONLY),--only $(ONLY))
 
 bench: $(stamp) ## measure speed and memory beside rivals; ONLY=intake for one, KEEP=1 to write docs/performance.md
 	@$(bin)/python bench/run_bench.py $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)

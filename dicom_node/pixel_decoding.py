@@ -7,6 +7,7 @@ die, hang or grow is a stream that cannot be decoded.
 from __future__ import annotations
 
 import json
+import math
 import queue
 import subprocess
 import sys
@@ -133,7 +134,9 @@ class _Child:
         alarm.start()
         try:
             return self._talk(request, data)
-        except (OSError, ValueError, EOFError):
+        except AnswerError as nonsense:
+            raise _ChildEndedError(f"the decoder's process {nonsense}") from None
+        except (OSError, EOFError):
             status = self._process.wait()
             if overdue.is_set():
                 raise _ChildEndedError(f"decoding did not end within {self._limits.seconds:g} s") from None
@@ -150,13 +153,7 @@ class _Child:
         stdin.write(json.dumps(request).encode() + b"\n")
         stdin.write(data)
         stdin.flush()
-        head = json.loads(stdout.readline())
-        content = stdout.read(head["bytes"])
-        if len(content) != head["bytes"]:
-            raise EOFError
-        if "error" in head:
-            return str(head["error"])
-        return np.frombuffer(content, dtype=np.dtype(head["dtype"])).reshape(head["shape"])
+        return read_answer(stdout, most_bytes=self._limits.memory_bytes)
 
     def end(self) -> None:
         """No child outlives its parent's interest in it."""
@@ -167,6 +164,65 @@ class _Child:
                 _pipe(pipe).close()
             except OSError:  # what was not yet written to a dead child
                 continue
+
+
+class AnswerError(Exception):
+    """A child said what no child says; `str` goes on after "the decoder's process"."""
+
+
+def read_answer(stream: IO[bytes], *, most_bytes: int) -> NDArray[Any] | str:
+    """The pixels that a child answers with, or the name of its decoder's error.
+
+    A forged stream may have taken the child over. So its answer is read as a stranger's: of bounded size, of numbers,
+    and of the shape that it says.
+
+    Raises
+    ------
+    EOFError
+        If the child ended before its answer did.
+    AnswerError
+        If it is no answer.
+    """
+    line = stream.readline(MOST_HEAD_BYTES)
+    if not line.endswith(b"\n"):
+        raise EOFError if len(line) < MOST_HEAD_BYTES else AnswerError("announced nothing in its first line")
+    try:
+        head = json.loads(line)
+    except ValueError:  # JSONDecodeError and UnicodeDecodeError are some
+        raise AnswerError("announced what is no JSON") from None
+    except RecursionError:
+        raise AnswerError("announced what is nested too deep") from None
+    return _error_of(head) or _pixels_of(head, stream, most_bytes)
+
+
+def _error_of(head: object) -> str:
+    """The name of the decoder's error, or an empty string where there was none."""
+    name = head.get("error") if isinstance(head, dict) else None
+    return name[:MOST_NAME] if isinstance(name, str) else ""
+
+
+def _pixels_of(head: object, stream: IO[bytes], most_bytes: int) -> NDArray[Any]:
+    match head:
+        case {"dtype": str(name), "shape": [*shape], "bytes": int(count)} if name in PIXEL_TYPES:
+            dtype = np.dtype(name)
+        case _:
+            raise AnswerError("announced no pixels")
+    if not all(type(one) is int and 0 < one <= most_bytes for one in shape) or len(shape) > MOST_AXES:
+        raise AnswerError("announced a shape that is none")
+    if count != math.prod(shape) * dtype.itemsize or count > most_bytes:
+        raise AnswerError(f"announced {count} bytes for {shape} of {name}, at most {most_bytes} are taken")
+    content = stream.read(count)
+    if len(content) != count:
+        raise EOFError
+    return np.frombuffer(content, dtype=dtype).reshape(shape)
+
+
+PIXEL_TYPES: Final = frozenset(f"{order}{kind}{size}" for order in "<>|" for kind in "iu" for size in (1, 2, 4))
+"""What pydicom's decoders make of stored values, as numpy writes it."""
+
+MOST_HEAD_BYTES: Final = 4096
+MOST_NAME: Final = 100
+MOST_AXES: Final = 4
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

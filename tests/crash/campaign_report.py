@@ -117,8 +117,10 @@ def as_table(figures: Sequence[Figures]) -> Table:
 def as_page(figures: Sequence[Figures], runs: Sequence[Mapping[str, Any]]) -> str:
     """For `docs/campaign.md`: the figures with machine, commit and seeds."""
     told = dict.fromkeys(f"{run['date']}, commit {run['commit']}, {run['machine']}." for run in runs)
+    load = sorted(run["load"] for run in runs)
     lines = [
         *(PREFACE, "", *told, ""),
+        *(f"Load of the machine meanwhile: {load[0]:.0f} to {load[-1]:.0f} processes at a time.", ""),
         "| " + " | ".join(HEADINGS) + " |",
         "|" + "---|" * len(HEADINGS),
         *("| " + " | ".join(row_of(one)) + " |" for one in figures),
@@ -134,12 +136,13 @@ def _seeds(one: Figures) -> str:
     return "Seeds " + ", ".join(f"{first} to {last}" for first, last in sorted(one.seeds)) + "."
 
 
-def surroundings() -> dict[str, str]:
+def surroundings() -> dict[str, Any]:
     """When, where and on what."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
     cores = len(os.sched_getaffinity(0))
     return {
+        "load": os.getloadavg()[2],
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip()[:12] + (" with changes" if changed.stdout.strip() else ""),
         "machine": f"{platform.system()} {platform.release().split('-')[0]}, {platform.machine()}, {cores} cores, "

@@ -30,16 +30,29 @@ flushed, answer sent.
 
 IMAGES_BEFORE_A_KILL: Final = 30
 
+PATIENCE_S: Final = 60.0
+
 
 def kill_at_random(trial: Trial) -> Observation:
     """Kill -9 at a random moment of sending; then start again."""
     ledger: Acknowledged = {}
+    chance = trial.chance
+    images, pause_s = chance.randint(0, 30), chance.uniform(0.0, 0.03)
     with forked_receiver(trial.folder) as (process_id, port):
-        killer = threading.Timer(trial.chance.uniform(0.05, 0.6), os.kill, (process_id, signal.SIGKILL))
+        killer = threading.Thread(target=_kill_after, args=(process_id, ledger, images, pause_s))
         killer.start()
-        send_while_it_lives(port, ledger)
+        send_while_it_lives(port, ledger, size=64)
         killer.join()
     return _after_restart(trial, trial.folder, ledger)
+
+
+def _kill_after(process_id: int, ledger: Acknowledged, images: int, pause_s: float) -> None:
+    """Kill some milliseconds after so many images were acknowledged, however fast this machine is now."""
+    deadline = time.monotonic() + PATIENCE_S
+    while len(ledger) < images and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    time.sleep(pause_s)
+    os.kill(process_id, signal.SIGKILL)
 
 
 def kill_before_a_system_call(trial: Trial) -> Observation:

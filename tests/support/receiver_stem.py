@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -120,10 +121,17 @@ def _fork_on_request(lines: Sequence[str] | Iterator[str]) -> None:
         pid = os.fork()
         if pid == 0:
             os.read(0, 3)  # "go": nothing is buffered, for the sender writes it only after it was told the id
+            threading.Thread(target=_end_with_the_sender, daemon=True).start()
             main(Path(line.strip()))
         print(f"forked {pid}", flush=True)
         os.waitpid(pid, 0)
         print("ended", flush=True)
+
+
+def _end_with_the_sender() -> None:
+    """Leave no receiver behind when the campaign itself is killed."""
+    os.read(0, 1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from mr_images import as_file, make_mr
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from dicom_node.pixel_decoding import DecoderLimits, Decoders, UndecodableError
+from dicom_node.pixel_decoding import AnswerError, DecoderLimits, Decoders, UndecodableError, read_answer
 
 IMAGE = make_mr(size=6)
 PIXELS = np.frombuffer(IMAGE.PixelData, dtype="<u2").reshape(6, 6)
@@ -81,3 +82,42 @@ def test_s17_the_child_can_open_no_socket_and_no_file_and_take_no_more_memory(at
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode != 0
     assert error in ended.stderr
+
+
+GOOD = {"dtype": "<u2", "shape": [1, 2, 2], "bytes": 8}
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({**GOOD, "bytes": 1 << 60}, "announced 1152921504606846976 bytes"),
+        ({**GOOD, "shape": [1 << 40, 1 << 40], "bytes": 1 << 81}, "shape"),
+        ({**GOOD, "shape": [-1, -2, 2]}, "shape"),
+        ({**GOOD, "shape": [True, 2, 2]}, "shape"),
+        ({**GOOD, "shape": []}, "announced 8 bytes"),
+        ({**GOOD, "dtype": "O"}, "no pixels"),
+        ({**GOOD, "dtype": ["<u2"]}, "no pixels"),
+        ({"error": 7, "bytes": 0}, "no pixels"),
+        ([1, 2], "no pixels"),
+    ],
+)
+def test_b15_a_child_that_a_stream_took_over_cannot_make_us_take_more_than_pixels(said, why):
+    with pytest.raises(AnswerError, match=why):
+        read_answer(BytesIO(json.dumps(said).encode() + b"\n" + bytes(8)), most_bytes=1000)
+
+
+@pytest.mark.parametrize("line", [b"\xff\n", b"{\n", b"[" * 4000 + b"\n", b" " * 5000 + b"\n"])
+def test_b15_a_child_that_talks_nonsense_is_one_sentence(line):
+    with pytest.raises(AnswerError):
+        read_answer(BytesIO(line), most_bytes=1000)
+
+
+@pytest.mark.parametrize("cut", [b"", b"{", json.dumps(GOOD).encode() + b"\n" + bytes(7)])
+def test_b15_a_child_that_ended_in_mid_answer_is_seen(cut):
+    with pytest.raises(EOFError):
+        read_answer(BytesIO(cut), most_bytes=1000)
+
+
+def test_a_childs_error_is_a_short_name():
+    assert read_answer(BytesIO(b'{"error": "ValueError", "bytes": 0}\n'), most_bytes=0) == "ValueError"
+    assert len(read_answer(BytesIO(b'{"error": "' + b"x" * 3000 + b'"}\n'), most_bytes=0)) == 100
