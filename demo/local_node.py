@@ -53,6 +53,8 @@ class LocalNode:
         TOML text added to sections, by section name, e.g. ``{"assembly": "quiet_s = 2.0"}``.
     dicom_port, web_port
         Free ones are taken when None; chosen beforehand where the PACS must know them first.
+    environment
+        Variables beside those of this process.
     command
         "serve", or "listen" for a node that receives only and starts in a second.
     """
@@ -68,6 +70,7 @@ class LocalNode:
         dicom_port: int | None = None,
         web_port: int | None = None,
         command: str = "serve",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
         self.dicom_port = dicom_port or free_port()
@@ -78,6 +81,7 @@ class LocalNode:
         self._callers = tuple(callers)
         self._overrides = dict(overrides or {})
         self._command = command
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -140,7 +144,7 @@ class LocalNode:
             If it ends at once or does not listen within half a minute.
         """
         self._write_configuration()
-        environment = dict(os.environ)
+        environment = os.environ | self._environment
         if self._orthanc is not None:
             environment["HYDROPS_ORTHANC_PASSWORD"] = self._orthanc.password
             environment["HYDROPS_DESTINATION_PACS_PASSWORD"] = self._orthanc.password

@@ -20,17 +20,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "demo")]
 
 from campaign_report import added_up, as_document, as_page, as_table  # noqa: E402 - found once the path above is known
 from commitment_faults import FAULTS as COMMITMENT  # noqa: E402
+from computing_faults import FAULTS as COMPUTING  # noqa: E402
 from delivery_faults import FAULTS as DELIVERY  # noqa: E402
 from fault import Fault, Scale, Tally, campaign  # noqa: E402
 from receiving_faults import FAULTS as RECEIVING  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-FAULTS: tuple[Fault, ...] = (*RECEIVING, *DELIVERY, *COMMITMENT)
+FAULTS: tuple[Fault, ...] = (*RECEIVING, *DELIVERY, *COMMITMENT, *COMPUTING)
 
 
 def main() -> int:

@@ -101,7 +101,7 @@ class Receiver:
         self.associations += 1
 
     @contextmanager
-    def listening(self, ae_title: str = "PACS", **settings: Any) -> Iterator[Receiver]:
+    def listening(self, ae_title: str = "PACS", *, host: str = "127.0.0.1", **settings: Any) -> Iterator[Receiver]:
         ae = AE(ae_title=ae_title)
         for name, value in settings.items():
             setattr(ae, name, value)
@@ -109,7 +109,7 @@ class Receiver:
             ae.add_supported_context(sop_class, [*self.syntaxes, "1.2.840.10008.1.2"])
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_ACCEPTED, self._accepted)]
         self.port = self.port or free_port()
-        server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+        server = ae.start_server((host, self.port), block=False, evt_handlers=handlers)
         try:
             yield self
         finally:

@@ -55,6 +55,7 @@ class ExactSender:
 def associated(
     port: int,
     *,
+    address: str = "127.0.0.1",
     calling: str = "SCANNER",
     called: str = "HYDROPS",
     syntaxes: Sequence[str] = (ExplicitVRLittleEndian,),
@@ -67,7 +68,7 @@ def associated(
     entity.add_requested_context(VERIFICATION)
     for syntax in syntaxes:
         entity.add_requested_context(sop_class, syntax)
-    association = entity.associate("127.0.0.1", port, ae_title=called)
+    association = entity.associate(address, port, ae_title=called)
     if not association.is_established:
         raise ConnectionRefusedError("no association")
     try:

@@ -28,8 +28,11 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def running_postgresql() -> Iterator[str]:
-    """URL of a fresh server; it runs as user postgres when we are root, because it refuses to run as root."""
+def running_postgresql(host: str = "127.0.0.1") -> Iterator[str]:
+    """URL of a fresh server; it runs as user postgres when we are root, because it refuses to run as root.
+
+    `host` is the address of this machine that it listens on, and whose network it serves.
+    """
     folder = programs()
     if folder is None:
         pytest.skip("PostgreSQL is not installed")
@@ -38,14 +41,16 @@ def running_postgresql() -> Iterator[str]:
     if as_postgres:
         shutil.chown(data, "postgres")
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         port = probe.getsockname()[1]
     initdb = [str(folder / "initdb"), "-D", str(data), "-U", "node", "--auth=trust", "--no-sync"]
     subprocess.run([*as_postgres, *initdb], check=True, capture_output=True, cwd="/")
-    postgres = [str(folder / "postgres"), "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(data)]
+    with (data / "pg_hba.conf").open("a") as access:
+        access.write(f"host all all {host}/24 trust\n")
+    postgres = [str(folder / "postgres"), "-D", str(data), "-h", host, "-p", str(port), "-k", str(data)]
     process = subprocess.Popen([*as_postgres, *postgres], stderr=subprocess.DEVNULL, cwd="/")
     try:
-        url = f"postgresql+psycopg://node@127.0.0.1:{port}/postgres"
+        url = f"postgresql+psycopg://node@{host}:{port}/postgres"
         _wait_for(url)
         yield url
     finally:

@@ -1,10 +1,15 @@
-"""Studies of one image each, refused in a moment, and a configuration that spends nothing on them."""
+"""Studies of one image each, refused in a moment, a configuration that spends nothing on them, and small ears."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from mr_images import STUDY, as_file, make_mr
+
+from inference.phantom import PhantomOptions
+
+SMALL_EARS = PhantomOptions(seed=11, matrix=(160, 96, 32), spacing_mm=(0.8, 0.8, 1.5))
+"""Both ears in a twentieth of the voxels of a clinical study: measured and encoded in about a second."""
 
 
 def study_uid(number: int) -> str:

@@ -1,0 +1,127 @@
+"""A study that ends every worker that computes it, on a whole node: what becomes of it, of its neighbor, and of peers.
+
+The node is `hydrops-node serve`; the ledger of answers is that of the test's own sender, which never stops asking.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from desk_parts import hydrops_study
+from exact_sender import associated
+from fault import Fault, Observation, Scale, Trial
+from local_node import LocalNode
+from mr_images import encode
+from phantom_patients import images_of
+from pydicom.dataset import Dataset
+from small_studies import SMALL_EARS
+from tripwire import armed_environment
+
+from dicom_node.ledger import StudyEvent, StudyState
+from inference.phantom import make_study
+
+ENDS: Final = ("kill", "abort", "crash", "hang", "starve")
+AT: Final = "infer"
+"""No ear of the neighbor's study is found, and so it never comes there."""
+
+NEIGHBOR: Final = "2.25.900"
+TIME_LIMIT_S: Final = 15.0
+ECHO_EVERY_S: Final = 0.2
+SLOWEST_ECHO_S: Final = 5.0
+"""Of a receiver that is unharmed, on a machine that computes at the same time and is shared with other tests."""
+
+
+@dataclass(kw_only=True)
+class Peer:
+    """Somebody who asks the node again and again whether it is there, on an association of its own each time."""
+
+    answered: int = 0
+    unanswered: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+
+    @contextmanager
+    def asking(self, port: int) -> Iterator[None]:
+        """Ask during the block."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._ask, args=(port, done))
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _ask(self, port: int, done: threading.Event) -> None:
+        while not done.wait(ECHO_EVERY_S):
+            began = time.monotonic()
+            try:
+                with associated(port, timeout_s=30) as sender:
+                    status = sender.echo()
+            except OSError as error:
+                self.unanswered.append(str(error))
+                continue
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            if status == 0:
+                self.answered += 1
+            else:
+                self.unanswered.append(f"status {status}")
+
+
+def ends_its_worker(trial: Trial) -> Observation:
+    """The worker ends, or hangs, each time it comes to one study's fluid; another study waits behind it."""
+    harm = ENDS[trial.seed % len(ENDS)]
+    images = images_of(make_study(SMALL_EARS), "MRC", "PPI", "PEI")
+    victim = str(images[0].StudyInstanceUID)
+    peer = Peer()
+    node = LocalNode(
+        trial.folder,
+        entrance="dicom",
+        overrides={"processing": f'model = "threshold"\nthreads = 1\ntime_limit_s = {TIME_LIMIT_S}'},
+        environment=armed_environment(trial.folder / "harm", AT, harm),
+    )
+    with node, peer.asking(node.dicom_port):
+        acknowledged = _send(node, images) + _send(node, hydrops_study(NEIGHBOR))
+        found = node.wait_until_finished(victim)
+        neighbor = node.wait_until_finished(NEIGHBOR)
+        history = [line.event for line in node.ledger.history(victim)]
+        published = node.outbox.deliveries(victim)
+    problems = [f"{harm}: {one}" for one in peer.unanswered]
+    if peer.slowest_s > SLOWEST_ECHO_S:
+        problems.append(f"{harm}: a C-ECHO took {peer.slowest_s:.1f} s")
+    if found.state is not StudyState.FAILED or not found.detail:
+        problems.append(f"{harm}: the study is {found.state} ({found.detail!r}), expected failed with a reason")
+    if neighbor.state is not StudyState.REFUSED:
+        problems.append(f"{harm}: the study behind it is {neighbor.state}, expected refused")
+    # The third beginning finds that two ended; memory that was refused may also have been told as an error at once.
+    if harm != "starve" and history.count(StudyEvent.STARTED) not in (2, 3):
+        problems.append(f"{harm}: begun {history.count(StudyEvent.STARTED)} times, expected a single retry")
+    sent = len(images) + len(hydrops_study(NEIGHBOR))
+    return Observation(
+        acknowledged=acknowledged,
+        lost=sent - acknowledged,
+        doubled=len(published),
+        problems=tuple(problems),
+    )
+
+
+def _send(node: LocalNode, images: list[Dataset]) -> int:
+    """How many of the images were acknowledged."""
+    with associated(node.dicom_port, timeout_s=30) as sender:
+        return sum(sender.store(encode(one), sop_instance=one.SOPInstanceUID)[0] == 0 for one in images)
+
+
+FAULTS: Final = (
+    Fault(
+        number="F24",
+        title="a study ends each worker that computes it (killed, abort, segmentation fault, hang, no memory)",
+        promise="receiving answers throughout, the study behind it is done, this one is tried once more and then "
+        "failed with a reason",
+        trials={Scale.CI: 1, Scale.NIGHTLY: 50, Scale.RELEASE: 250},
+        run=ends_its_worker,
+    ),
+)
