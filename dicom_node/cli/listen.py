@@ -21,14 +21,14 @@ def run(arguments: argparse.Namespace) -> int:
     from dicom_node.cli.logs import start_logging
     from dicom_node.cli.node_audit import audited_run
     from dicom_node.cli.receiving import Receiving
-    from dicom_node.cli.state_folder import only_one, prepare
+    from dicom_node.cli.state_folder import listening_role, only_one, prepare
     from dicom_node.cli.wiring import audit_forwarder, audit_trail, load_settings
 
     start_logging(arguments.log_level)
     path = Path(arguments.config)
     loaded = load_settings(path)
     with (
-        only_one(prepare(loaded.state_dir), "listen"),
+        only_one(prepare(loaded.state_dir), listening_role(loaded)),
         audited_run(audit_trail(loaded), "receiving", forwarder=audit_forwarder(loaded)),
         until_told_to_stop() as stop,
         Receiving(loaded, path),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dicom_node.errors import ConfigError
+from dicom_node.settings import LoadedSettings
 
 
 def prepare(folder: Path) -> Path:
@@ -43,6 +44,15 @@ def only_one(folder: Path, role: str) -> Iterator[None]:
         stream.write(f"{os.getpid()}\n")
         stream.flush()
         yield
+
+
+def listening_role(loaded: LoadedSettings) -> str:
+    """The role of whoever receives: one on a folder, or one of each `node.worker_id` where PostgreSQL keeps the state.
+
+    With SQLite the database lies in the folder, and no file system shares one between machines so that it stays whole.
+    """
+    on_sqlite = loaded.database_url.startswith("sqlite")
+    return "listen" if on_sqlite else f"listen-{loaded.settings.node.worker_id}"
 
 
 def running_as(folder: Path, role: str) -> int | None:

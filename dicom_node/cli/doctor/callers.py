@@ -8,7 +8,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 
 from dicom_node.cli.doctor.checkup import Line, Site, ok, problem, warning
-from dicom_node.cli.state_folder import running_as
+from dicom_node.cli.state_folder import listening_role, running_as
 from dicom_node.delivery.outcome import Destination, OutcomeKind
 from dicom_node.delivery.store_scu import echo
 from dicom_node.settings import AllowedCaller
@@ -35,7 +35,7 @@ def check(site: Site) -> Iterator[Line]:
             f"{one.ae_title} may call from {', '.join(one.networks)}, but the node listens on {listener.host} only",
             "set listener.host to this machine's address in that network, or to 0.0.0.0",
         )
-    if running_as(site.loaded.state_dir, "listen") is None:
+    if running_as(site.loaded.state_dir, listening_role(site.loaded)) is None:
         yield warning(
             "the node is not running, so nobody can be let in", "start it (hydrops-node serve), then ask again"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from dicom_node.cli.doctor.checkup import Line, Site, ok, problem
-from dicom_node.cli.state_folder import running_as
+from dicom_node.cli.state_folder import listening_role, running_as
 from dicom_node.cli.viewer_place import why_no_viewer
 
 _LISTENING: Final = "0A"
@@ -29,7 +29,7 @@ class WantedPort:
 
 def check(site: Site) -> Iterator[Line]:
     """Every port that the node needs, one line each."""
-    pid = running_as(site.loaded.state_dir, "listen")
+    pid = running_as(site.loaded.state_dir, listening_role(site.loaded))
     for wanted in wanted_ports(site):
         yield _judge(wanted, pid)
 
