@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
 
@@ -12,11 +14,14 @@ from dicom_node.accounts.users import Users
 from dicom_node.cli.exposure import LOOPBACK
 from dicom_node.cli.serving_thread import ServingThread
 from dicom_node.cli.viewer_place import why_no_viewer
+from dicom_node.cli.wiring import audit_trail
 from dicom_node.settings import LoadedSettings
-from dicom_node.web.viewer.access import Doors, SessionGate
+from dicom_node.study_cards import StudyCards
+from dicom_node.web.viewer.access import Doors, Onlooker, SessionGate
 from dicom_node.web.viewer.archive import Archive
 from dicom_node.web.viewer.installation import viewer_folder
 from dicom_node.web.viewer.origin import ViewerParts, create_viewer_app
+from dicom_node.web.viewing_audit import ViewingAudit
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +60,43 @@ def make_viewer(loaded: LoadedSettings, engine: Engine) -> ServingThread | None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     viewer, web = loaded.settings.viewer, loaded.settings.web
     limits = SessionLimits(idle_s=web.session_idle_s, lifetime_s=web.session_lifetime_s)
-    scheme = "https" if web.tls_certificate else "http"
     gate = SessionGate(
         Users(engine),
         Sessions(engine, limits),
-        open_without_users=viewer.host in LOOPBACK,
+        open_without_users=viewer.host in LOOPBACK and not viewer.address,
     )
     parts = ViewerParts(
         files=viewer_folder(),
         archive=archive,
-        doors=Doors(host=viewer.host, dashboard_url=lambda name: f"{scheme}://{name}:{web.port}/"),
-        may_look=gate.may_look,
+        doors=doors_of(loaded),
+        onlooker=gate.onlooker,
+        opened=opening_audit(loaded, engine),
     )
     return ServingThread("Viewer", create_viewer_app(parts), loaded, graceful_s=GRACEFUL_S)
+
+
+def doors_of(loaded: LoadedSettings) -> Doors:
+    """Under which names the viewer answers, and where the dashboard is; behind a proxy we do not know its address."""
+    viewer, web = loaded.settings.viewer, loaded.settings.web
+    scheme = "https" if web.tls_certificate else "http"
+    return Doors(
+        host=viewer.host,
+        dashboard_url=lambda name: "" if viewer.address else f"{scheme}://{name}:{web.port}/",
+        proxy_name=urlsplit(viewer.address).hostname or "",
+    )
+
+
+def opening_audit(loaded: LoadedSettings, engine: Engine) -> Callable[[Onlooker, str, str], None]:
+    """Writes down who opened which study in the viewer; takes the onlooker, the Study Instance UID and the address."""
+    viewing, cards = ViewingAudit(audit_trail(loaded), where="in the viewer"), StudyCards(engine)
+
+    def opened(who: Onlooker, study_instance_uid: str, address: str) -> None:
+        viewing.note(
+            name=who.name,
+            session_id=who.session_id,
+            address=address,
+            study_instance_uid=study_instance_uid,
+            find_card=lambda: cards.get(study_instance_uid),
+        )
+
+    return opened

@@ -50,7 +50,7 @@ def create_app(parts: WebParts) -> FastAPI:
     """
     app = FastAPI(title="Hydrops Node", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.parts = parts
-    app.state.viewing_audit = ViewingAudit()
+    app.state.viewing_audit = ViewingAudit(parts.audit)
     app.include_router(health.router(parts))
     app.include_router(metrics.router(parts))
     if parts.dashboard:

@@ -25,7 +25,7 @@ from dicom_node.web import headers
 from dicom_node.web.headers import MAX_BODY_BYTES
 from dicom_node.web.viewer import archive as archive_module
 from dicom_node.web.viewer import installation
-from dicom_node.web.viewer.access import Doors
+from dicom_node.web.viewer.access import Doors, Onlooker
 from dicom_node.web.viewer.archive import Archive
 from dicom_node.web.viewer.installation import OhifRelease, ViewerUnavailableError, fetch
 from dicom_node.web.viewer.origin import ViewerParts, create_viewer_app
@@ -174,7 +174,13 @@ def window_to(url: str, folder: Path) -> Iterator[str]:
     """The viewer's server over HTTP, in front of an archive at `url`; the address of its DICOMweb."""
     (folder / "index.html").write_text("<html></html>")
     doors = Doors(host="127.0.0.1", dashboard_url=lambda name: f"http://{name}:8080/")
-    parts = ViewerParts(files=folder, archive=Archive(url=url), doors=doors, may_look=lambda _request: True)
+    parts = ViewerParts(
+        files=folder,
+        archive=Archive(url=url),
+        doors=doors,
+        onlooker=lambda _request: Onlooker(name="vera", session_id="1"),
+        opened=lambda _who, _study, _address: None,
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_viewer_app(parts), log_config=None, log_level="critical"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

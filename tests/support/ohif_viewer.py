@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, Request
 from pydicom import Dataset
 
 from dicom_node.encoding.identity import derived_uid
-from dicom_node.web.viewer.access import Doors
+from dicom_node.web.viewer.access import Doors, Onlooker
 from dicom_node.web.viewer.archive import Archive
 from dicom_node.web.viewer.installation import viewer_folder
 from dicom_node.web.viewer.links import viewer_link
@@ -65,7 +65,13 @@ def viewer_of(orthanc: LocalOrthanc) -> Iterator[str]:
     archive = Archive(url=orthanc.dicom_web_url, username=orthanc.username, password=orthanc.password)
     doors = Doors(host="127.0.0.1", dashboard_url=lambda _name: "/")
     app = create_viewer_app(
-        ViewerParts(files=viewer_folder(), archive=archive, doors=doors, may_look=lambda _request: True)
+        ViewerParts(
+            files=viewer_folder(),
+            archive=archive,
+            doors=doors,
+            onlooker=lambda _request: Onlooker(name="vera", session_id="1"),
+            opened=lambda _who, _study, _address: None,
+        )
     )
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

@@ -34,6 +34,7 @@ RETRIEVALS: Final = re.compile(
     rf"|{_SERIES}/thumbnail|{_INSTANCE}/frames/[0-9]{{1,6}}(?:,[0-9]{{1,6}}){{0,999}}"
     rf"|{_INSTANCE}/bulk/{_TAG}(?:/[0-9]{{1,5}}/{_TAG}){{0,8}}"
 )
+_STUDY_OF: Final = re.compile(rf"studies/({_UID})/")
 MAX_QUERY_CHARACTERS: Final = 2048
 MAX_ACCEPT_CHARACTERS: Final = 512
 MAX_CONNECTIONS: Final = 32
@@ -60,6 +61,12 @@ class Archive:
     username: str = ""
     password: str = field(default="", repr=False)
     timeout_s: float = 30.0
+
+
+def study_shown(path: str) -> str:
+    """Study Instance UID of the study whose objects a path below /dicom-web/ reads; empty for a search."""
+    found = _STUDY_OF.match(path) if RETRIEVALS.fullmatch(path) else None
+    return found[1] if found else ""
 
 
 class ArchiveWindow:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import mimetypes
 import re
 from collections.abc import AsyncIterator, Callable
@@ -25,11 +26,15 @@ from starlette.responses import FileResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.staticfiles import NotModifiedResponse
 
+from dicom_node.errors import TransientError
+from dicom_node.web.access import address_of
 from dicom_node.web.headers import GuardHeaders, content_policy
-from dicom_node.web.viewer.access import LOOPBACK, Doors
-from dicom_node.web.viewer.archive import Archive, ArchiveWindow
+from dicom_node.web.viewer.access import Doors, Onlooker
+from dicom_node.web.viewer.archive import Archive, ArchiveWindow, study_shown
 from dicom_node.web.viewer.installation import packed_file
 from dicom_node.web.viewer.links import in_address
+
+log = logging.getLogger(__name__)
 
 OUR_FILES: Final = {
     "app-config.js": Path(__file__).with_name("app-config.js"),
@@ -50,12 +55,17 @@ GZIP_TAKEN: Final = re.compile(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?(?:,|$))")
 
 @dataclass(frozen=True, kw_only=True)
 class ViewerParts:
-    """What the viewer is made of: OHIF's folder, the archive, where it listens, and who may look."""
+    """What the viewer is made of: OHIF's folder, the archive, where it listens, and who looks.
+
+    `onlooker` tells who makes a request, None: may not look. `opened` is called with that, the Study Instance UID and
+    the IP address before anything of a study is read; with a TransientError nothing is.
+    """
 
     files: Path
     archive: Archive
     doors: Doors
-    may_look: Callable[[Request], bool]
+    onlooker: Callable[[Request], Onlooker | None]
+    opened: Callable[[Onlooker, str, str], None]
 
 
 def create_viewer_app(parts: ViewerParts) -> Starlette:
@@ -70,12 +80,15 @@ def create_viewer_app(parts: ViewerParts) -> Starlette:
     policy = viewer_policy((parts.files / "index.html").read_text(encoding="utf-8"))
 
     async def images(request: Request) -> Response:
-        return await _refusal(request, parts) or await window.answer(request)
+        who = await _admitted(request, parts)
+        if isinstance(who, Response):
+            return who
+        return await _not_noted(request, parts, who) or await window.answer(request)
 
     async def files(request: Request) -> Response:
-        answer = await _refusal(request, parts) or file_answer(
-            parts.files, str(request.path_params["path"]), request.headers
-        )
+        who = await _admitted(request, parts)
+        path = str(request.path_params["path"])
+        answer = who if isinstance(who, Response) else file_answer(parts.files, path, request.headers)
         answer.headers["Content-Security-Policy"] = policy
         return answer
 
@@ -141,14 +154,36 @@ def _stored(file: Path, asked: Headers, *, keep: str) -> Response:
     return answer
 
 
-async def _refusal(request: Request, parts: ViewerParts) -> Response | None:
-    """None for who may look; a person is sent to the dashboard, a program gets 401."""
+async def _admitted(request: Request, parts: ViewerParts) -> Onlooker | Response:
+    """Who looks; else the refusal: a person is sent to the dashboard, a program gets 401."""
     name = request.url.hostname or ""
-    if parts.doors.on_this_machine_only and name not in LOOPBACK:
-        # Another site's name that leads to this machine would read images through its visitor's browser.
-        return PlainTextResponse(f"The viewer is open on this machine only: http://127.0.0.1:{request.url.port}/", 421)
-    if await run_in_threadpool(parts.may_look, request):
-        return None
-    if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/dicom-web/"):
-        return RedirectResponse(parts.doors.dashboard_url(in_address(name)), status_code=303)
+    if not parts.doors.are_for(name):
+        return PlainTextResponse(
+            f"The viewer is open on this machine only: http://127.0.0.1:{request.url.port}/. "
+            "Behind a proxy, set viewer.address to what browsers see.",
+            421,
+        )
+    who = await run_in_threadpool(parts.onlooker, request)
+    if who is not None:
+        return who
+    dashboard = parts.doors.dashboard_url(in_address(name))
+    if (
+        dashboard
+        and "text/html" in request.headers.get("accept", "")
+        and not request.url.path.startswith("/dicom-web/")
+    ):
+        return RedirectResponse(dashboard, status_code=303)
     return PlainTextResponse("Sign in at the dashboard first.", 401)
+
+
+async def _not_noted(request: Request, parts: ViewerParts, who: Onlooker) -> Response | None:
+    """None once it stands in the audit trail that the study is looked at; the refusal where that failed."""
+    study = study_shown(str(request.path_params["path"]))
+    if not study:
+        return None
+    try:
+        await run_in_threadpool(parts.opened, who, study, address_of(request))
+    except TransientError as error:
+        log.error("event=viewer_not_audited study=%s problem=%s", study, error)
+        return PlainTextResponse("The audit trail cannot be written, so nothing is shown; see the node's log.", 503)
+    return None

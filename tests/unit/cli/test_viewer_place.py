@@ -6,13 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
 
 from dicom_node.cli import viewer_place
 from dicom_node.cli.exposure import check_exposure
 from dicom_node.cli.viewer_place import viewer_address, why_no_viewer
-from dicom_node.cli.viewer_server import archive_of
+from dicom_node.cli.viewer_server import archive_of, doors_of, opening_audit
+from dicom_node.cli.wiring import audit_trail
+from dicom_node.database import open_database
 from dicom_node.errors import ConfigError
 from dicom_node.settings import LoadedSettings, OrthancSettings, Settings, ViewerSettings, WebSettings
+from dicom_node.study_cards import StudyCards, card_of
+from dicom_node.web.viewer.access import Onlooker
 
 ORTHANC = OrthancSettings(url="http://pacs:8042/", username="hydrops")
 SECRETS = {"HYDROPS_ORTHANC_PASSWORD": "of orthanc", "HYDROPS_VIEWER_PASSWORD": "of viewer"}
@@ -70,3 +75,34 @@ def test_a_viewer_for_other_machines_needs_users_and_tls(users: int, complaint: 
     with pytest.raises(ConfigError, match=f"viewer.host: .*{complaint}"):
         check_exposure(loaded(viewer=ViewerSettings(host="0.0.0.0")), users=users)
     check_exposure(loaded(viewer=ViewerSettings(host="0.0.0.0", enabled=False)), users=users)
+
+
+def test_behind_a_proxy_the_viewer_answers_to_the_name_that_the_dashboard_links_to() -> None:
+    doors = doors_of(loaded(viewer=ViewerSettings(address="https://viewer.hospital.example:8443/")))
+    assert doors.are_for("viewer.hospital.example")
+    assert doors.are_for("localhost")
+    assert not doors.are_for("evil.example")
+    assert not doors.are_for("")
+    assert doors.dashboard_url("viewer.hospital.example") == ""
+    alone = doors_of(loaded(viewer=ViewerSettings()))
+    assert not alone.are_for("viewer.hospital.example")
+    assert not alone.are_for("")
+    assert alone.dashboard_url("localhost") == "http://localhost:8080/"
+
+
+def test_the_audit_trail_names_who_opened_which_patients_study(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    settings = replace(Settings(), node=replace(Settings().node, state_dir=str(tmp_path)))
+    node = LoadedSettings(settings=settings, config_dir=tmp_path, secrets={})
+    header = Dataset()
+    header.PatientID = "P7"
+    StudyCards(engine).put(card_of("1.2.3", header))
+    opened = opening_audit(node, engine)
+    for session in ("1", "1", "2"):
+        opened(Onlooker(name="vera", session_id=session), "1.2.3", "10.1.2.3")
+    messages = [entry.message for entry in audit_trail(node).entries()]
+    assert len(messages) == 2
+    for message in messages:
+        people, things = message["ActiveParticipant"], message["ParticipantObjectIdentification"]
+        assert (people[0]["UserID"], people[0]["NetworkAccessPointID"]) == ("vera", "10.1.2.3")
+        assert [one["ParticipantObjectID"] for one in things] == ["1.2.3", "P7"]

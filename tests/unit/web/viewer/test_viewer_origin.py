@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,12 +19,15 @@ from starlette.testclient import TestClient
 from dicom_node.accounts.roles import Role
 from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
+from dicom_node.audit import AuditTrail
 from dicom_node.database import open_database
-from dicom_node.web.viewer.access import TRUSTED_FOR_S, Doors, SessionGate
+from dicom_node.errors import TransientError
+from dicom_node.web.viewer.access import NOBODY, TRUSTED_FOR_S, Doors, Onlooker, SessionGate
 from dicom_node.web.viewer.archive import Archive
 from dicom_node.web.viewer.installation import packed_file
 from dicom_node.web.viewer.links import viewer_link
 from dicom_node.web.viewer.origin import ViewerParts, create_viewer_app
+from dicom_node.web.viewing_audit import ViewingAudit
 
 SCRIPT = "window.PUBLIC_URL='/'"
 STUDY = "studies/1.2.3"
@@ -86,12 +89,25 @@ def files(tmp_path: Path) -> Path:
     return folder
 
 
-def viewer(files: Path, url: str, *, host: str = "127.0.0.1", may_look: bool = True) -> TestClient:
+def viewer(
+    files: Path,
+    url: str,
+    *,
+    host: str = "127.0.0.1",
+    may_look: bool = True,
+    proxy_name: str = "",
+    opened: Callable[[Onlooker, str, str], None] = lambda _who, _study, _address: None,
+) -> TestClient:
     parts = ViewerParts(
         files=files,
         archive=Archive(url=f"{url}/dicom-web", username="hydrops", password="pass"),
-        doors=Doors(host=host, dashboard_url=lambda name: f"http://{name}:8080/"),
-        may_look=lambda _request: may_look,
+        doors=Doors(
+            host=host,
+            dashboard_url=lambda name: "" if proxy_name else f"http://{name}:8080/",
+            proxy_name=proxy_name,
+        ),
+        onlooker=lambda _request: Onlooker(name="vera", session_id="1") if may_look else None,
+        opened=opened,
     )
     return TestClient(create_viewer_app(parts), base_url="http://127.0.0.1:8081", follow_redirects=False)
 
@@ -264,6 +280,51 @@ def test_another_name_that_leads_to_this_machine_reads_nothing(client: TestClien
     assert archive.asked == []
 
 
+def test_a_proxy_on_this_machine_shows_the_viewer_under_the_name_that_is_configured(
+    files: Path, archive: RecordingArchive
+) -> None:
+    url, name = f"http://127.0.0.1:{archive.server_port}", "viewer.hospital.example"
+    with viewer(files, url, proxy_name=name) as client:
+        assert client.get("/dicom-web/studies", headers={"Host": name}).status_code == 200
+        assert client.get("/dicom-web/studies", headers={"Host": f"evil.{name}"}).status_code == 421
+    with viewer(files, url, proxy_name=name, may_look=False) as client:
+        page = client.get("/", headers={"Host": name, "Accept": "text/html"})
+    assert (page.status_code, page.text) == (401, "Sign in at the dashboard first.")
+
+
+def test_opening_a_study_stands_in_the_audit_trail_once_for_each_session(
+    files: Path, archive: RecordingArchive, tmp_path: Path
+) -> None:
+    trail = AuditTrail(tmp_path / "audit")
+    viewing = ViewingAudit(trail, where="in the viewer")
+
+    def opened(who: Onlooker, study: str, address: str) -> None:
+        viewing.note(
+            name=who.name, session_id=who.session_id, address=address, study_instance_uid=study, find_card=lambda: None
+        )
+
+    with viewer(files, f"http://127.0.0.1:{archive.server_port}", opened=opened) as client:
+        client.get("/dicom-web/studies?limit=101")
+        client.get(f"/dicom-web/{STUDY}/series")
+        assert list(trail.entries()) == []  # a list of studies is no study's images
+        for path in (f"{STUDY}/metadata", f"{INSTANCE}/frames/1", "studies/9.9/metadata", INSTANCE):
+            assert client.get(f"/dicom-web/{path}").status_code == 200
+    written = [entry.message for entry in trail.entries()]
+    assert [one["ActiveParticipant"][0]["UserID"] for one in written] == ["vera", "vera"]
+    assert [one["ParticipantObjectIdentification"][0]["ParticipantObjectID"] for one in written] == ["1.2.3", "9.9"]
+    assert {one["EventIdentification"]["EventOutcomeDescription"] for one in written} == {"in the viewer"}
+
+
+def test_what_cannot_be_audited_is_not_shown(files: Path, archive: RecordingArchive) -> None:
+    def disk_is_full(_who: Onlooker, _study: str, _address: str) -> None:
+        raise TransientError("audit trail: no space left on device")
+
+    with viewer(files, f"http://127.0.0.1:{archive.server_port}", opened=disk_is_full) as client:
+        answer = client.get(f"/dicom-web/{INSTANCE}/frames/1")
+    assert (answer.status_code, "audit trail" in answer.text) == (503, True)
+    assert archive.asked == []
+
+
 def test_who_is_not_signed_in_is_sent_to_the_dashboard_and_gets_no_image(
     files: Path, archive: RecordingArchive
 ) -> None:
@@ -298,23 +359,26 @@ def test_the_dashboards_session_opens_the_viewer_until_it_ends(tmp_path: Path) -
         Sessions(engine, SessionLimits()),
     )
     gate = SessionGate(users, sessions, open_without_users=True, clock=clock)
-    assert gate.may_look(request_with(""))  # nobody can sign in yet, and only this machine can ask
+    assert gate.onlooker(request_with("")) == Onlooker(name=NOBODY, session_id="")  # nobody can sign in yet
     clock.now += TRUSTED_FOR_S + 1
     users.add("vera", Role.VIEWER, "correct horse battery", at=clock.now)
-    assert not gate.may_look(request_with(""))
-    assert not gate.may_look(request_with("guessed"))
+    assert not gate.onlooker(request_with(""))
+    assert not gate.onlooker(request_with("guessed"))
     clock.now += 1
     token = sessions.open("vera", at=clock.now)
-    assert gate.may_look(request_with(token))
+    for _ in range(2):
+        found = gate.onlooker(request_with(token))
+        assert found is not None
+        assert (found.name, len(found.session_id)) == ("vera", 64)
     sessions.close(token)
     clock.now += TRUSTED_FOR_S + 1
-    assert not gate.may_look(request_with(token))
+    assert not gate.onlooker(request_with(token))
 
 
 def test_a_viewer_for_other_machines_shows_nothing_without_users(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
     gate = SessionGate(Users(engine), Sessions(engine, SessionLimits()), open_without_users=False)
-    assert not gate.may_look(request_with(""))
+    assert not gate.onlooker(request_with(""))
 
 
 @pytest.mark.parametrize(
