@@ -1,168 +1,135 @@
-"""pynetdicom's association with bounds: on one PDU in bytes and time, on one object, on what waits in memory.
+"""An association as acceptor: pynetdicom negotiates it, then one thread of ours reads, keeps and answers.
 
-pynetdicom 3.0.4 reads a PDU of any announced length, waits for its last byte without a limit of its own, collects an
-object of any size, and queues objects as fast as a peer sends them.
+pynetdicom 3.0.4 serves an association by two threads that poll once a millisecond and a queue between them, reads a PDU
+of any announced length, collects an object of any size, and makes a data set and an object of every command. Images
+(C-STORE) and C-ECHO are therefore served here, by a thread that waits in the kernel; everything else (reports about
+storage commitment) is handed to pynetdicom, message by message.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-import struct
+import threading
 import time
-from collections.abc import Callable
-from io import BytesIO
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
 
-from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE, DimseServiceType
+from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
 
-from dicom_node.intake.admission import Rejection
+from dicom_node.assembly.attributes import CONVERSION_ERRORS
+from dicom_node.intake.admission import Rejection, refuse
+from dicom_node.intake.messages import (
+    COMMAND_LAST,
+    DATA_LAST,
+    BrokenMessage,
+    Message,
+    MessageAssembler,
+    Operation,
+    written_response,
+)
+from dicom_node.intake.pdu_stream import (
+    BrokenPdu,
+    Pdu,
+    PduKind,
+    PduStream,
+    PeerGone,
+    abort,
+    data_pdu,
+    release_response,
+    values_of,
+)
 from dicom_node.intake.wire_check import is_legal_uid
-from dicom_node.intake.wire_status import WireReason
+from dicom_node.intake.wire_status import STATUS_SUCCESS, WireReason
 
-# A command set has a dozen short elements.
-MAX_COMMAND_BYTES = 65536
-# One operation at a time was negotiated; a second may already be on its way when we answer the first.
-MAX_WAITING_MESSAGES = 2
-_ABORT_SENT = ("Sta13", "Sta1")  # PS3.8 9.2.1: waiting for the connection to close, idle
-_COMMAND_END = 3  # message control header: command, last fragment (PS3.8 E.2)
-# What pydicom and pynetdicom raise on a command set that is none.
-_BAD_MESSAGE = (AttributeError, EOFError, LookupError, TypeError, ValueError, struct.error)
+_ESTABLISHED: Final = "Sta6"  # PS3.8 9.2.1: ready for data transfer; the A-ASSOCIATE-AC is on its way then
+_PROVIDER, _USER, _UNEXPECTED_PDU = 2, 0, 2
+# What pydicom and pynetdicom raise on a message that is none.
+_BAD_MESSAGE = (AttributeError, LookupError, *CONVERSION_ERRORS)
 
 log = logging.getLogger(__name__)
 
 
-class _BoundOverstepped(Exception):
-    """The peer sends more than it may."""
+@dataclass(frozen=True, kw_only=True)
+class StoreRequest:
+    """A C-STORE-RQ whose command is sound. `dataset` None: it had more bytes than an object may have."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    dataset: bytes | None
+    calling_ae: str
 
 
-class OversizedDataset(BytesIO):
-    """Stands for a data set that grew beyond the bound; what came after the bound was not kept."""
+@dataclass(frozen=True, kw_only=True)
+class StoreAnswer:
+    """Status (0000,0900), and for a failure the Error Comment (0000,0902)."""
+
+    status: int
+    comment: str = ""
 
 
-class BoundedSocket(AssociationSocket):
-    """Socket that starts with bytes read before, and closes on a peer that oversteps a bound.
+class Desk(Protocol):
+    """Whom an association asks."""
 
-    Parameters
-    ----------
-    head
-        What was read from the connection already; it is read again first.
-    max_pdu_bytes
-        Most that one PDU may hold.
-    pdu_timeout_s
-        Longest that the rest of a PDU may take to come once its header is here.
+    def store(self, request: StoreRequest) -> StoreAnswer:
+        """Keep an object and say how that ended."""
+        ...
+
+    def judge(self) -> Rejection | None:
+        """Why the peer is not welcome any more, or None; asked before each operation."""
+        ...
+
+    def withdrawn(self, rejection: Rejection) -> None:
+        """Told once that the peer was turned away in mid-association."""
+        ...
+
+    def ended(self, association: IntakeAssociation) -> None:
+        """Told once, when the connection is closed."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssociationBounds:
+    """Limits of one association; lengths in bytes, times in seconds.
+
+    `message_timeout_s` is the longest silence inside a message, `idle_timeout_s` that between two, `pdu_timeout_s` how
+    long a PDU may take that has begun.
     """
 
-    def __init__(
-        self,
-        association: Association,
-        connection: socket.socket,
-        *,
-        head: bytes,
-        max_pdu_bytes: int,
-        pdu_timeout_s: float,
-    ) -> None:
+    max_pdu_bytes: int
+    max_instance_bytes: int
+    pdu_timeout_s: float
+    message_timeout_s: float
+    idle_timeout_s: float
+
+
+class _Aborted(Exception):
+    """We end the association by an A-ABORT."""
+
+
+class RequestSocket(AssociationSocket):
+    """Gives pynetdicom the A-ASSOCIATE-RQ, which was read before, and not one byte more: what follows is ours."""
+
+    def __init__(self, association: Association, connection: socket.socket, *, request: bytes) -> None:
         super().__init__(association, client_socket=connection)
-        self._head = memoryview(head)
-        self._max_pdu_bytes = max(max_pdu_bytes, len(head))
-        self._pdu_timeout_s = pdu_timeout_s
+        self._request = memoryview(request)
 
     @property
     def ready(self) -> bool:
         """Whether a read would return something at once."""
-        return bool(self._head) or bool(super().ready)
+        return bool(self._request)
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Exactly `nr_bytes`, or fewer when the peer closed.
-
-        Raises
-        ------
-        OSError
-            More than the bound is asked for, or it did not come in time.
-        """
-        if nr_bytes > self._max_pdu_bytes:
-            raise OSError(f"PDU of {nr_bytes} bytes announced, at most {self._max_pdu_bytes} agreed")
-        if self._head:
-            taken, self._head = bytearray(self._head[:nr_bytes]), self._head[nr_bytes:]
-            return taken
-        return self._receive(nr_bytes)
-
-    def _receive(self, nr_bytes: int) -> bytearray:
-        if self.socket is None:
-            raise OSError("connection closed")
-        received = bytearray(nr_bytes)
-        view, filled = memoryview(received), 0
-        deadline = time.monotonic() + self._pdu_timeout_s
-        while filled < nr_bytes:
-            count = self.socket.recv_into(view[filled:])
-            filled += count
-            if count == 0:
-                break
-            if filled < nr_bytes and time.monotonic() > deadline:
-                raise TimeoutError(f"{filled} of {nr_bytes} bytes of a PDU after {self._pdu_timeout_s} s")
-        view.release()
-        del received[filled:]
-        return received
-
-
-class BoundedDimse(DIMSEServiceProvider):
-    """Puts messages together, but never holds more of an object than `max_instance_bytes`."""
-
-    def __init__(self, association: Association, *, max_instance_bytes: int) -> None:
-        super().__init__(association)
-        self._max_instance_bytes = max_instance_bytes
-        self._command_bytes = 0
-        self._dataset_bytes = 0
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the fragments of one P-DATA, one after the other; nonsense ends the association."""
-        try:
-            for context_id, fragment in primitive.presentation_data_value_list:
-                self._take(context_id, fragment)
-        except (*_BAD_MESSAGE, _BoundOverstepped) as problem:
-            log.warning("event=message_refused error=%s", type(problem).__name__)
-            self.dul.event_queue.put("Evt19")  # "invalid PDU": the state machine aborts
-
-    def _take(self, context_id: int, fragment: bytes) -> None:
-        if self.message is None:
-            self._command_bytes = self._dataset_bytes = 0
-        one = P_DATA()
-        pair: Any = [context_id, self._bounded(fragment)]  # annotated as a tuple upstream, checked to be a list
-        one.presentation_data_value_list = [pair]
-        super().receive_primitive(one)
-        if fragment[0] & 3 == _COMMAND_END and self.message is not None:
-            self._disarm_command(self.message.command_set)
-
-    @staticmethod
-    def _disarm_command(command: Dataset) -> None:
-        """Empty a SOP Instance UID that is none: pynetdicom would abort on it, an empty one can be answered."""
-        uid = command.get("AffectedSOPInstanceUID")
-        if uid is not None and not is_legal_uid(str(uid).encode("ascii", "replace")):
-            command.AffectedSOPInstanceUID = ""
-
-    def _bounded(self, fragment: bytes) -> bytes:
-        """The fragment; only its header byte once the data set has outgrown the bound."""
-        if self.msg_queue.qsize() > MAX_WAITING_MESSAGES:
-            raise _BoundOverstepped
-        if fragment[0] & 1:
-            self._command_bytes += len(fragment)
-            if self._command_bytes > MAX_COMMAND_BYTES:
-                raise _BoundOverstepped
-            return fragment
-        self._dataset_bytes += len(fragment) - 1
-        if self._dataset_bytes <= self._max_instance_bytes or self.message is None:
-            return fragment
-        if not isinstance(self.message.data_set, OversizedDataset):
-            self.message.data_set = OversizedDataset()
-        return fragment[:1]
+        """The next bytes of the request."""
+        taken, self._request = bytearray(self._request[:nr_bytes]), self._request[nr_bytes:]
+        return taken
 
 
 class IntakeAssociation(Association):
@@ -170,79 +137,188 @@ class IntakeAssociation(Association):
 
     Parameters
     ----------
-    max_instance_bytes
-        Most that one object may hold.
-    authority
-        Asked before each operation: why the peer is not welcome any more, or None.
-    on_unwelcome
-        Told of that, once.
-    on_end
-        Called once, with this association, when its connection is closed.
+    bounds
+        What a peer may send, and how slowly.
+    desk
+        Whom to ask.
     """
 
-    def __init__(
-        self,
-        ae: ApplicationEntity,
-        *,
-        max_instance_bytes: int,
-        authority: Callable[[], Rejection | None],
-        on_unwelcome: Callable[[Rejection], None],
-        on_end: Callable[[IntakeAssociation], None],
-    ) -> None:
+    def __init__(self, ae: ApplicationEntity, *, bounds: AssociationBounds, desk: Desk) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
-        self.dimse = BoundedDimse(self, max_instance_bytes=max_instance_bytes)
-        self._authority = authority
-        self._on_unwelcome = on_unwelcome
+        self._bounds = bounds
+        self._desk = desk
         self._is_unwelcome = False
-        self._on_end = on_end
+        self._abort_asked = threading.Event()
+        self._stream: PduStream | None = None
 
     def run_reactor(self) -> None:
-        """Serve the peer until it leaves or is dropped."""
+        """Negotiate, and serve the peer until it leaves or is dropped."""
         try:
             super().run_reactor()
         finally:
-            self._on_end(self)
+            self._desk.ended(self)
 
-    def abort_now(self, *, patience_s: float = 1.0) -> None:
-        """Abort, and close once the A-ABORT is on its way; pynetdicom's own abort may close first and lose it."""
-        self.abort(block=False)
-        deadline = time.monotonic() + patience_s
-        while self.dul.state_machine.current_state not in _ABORT_SENT and time.monotonic() < deadline:
-            time.sleep(0.005)
-        self.kill()
+    def abort_now(self) -> None:
+        """Have the association aborted by its own thread, which alone writes to the connection."""
+        self._abort_asked.set()
 
-    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
-        rejection = self._authority()
-        if rejection is not None:
-            self._turn_away(msg, context_id, rejection)
+    def abort(self, *_: object, **__: object) -> None:
+        """What pynetdicom calls on a message that it cannot serve."""
+        self._abort_asked.set()
+
+    def _run_reactor(self) -> None:
+        """Serve, in place of pynetdicom's reactor."""
+        connection = self._take_over()
+        if connection is None:
             return
-        if isinstance(msg, C_STORE) and msg.MessageID is not None:
-            if msg.Priority is None:
-                msg.Priority = 2  # low; nothing here depends on it, and without it the request would go unanswered
-            context = self._accepted_cx.get(context_id)
-            reason = None if context is None else _refusal_of(msg, str(context.abstract_syntax))
-            if reason is not None:
-                self._answer(msg, context_id, reason)
+        bounds = self._bounds
+        self._stream = PduStream(
+            connection,
+            max_pdu_bytes=bounds.max_pdu_bytes,
+            pdu_timeout_s=bounds.pdu_timeout_s,
+            is_stopped=self._abort_asked.is_set,
+        )
+        try:
+            self._serve(self._stream, MessageAssembler(max_instance_bytes=bounds.max_instance_bytes))
+        except PeerGone as gone:
+            if self._abort_asked.is_set():
+                refuse(connection, abort(source=_USER, reason=0))
+            else:
+                log.info("event=association_lost reason=%s", gone)
+        except _Aborted as why:
+            log.warning('event=association_aborted reason="%s"', why)
+            refuse(connection, abort(source=_USER, reason=0))
+        except BrokenPdu as broken:
+            log.warning('event=association_aborted reason="%s"', broken)
+            refuse(connection, abort(source=_PROVIDER, reason=broken.reason))
+        except BrokenMessage as broken:
+            log.warning('event=message_refused reason="%s"', broken)
+            refuse(connection, abort(source=_PROVIDER, reason=6))
+        self.is_established = False
+
+    def _take_over(self) -> socket.socket | None:
+        """The connection, once pynetdicom has sent its A-ASSOCIATE-AC and its thread has ended; None if it is lost."""
+        dul = self.dul
+        deadline_s = time.monotonic() + self._bounds.pdu_timeout_s
+        while dul.state_machine.current_state != _ESTABLISHED:
+            if not dul.is_alive() or time.monotonic() > deadline_s:
+                return None
+            time.sleep(0.0005)
+        dul.kill_dul()
+        dul.join()
+        dul.send_pdu = self._send_primitive  # type: ignore[method-assign]  # for what pynetdicom answers itself
+        return cast(AssociationSocket, dul.socket).socket
+
+    def _serve(self, stream: PduStream, assembler: MessageAssembler) -> None:
+        """Take one PDU after the other until the peer releases."""
+        while True:
+            within_s = self._bounds.message_timeout_s if assembler.is_waiting else self._bounds.idle_timeout_s
+            pdu = stream.read(within_s=within_s)
+            if pdu is None:
+                raise _Aborted(f"silent for {within_s:g} s")
+            if pdu.kind == PduKind.RELEASE_REQUEST:
+                stream.send(release_response())
+                self._await_close(stream)
                 return
-        super()._serve_request(msg, context_id)
+            if pdu.kind == PduKind.ABORT:
+                raise PeerGone("aborted by the peer")
+            if pdu.kind != PduKind.DATA:
+                raise BrokenPdu(f"PDU of kind {pdu.kind:#04x} in an association", reason=_UNEXPECTED_PDU)
+            self._take(pdu, assembler)
 
-    def _turn_away(self, msg: DimseServiceType, context_id: int, rejection: Rejection) -> None:
-        """Answer 0124H to a peer whose entry is gone, so that it reads the reason; abort when it asks again."""
-        if self._is_unwelcome or not isinstance(msg, C_STORE | C_ECHO) or msg.MessageID is None:
-            self.abort_now()
+    def _take(self, pdu: Pdu, assembler: MessageAssembler) -> None:
+        for context_id, control, fragment in values_of(pdu):
+            message = assembler.take(context_id, control, fragment)
+            if message is not None:
+                self._answer(message)
+                if self._abort_asked.is_set():
+                    raise PeerGone("stopped")
+
+    @staticmethod
+    def _await_close(stream: PduStream, *, patience_s: float = 1.0) -> None:
+        """Leave closing to the peer, which asked for the release (PS3.8 9.2.3, AR-3)."""
+        try:
+            stream.read(within_s=patience_s)
+        except (PeerGone, BrokenPdu):
             return
-        self._is_unwelcome = True
-        self._on_unwelcome(rejection)
-        self._answer(msg, context_id, WireReason.NOT_AUTHORIZED)
 
-    def _answer(self, request: C_STORE | C_ECHO, context_id: int, reason: WireReason) -> None:
-        """Refuse a request that pynetdicom would serve, leave without an answer or abort on."""
-        response = type(request)()
-        response.MessageIDBeingRespondedTo = request.MessageID
-        response.Status = reason.status
-        response.ErrorComment = str(reason)  # type: ignore[assignment]  # set per instance upstream, declared None
+    def _answer(self, message: Message) -> None:
+        """Serve one message."""
+        rejection = self._desk.judge()
+        if rejection is not None:
+            self._turn_away(message, rejection)
+            return
+        context = self._accepted_cx.get(message.context_id)
+        command = message.command
+        if context is None or command.message_id is None:
+            raise _Aborted("a message in a context that was not accepted, or without a Message ID")
+        if command.field == Operation.C_ECHO:
+            self._respond(message, STATUS_SUCCESS)
+        elif command.field == Operation.C_STORE:
+            self._store(message, str(context.abstract_syntax), str(context.transfer_syntax[0]))
+        else:
+            self._serve_by_pynetdicom(message)
+
+    def _store(self, message: Message, abstract_syntax: str, transfer_syntax: str) -> None:
+        reason = refusal_of(message, abstract_syntax)
+        if reason is not None:
+            log.warning("event=instance_received status=0x%04X outcome=%s", reason.status, reason)
+            self._respond(message, reason.status, str(reason))
+            return
+        answer = self._desk.store(
+            StoreRequest(
+                sop_class_uid=message.command.sop_class_uid,
+                sop_instance_uid=message.command.sop_instance_uid,
+                transfer_syntax_uid=transfer_syntax,
+                dataset=message.dataset,
+                calling_ae=str(self.requestor.ae_title),
+            )
+        )
+        self._respond(message, answer.status, answer.comment)
+
+    def _turn_away(self, message: Message, rejection: Rejection) -> None:
+        """Answer 0124H to a peer whose entry is gone, so that it reads the reason; abort when it asks again."""
+        known = message.command.field in (Operation.C_STORE, Operation.C_ECHO)
+        if self._is_unwelcome or not known or message.command.message_id is None:
+            raise _Aborted(rejection.words)
+        self._is_unwelcome = True
+        self._desk.withdrawn(rejection)
+        reason = WireReason.NOT_AUTHORIZED
         log.warning("event=instance_received status=0x%04X outcome=%s", reason.status, reason)
-        self.dimse.send_msg(response, context_id)
+        self._respond(message, reason.status, str(reason))
+
+    def _respond(self, message: Message, status: int, comment: str = "") -> None:
+        response = written_response(message.command, status=status, comment=comment)
+        self._send(data_pdu(message.context_id, COMMAND_LAST, response))
+
+    def _send(self, pdu: bytes) -> None:
+        if self._stream is None:
+            raise PeerGone("not connected")
+        self._stream.send(pdu)
+
+    def _send_primitive(self, primitive: Any) -> None:
+        """Send what pynetdicom answers; it knows nothing but P-DATA here."""
+        if isinstance(primitive, P_DATA):
+            pdu = P_DATA_TF()
+            pdu.from_primitive(primitive)
+            self._send(pdu.encode())
+
+    def _serve_by_pynetdicom(self, message: Message) -> None:
+        """Let pynetdicom decode and answer a message, by the handlers that are bound."""
+        fragments = [(COMMAND_LAST, message.command_set), (DATA_LAST, message.dataset)]
+        try:
+            for control, content in fragments:
+                if content is not None:
+                    one = P_DATA()
+                    pair: Any = [message.context_id, bytes((control,)) + content]  # a tuple upstream, checked as a list
+                    one.presentation_data_value_list = [pair]
+                    self.dimse.receive_primitive(one)
+            context_id, request = self.dimse.get_msg(block=False)
+        except _BAD_MESSAGE as problem:
+            raise BrokenMessage(type(problem).__name__) from None
+        if request is None or context_id is None:
+            raise _Aborted("a message that nobody here serves")
+        self._serve_request(request, context_id)
 
     def _bind_defaults(self) -> None:
         # Without pynetdicom's own logging handlers: they format every PDU and know patients' names.
@@ -250,10 +326,13 @@ class IntakeAssociation(Association):
             self.bind(event, evt.get_default_handler(event))
 
 
-def _refusal_of(request: C_STORE, abstract_syntax: str) -> WireReason | None:
-    """Why the command alone cannot be served, or None."""
-    if not request.AffectedSOPInstanceUID or not request.AffectedSOPClassUID:
+def refusal_of(message: Message, abstract_syntax: str) -> WireReason | None:
+    """Why a C-STORE cannot be served for its command alone, or None."""
+    command = message.command
+    if not is_legal_uid(command.sop_instance_uid.encode("latin-1")) or not command.sop_class_uid:
         return WireReason.UID_MISSING
-    if request.AffectedSOPClassUID != abstract_syntax:
+    if command.sop_class_uid != abstract_syntax:
         return WireReason.SOP_MISMATCH
-    return WireReason.WIRE_TRUNCATED if request.DataSet is None else None
+    if message.dataset is None and not message.is_oversized:
+        return WireReason.WIRE_TRUNCATED
+    return None

@@ -11,21 +11,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from io import BytesIO
-from typing import cast
 
-from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.dicom_tls import ListenerTls
 from dicom_node.errors import TransientError
 from dicom_node.intake.admission import Admission, AllowedPeer, RejectedCaller
-from dicom_node.intake.association import OversizedDataset
+from dicom_node.intake.association import StoreAnswer, StoreRequest
 from dicom_node.intake.server import IntakeServer, ServerBounds
 from dicom_node.intake.spool import Spool
 from dicom_node.intake.tally import IntakeTally
@@ -94,13 +90,10 @@ class _Outcome:
     detail: str = ""
     series_instance_uid: str = "-"
 
-    def answer(self) -> Dataset:
-        """Status (0000,0900), and for a failure the Error Comment (0000,0902)."""
-        answer = Dataset()
-        answer.Status = self.status
-        if self.status != STATUS_SUCCESS:
-            answer.ErrorComment = f"{self.code}: {self.detail}"[:_MAX_COMMENT_CHARACTERS]
-        return answer
+    def answer(self) -> StoreAnswer:
+        """Status, and for a failure the Error Comment."""
+        comment = f"{self.code}: {self.detail}" if self.status != STATUS_SUCCESS else ""
+        return StoreAnswer(status=self.status, comment=comment[:_MAX_COMMENT_CHARACTERS])
 
 
 def refuse_operation(_event: Event) -> tuple[int, None]:
@@ -170,8 +163,8 @@ class Listener:
         server = IntakeServer(
             application_entity(options),
             (options.host, options.port),
+            on_store=self._on_store,
             handlers=(
-                (evt.EVT_C_STORE, self._on_store),
                 (evt.EVT_N_EVENT_REPORT, self._on_report),
                 (evt.EVT_N_ACTION, refuse_operation),
             ),
@@ -183,6 +176,7 @@ class Listener:
                 max_pdu_bytes=options.max_pdu_bytes,
                 max_instance_bytes=options.max_instance_bytes,
                 acse_timeout_s=options.acse_timeout_s,
+                dimse_timeout_s=options.dimse_timeout_s,
                 network_timeout_s=options.network_timeout_s,
             ),
             tls=options.tls,
@@ -220,35 +214,32 @@ class Listener:
             raise RuntimeError("the listener is not running")
         return self._server
 
-    def _on_store(self, event: Event) -> Dataset:
+    def _on_store(self, request: StoreRequest) -> StoreAnswer:
         """Answer one C-STORE-RQ."""
         started_s = time.monotonic()
-        request = cast(C_STORE, event.request)
-        stream = cast(BytesIO, request.DataSet)
-        source = str(event.assoc.requestor.ae_title)
-        outcome = self._keep(event, request, stream, source)
+        outcome = self._keep(request)
         self.tally.add_image(outcome.code)
         log.log(
             logging.INFO if outcome.status == STATUS_SUCCESS else logging.WARNING,
             'event=instance_received status=0x%04X outcome=%s source=%r series=%s sop=%s bytes=%d ms=%d detail="%s"',
             outcome.status,
             outcome.code,
-            source,
+            request.calling_ae,
             outcome.series_instance_uid,
-            _printable_uid(request.AffectedSOPInstanceUID),
-            stream.getbuffer().nbytes,
+            _printable_uid(request.sop_instance_uid),
+            len(request.dataset or b""),
             (time.monotonic() - started_s) * 1000,
             outcome.detail,
         )
         return outcome.answer()
 
-    def _keep(self, event: Event, request: C_STORE, stream: BytesIO, source: str) -> _Outcome:
+    def _keep(self, request: StoreRequest) -> _Outcome:
         try:
-            identity = self._check(event, request, stream)
+            dataset, identity = self._check(request)
             stored = self._spool.store_dataset(
-                stream.getvalue(),
-                str(event.context.transfer_syntax),
-                source=source,
+                dataset,
+                request.transfer_syntax_uid,
+                source=request.calling_ae,
                 at=self._clock(),
                 identity=identity,
             )
@@ -263,19 +254,14 @@ class Listener:
             series_instance_uid=identity.series_instance_uid,
         )
 
-    def _check(self, event: Event, request: C_STORE, stream: BytesIO) -> InstanceIdentity:
-        """The identity of an object that can be kept and that is what its command says."""
-        if isinstance(stream, OversizedDataset):
+    def _check(self, request: StoreRequest) -> tuple[bytes, InstanceIdentity]:
+        """Data set and identity of an object that can be kept and that is what its command says."""
+        if request.dataset is None:
             limit = self._options.max_instance_bytes
             raise UnstorableInstance(WireReason.SIZE_LIMIT, f"data set has more than {limit} bytes")
-        syntax = str(event.context.transfer_syntax)
-        identity = check_dataset(stream.getvalue(), syntax, limits=self._spool.limits)
-        check_command(
-            identity,
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-        )
-        return identity
+        identity = check_dataset(request.dataset, request.transfer_syntax_uid, limits=self._spool.limits)
+        check_command(identity, sop_class_uid=request.sop_class_uid, sop_instance_uid=request.sop_instance_uid)
+        return request.dataset, identity
 
 
 def application_entity(options: ListenerOptions) -> ApplicationEntity:

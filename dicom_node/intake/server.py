@@ -35,7 +35,13 @@ from dicom_node.intake.admission import (
     read_request,
     refuse,
 )
-from dicom_node.intake.association import BoundedSocket, IntakeAssociation
+from dicom_node.intake.association import (
+    AssociationBounds,
+    IntakeAssociation,
+    RequestSocket,
+    StoreAnswer,
+    StoreRequest,
+)
 from dicom_node.intake.tally import IntakeTally
 
 log = logging.getLogger(__name__)
@@ -55,6 +61,7 @@ class ServerBounds:
     max_pdu_bytes: int
     max_instance_bytes: int
     acse_timeout_s: float
+    dimse_timeout_s: float
     network_timeout_s: float
 
 
@@ -69,6 +76,7 @@ class IntakeServer(ThreadedAssociationServer):
         ae: ApplicationEntity,
         address: tuple[str, int],
         *,
+        on_store: Callable[[StoreRequest], StoreAnswer],
         handlers: Sequence[tuple[evt.InterventionEvent, Callable[[evt.Event], Any]]],
         admission: Admission,
         bounds: ServerBounds,
@@ -81,6 +89,7 @@ class IntakeServer(ThreadedAssociationServer):
         self.tls = tls
         self.tally = tally
         self.on_rejected = on_rejected
+        self.on_store = on_store
         self.handlers = handlers
         self._changed = threading.Condition()
         self._waiting: dict[int, socket.socket] = {}
@@ -196,7 +205,8 @@ class FrontDesk(BaseRequestHandler):
             server.leave_waiting(place)
         self._certificate = _shown_certificate(connection)
         title = request.calling_ae or ""
-        rejection = self._judge(request) or server.take_place(title)
+        judged = server.admission.judge(request, self._address, certificate_sha256=self._certificate)
+        rejection = judged or server.take_place(title)
         if rejection is not None:
             server.tally.add_rejection(rejection.code)
             self._log_rejection(request, rejection)
@@ -209,10 +219,6 @@ class FrontDesk(BaseRequestHandler):
         except BaseException:
             server.end(None, title)
             raise
-
-    def _judge(self, request: AssociateRequest) -> Rejection | None:
-        """What today's list says about this peer; asked again for each operation (the list may have changed)."""
-        return self.server.admission.judge(request, self._address, certificate_sha256=self._certificate)
 
     @property
     def _address(self) -> str:
@@ -252,41 +258,21 @@ class FrontDesk(BaseRequestHandler):
             self._address,
         )
 
-    def _tell_withdrawn(self, request: AssociateRequest, rejection: Rejection) -> None:
-        """Log and audit a peer that lost its entry in mid-association."""
-        log.warning(
-            'event=authority_withdrawn reason="%s" calling=%r address=%s',
-            rejection.words,
-            request.calling_ae,
-            self._address,
-        )
-        self.server.on_rejected(
-            RejectedCaller(calling_ae=request.calling_ae or "", address=self._address, words=rejection.words)
-        )
-
     def _association(self, connection: socket.socket, request: AssociateRequest) -> IntakeAssociation:
         """What pynetdicom needs to serve the peer; it reads the request again from the bytes we have."""
         server, ae = self.server, self.server.ae
-        title = request.calling_ae or ""
-        association = IntakeAssociation(
-            ae,
+        bounds = AssociationBounds(
+            max_pdu_bytes=server.bounds.max_pdu_bytes + _PDU_SLACK_BYTES,
             max_instance_bytes=server.bounds.max_instance_bytes,
-            authority=lambda: self._judge(request),
-            on_unwelcome=lambda rejection: self._tell_withdrawn(request, rejection),
-            on_end=lambda ended: server.end(ended, title),
+            pdu_timeout_s=server.bounds.network_timeout_s,
+            message_timeout_s=server.bounds.dimse_timeout_s,
+            idle_timeout_s=server.bounds.network_timeout_s,
         )
+        desk = _PeersDesk(server, request, address=self._address, certificate_sha256=self._certificate)
+        association = IntakeAssociation(ae, bounds=bounds, desk=desk)
         association._server = server
         association.name = f"AcceptorThread-{self._address}"
-        connection.settimeout(server.bounds.network_timeout_s)
-        association.set_socket(
-            BoundedSocket(
-                association,
-                connection,
-                head=request.pdu,
-                max_pdu_bytes=server.bounds.max_pdu_bytes + _PDU_SLACK_BYTES,
-                pdu_timeout_s=server.bounds.network_timeout_s,
-            )
-        )
+        association.set_socket(RequestSocket(association, connection, request=request.pdu))
         acceptor = association.acceptor
         acceptor.maximum_length = ae.maximum_pdu_size
         acceptor.ae_title = server.ae_title
@@ -298,6 +284,42 @@ class FrontDesk(BaseRequestHandler):
         for event, handler in server.handlers:
             association.bind(event, handler)
         return association
+
+
+class _PeersDesk:
+    """What one admitted peer's association asks of the server."""
+
+    def __init__(
+        self, server: IntakeServer, request: AssociateRequest, *, address: str, certificate_sha256: str
+    ) -> None:
+        self._server = server
+        self._request = request
+        self._address = address
+        self._certificate_sha256 = certificate_sha256
+
+    @property
+    def _title(self) -> str:
+        return self._request.calling_ae or ""
+
+    def store(self, request: StoreRequest) -> StoreAnswer:
+        """Keep an object."""
+        return self._server.on_store(request)
+
+    def judge(self) -> Rejection | None:
+        """What today's list says about this peer."""
+        admission = self._server.admission
+        return admission.judge(self._request, self._address, certificate_sha256=self._certificate_sha256)
+
+    def withdrawn(self, rejection: Rejection) -> None:
+        """Log and audit a peer that lost its entry in mid-association."""
+        log.warning(
+            'event=authority_withdrawn reason="%s" calling=%r address=%s', rejection.words, self._title, self._address
+        )
+        self._server.on_rejected(RejectedCaller(calling_ae=self._title, address=self._address, words=rejection.words))
+
+    def ended(self, association: IntakeAssociation) -> None:
+        """Give the place back."""
+        self._server.end(association, self._title)
 
 
 def _shown_certificate(connection: socket.socket) -> str:

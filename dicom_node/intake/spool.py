@@ -1,7 +1,9 @@
 """The durable spool: every instance that was acknowledged, as it was sent, whatever happens to this machine.
 
 The order is what makes it durable: write to a temporary name, fsync(file), rename, fsync(directory), commit the
-index row, and only then say so. Files are named by our own hash, never by a value from the data set.
+index row, and only then say so. Rows of images that are kept at the same time are committed at once. Their folders are
+flushed each by its own thread: the file system makes one flush of flushes that meet, but not of those in a row (376
+against 232 images/s of 4 associations). Files are named by our own hash, never by a value from the data set.
 
 The files are the truth and the index can be rebuilt from them: `Spool.sweep` does so after a crash.
 """
@@ -28,6 +30,7 @@ from dicom_node.durable_file import make_folders, sync_directory, write_durably
 from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.erased_images import ErasedImages
 from dicom_node.intake.part10 import file_header, split_file
+from dicom_node.intake.group_commit import GroupCommit
 from dicom_node.intake.spool_index import FileRecord, SpooledInstance, SpoolIndex, StoredKind, StudyActivity
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireLimits, check_dataset
 
@@ -90,6 +93,8 @@ class Spool:
         self.limits = limits or WireLimits()
         self._index = SpoolIndex(engine, self.directory)
         self._token = secrets.token_hex(8)
+        self._damage = DamagedImages(engine)
+        self._commit = GroupCommit(self._index.add_all)
         self._counter = itertools.count()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         # All 256 at once: making a folder when its first image comes would cost that image one more flush.
@@ -153,7 +158,7 @@ class Spool:
             self._require_space(len(dataset))
             parts = [file_header(known, transfer_syntax_uid, source=source), dataset]
             self._write(path, parts, at)
-            kind = self._index.add(record)
+            kind = self._commit(record)
             if not path.exists():  # an erasure of the same image took it before the row was there; now nobody does
                 self._write(path, parts, at)
         return Stored(kind=kind, identity=known, path=path, sha256=sha256)

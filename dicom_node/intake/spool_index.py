@@ -129,25 +129,25 @@ class SpoolIndex:
             return connection.scalar(_HAS_NAME, {"name": name}) is not None
 
     def add(self, record: FileRecord) -> StoredKind:
-        """Commit the row of a file that is already durable, and mark every content of a UID that has several.
+        """Commit the row of one file; see `add_all`."""
+        return self.add_all([record])[0]
 
-        A content that was erased counts: another one under its UID is a conflict, the same one again is none.
+    def add_all(self, records: Sequence[FileRecord]) -> list[StoredKind]:
+        """Commit the rows of files that are already durable, in one transaction; what became of each, in order.
+
+        Every content of a UID that has several is marked. A content that was erased counts: another one under its UID
+        is a conflict, the same one again is none. However many rows a study gets at once, that is one change of it.
         """
-        uid, study = record.identity.sop_instance_uid, record.identity.study_instance_uid
+        changed: set[str] = set()
         with writing(self._engine) as connection:
             if self._on_postgresql:
-                # One transaction at a time decides about a UID; SQLite has one writer at a time anyway.
-                connection.execute(_LOCK_UID, {"uid": uid})
-            others = connection.execute(_SAME_UID, {"uid": uid}).all()
-            if any(other.file_name == record.name for other in others):
-                return StoredKind.DUPLICATE
-            erased = connection.scalars(_ERASED_OF_UID, {"uid": uid}).all()
-            conflict = bool(others) or any(name != record.name for name in erased)
-            connection.execute(_ADD, _row(record, conflict=conflict))
-            if others:
-                connection.execute(_MARK_CONFLICT, {"uid": uid})
-            self._count_revision(connection, {other.study_instance_uid for other in others} | {study})
-        return StoredKind.CONFLICT if conflict else StoredKind.NEW
+                # One transaction at a time decides about a UID; SQLite has one writer at a time anyway. In the order
+                # of the UIDs, so that two of them never wait for each other.
+                for uid in sorted({record.identity.sop_instance_uid for record in records}):
+                    connection.execute(_LOCK_UID, {"uid": uid})
+            kinds = [_add_one(connection, record, changed) for record in records]
+            self._count_revision(connection, changed)
+        return kinds
 
     def set_expected(self, series_instance_uid: str, count: int) -> None:
         """Remember how many instances the source says the series has; no revision when it says the same again."""
@@ -273,6 +273,22 @@ class SpoolIndex:
             received_at=row.received_at,
             conflict=row.conflict,
         )
+
+
+def _add_one(connection: sa.Connection, record: FileRecord, changed: set[str]) -> StoredKind:
+    """Insert one row; adds to `changed` the studies that it changes."""
+    uid = record.identity.sop_instance_uid
+    others = connection.execute(_SAME_UID, {"uid": uid}).all()
+    if any(other.file_name == record.name for other in others):
+        return StoredKind.DUPLICATE
+    erased = connection.scalars(_ERASED_OF_UID, {"uid": uid}).all()
+    conflict = bool(others) or any(name != record.name for name in erased)
+    connection.execute(_ADD, _row(record, conflict=conflict))
+    if others:
+        connection.execute(_MARK_CONFLICT, {"uid": uid})
+    changed.update(other.study_instance_uid for other in others)
+    changed.add(record.identity.study_instance_uid)
+    return StoredKind.CONFLICT if conflict else StoredKind.NEW
 
 
 def _activity(study: str, count: int, at: float, revision: int) -> StudyActivity:

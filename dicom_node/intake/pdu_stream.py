@@ -1,0 +1,179 @@
+"""PDUs of an established association, read by the thread that serves it: no polling, no queue, no second thread.
+
+A read waits in the kernel until bytes are there. What is announced is bounded before it is collected, and what has
+begun must come to its end in time (PS3.8 9.3).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+_HEADER: Final = struct.Struct(">BxI")
+_VALUE_HEADER: Final = struct.Struct(">IB")
+_LOOK_UP_EVERY_S: Final = 0.25
+"""How often a waiting thread looks whether it is to stop."""
+
+
+class PduKind(IntEnum):
+    """First byte of a PDU (PS3.8 9.3.1)."""
+
+    DATA = 0x04
+    RELEASE_REQUEST = 0x05
+    RELEASE_RESPONSE = 0x06
+    ABORT = 0x07
+
+
+class PeerGone(Exception):
+    """The connection is closed or lost."""
+
+
+class BrokenPdu(Exception):
+    """The peer sends what is no PDU, more than agreed, or too slowly; `reason` is that of an A-ABORT (PS3.8 9-26)."""
+
+    def __init__(self, words: str, *, reason: int = 6) -> None:
+        super().__init__(words)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pdu:
+    """One PDU. `content` is a view that the next read overwrites."""
+
+    kind: int
+    content: memoryview
+
+
+class PduStream:
+    """Reads and writes PDUs on a connected socket; for one thread.
+
+    Parameters
+    ----------
+    connection
+        Plain or TLS.
+    max_pdu_bytes
+        Most that one PDU may hold.
+    pdu_timeout_s
+        Longest that the rest of a PDU may take to come once its first byte is here, and an answer to be taken.
+    is_stopped
+        Looked at while waiting; reading ends with `PeerGone` when it says so.
+    """
+
+    def __init__(
+        self, connection: socket.socket, *, max_pdu_bytes: int, pdu_timeout_s: float, is_stopped: Callable[[], bool]
+    ) -> None:
+        self._connection = connection
+        self._max_pdu_bytes = max_pdu_bytes
+        self._pdu_timeout_s = pdu_timeout_s
+        self._is_stopped = is_stopped
+        self._buffer = bytearray(_HEADER.size + max_pdu_bytes)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def read(self, *, within_s: float) -> Pdu | None:
+        """The next PDU; None when not a byte of it came in time.
+
+        Raises
+        ------
+        PeerGone
+            The connection was closed or lost, or we are to stop.
+        BrokenPdu
+            It is longer than agreed, or stopped half-way.
+        """
+        if self._start == self._end and not self._receive_some(within_s):
+            return None
+        deadline_s = time.monotonic() + self._pdu_timeout_s
+        self._require(_HEADER.size, deadline_s)
+        kind, length = _HEADER.unpack_from(self._buffer, self._start)
+        if length > self._max_pdu_bytes:
+            raise BrokenPdu(f"PDU of {length} bytes announced, at most {self._max_pdu_bytes} agreed")
+        self._require(_HEADER.size + length, deadline_s)
+        begin = self._start + _HEADER.size
+        self._start = begin + length
+        return Pdu(kind=kind, content=self._view[begin : self._start])
+
+    def send(self, pdu: bytes) -> None:
+        """Send a whole PDU.
+
+        Raises
+        ------
+        PeerGone
+            The peer does not take it.
+        """
+        try:
+            self._connection.settimeout(self._pdu_timeout_s)
+            self._connection.sendall(pdu)
+        except OSError as error:
+            raise PeerGone(type(error).__name__) from None
+
+    def _require(self, count: int, deadline_s: float) -> None:
+        """Have `count` bytes from the start on in the buffer."""
+        if self._start + count > len(self._buffer):
+            left = self._end - self._start
+            self._buffer[:left] = self._buffer[self._start : self._end]
+            self._start, self._end = 0, left
+        while self._end - self._start < count:
+            if not self._receive_some(deadline_s - time.monotonic()):
+                raise BrokenPdu(f"{self._end - self._start} of {count} bytes of a PDU in {self._pdu_timeout_s:g} s")
+
+    def _receive_some(self, within_s: float) -> bool:
+        """Read what is there; whether anything came in time."""
+        if self._start == self._end:
+            self._start = self._end = 0
+        deadline_s = time.monotonic() + within_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if self._is_stopped():
+                raise PeerGone("stopped")
+            try:
+                self._connection.settimeout(min(left_s, _LOOK_UP_EVERY_S))
+                count = self._connection.recv_into(self._view[self._end :])
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise PeerGone(type(error).__name__) from None
+            if count == 0:
+                raise PeerGone("closed")
+            self._end += count
+            return True
+        return False
+
+
+def values_of(pdu: Pdu) -> Iterator[tuple[int, int, memoryview]]:
+    """Context ID, message control header and fragment of each presentation data value of a P-DATA-TF (PS3.8 9.3.5).
+
+    Raises
+    ------
+    BrokenPdu
+        A length does not fit.
+    """
+    position, end = 0, len(pdu.content)
+    while position < end:
+        if end - position < _VALUE_HEADER.size + 1:
+            raise BrokenPdu("a presentation data value ends inside its header")
+        length, context_id = _VALUE_HEADER.unpack_from(pdu.content, position)
+        begin = position + _VALUE_HEADER.size
+        position = begin + length - 1
+        if length < 2 or position > end:
+            raise BrokenPdu("a presentation data value is longer than its PDU")
+        yield context_id, pdu.content[begin], pdu.content[begin + 1 : position]
+
+
+def data_pdu(context_id: int, control: int, content: bytes) -> bytes:
+    """A P-DATA-TF with one presentation data value."""
+    value = _VALUE_HEADER.pack(len(content) + 2, context_id) + bytes((control,)) + content
+    return _HEADER.pack(PduKind.DATA, len(value)) + value
+
+
+def release_response() -> bytes:
+    """An A-RELEASE-RP."""
+    return _HEADER.pack(PduKind.RELEASE_RESPONSE, 4) + bytes(4)
+
+
+def abort(*, source: int, reason: int) -> bytes:
+    """An A-ABORT: `source` 0 is the user of the service, 2 its provider."""
+    return _HEADER.pack(PduKind.ABORT, 4) + bytes((0, 0, source, reason))

@@ -1,0 +1,73 @@
+"""Threads whose work is committed together: each gets its own result, and nobody's before it is durable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dicom_node.intake.group_commit import GroupCommit
+
+
+class Ledger:
+    """Commits when it is let; remembers each group."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.may_commit = threading.Event()
+        self.has_begun = threading.Event()
+        self.fails_on: int | None = None
+
+    def commit(self, items: Sequence[int]) -> list[int]:
+        self.has_begun.set()
+        assert self.may_commit.wait(10)
+        if self.fails_on in items:
+            raise OSError(28, "No space left on device")
+        self.groups.append(list(items))
+        return [item * 10 for item in items]
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+def test_a_caller_alone_is_served_at_once(ledger: Ledger) -> None:
+    ledger.may_commit.set()
+    together = GroupCommit(ledger.commit)
+    assert [together(1), together(2)] == [10, 20]
+    assert ledger.groups == [[1], [2]]
+
+
+def test_what_comes_during_a_commit_is_committed_together_and_everybody_gets_his_own(ledger: Ledger) -> None:
+    together = GroupCommit(ledger.commit)
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(together, 1)
+        assert ledger.has_begun.wait(10)
+        others = [pool.submit(together, item) for item in range(2, 10)]
+        while len(together._waiting) < len(others):
+            pass
+        assert not any(one.done() for one in (first, *others))
+        ledger.may_commit.set()
+        assert [one.result(10) for one in (first, *others)] == [item * 10 for item in range(1, 10)]
+    assert [sorted(group) for group in ledger.groups] == [[1], list(range(2, 10))]
+
+
+def test_a_commit_that_fails_fails_for_everybody_in_it_and_for_nobody_else(ledger: Ledger) -> None:
+    together = GroupCommit(ledger.commit)
+    ledger.fails_on = 3
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(together, 1)
+        assert ledger.has_begun.wait(10)
+        others = [pool.submit(together, item) for item in (2, 3)]
+        while len(together._waiting) < len(others):
+            pass
+        ledger.may_commit.set()
+        assert first.result(10) == 10
+        for one in others:
+            with pytest.raises(OSError, match="No space left"):
+                one.result(10)
+    assert together(4) == 40
+    assert ledger.groups == [[1], [4]]
