@@ -10,7 +10,7 @@ workers ?= 3
 .PHONY: help setup demo test lint campaign fuzz bench clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 14
 
 setup: $(stamp) ## install what is missing: system packages (root or sudo) and .venv
 
@@ -46,6 +46,9 @@ fuzz: $(stamp) ## coverage-guided fuzzing of what reads a stranger's bytes; SECO
 
 bench: $(stamp) ## measure speed and memory beside rivals; ONLY=intake for one, KEEP=1 to write docs/performance.md
 	@$(bin)/python bench/run_bench.py $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
+
+bench-gate: $(stamp) ## fail if a ratio to a rival fell by more than 25 %, three times; KEEP=1 commits today's
+	@$(bin)/python bench/gate.py $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
 
 clean: ## remove .venv, caches and everything the demo wrote
 	@rm -rf .venv .cache build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -1,6 +1,6 @@
 """How many studies a minute `hydrops-node process` gets through, with one process and with more, and what one takes.
 
-    python bench/cohort.py [--studies 6] [--jobs 1 2] [--nifti] [--json FILE]
+    python bench/cohort.py [--studies 6] [--jobs 1 2] [--nifti]
 
 Each study is another synthetic patient with MRC, PPI and PEI of 384 x 324 x 104 voxels on disk. Every number of jobs
 starts from an empty result folder; then the same command runs again and finds everything done. Memory is the most that
@@ -10,17 +10,17 @@ any one process held, which is what --jobs multiplies.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
-from machine import machine, machine_line
+from suite import Benchmark, Better, Found, Measurement, run
 
 from dicom_node.encoding.phantom_study import phantom_datasets
 from inference.phantom import PhantomOptions, make_study
@@ -106,7 +106,7 @@ def timed(command: Sequence[str]) -> tuple[float, MemoryWatch]:
     return time.perf_counter() - began, watch
 
 
-def measure(studies: Path, results: Path, *, jobs: int, nifti: bool) -> Run:
+def with_jobs(studies: Path, results: Path, *, jobs: int, nifti: bool) -> Run:
     """One number of jobs on every study, twice."""
     command = [sys.executable, "-m", "dicom_node.cli", "process", str(studies), "--out", str(results), "--quiet"]
     command += ["--table", str(results / "cohort.csv"), "--jobs", str(jobs), *(["--nifti"] if nifti else [])]
@@ -122,40 +122,45 @@ def measure(studies: Path, results: Path, *, jobs: int, nifti: bool) -> Run:
     )
 
 
-def report(runs: Sequence[Run]) -> str:
-    """One line for each number of jobs."""
-    lines = [f"{'jobs':>4} {'studies':>8} {'s':>8} {'a minute':>9} {'again s':>8} {'MiB a job':>10} {'MiB parent':>11}"]
-    lines += [
-        f"{run.jobs:4} {run.studies:8} {run.seconds:8.1f} {run.per_minute:9.2f} {run.again_s:8.1f} "
-        f"{run.peak_mib:10.0f} {run.parent_mib:11.0f}"
-        for run in runs
-    ]
-    return "\n".join(lines)
+def measured(of: Run) -> Iterator[Measurement]:
+    """One number of jobs."""
+    jobs = f"{of.jobs} job{'s' if of.jobs > 1 else ''}"
+    yield Measurement(what=f"{jobs}: speed", unit="studies/min", better=Better.HIGHER, values=(of.per_minute,))
+    yield Measurement(what=f"{jobs}: again, all done", unit="s", better=Better.LOWER, values=(of.again_s,))
+    yield Measurement(what=f"{jobs}: memory of a job", unit="MiB", better=Better.LOWER, values=(of.peak_mib,))
+    yield Measurement(what=f"{jobs}: memory of the parent", unit="MiB", better=Better.LOWER, values=(of.parent_mib,))
 
 
-def main() -> None:
-    """Measure, print, and write JSON when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=6, help="synthetic patients (default %(default)s)")
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], metavar="N")
-    parser.add_argument("--nifti", action="store_true", help="images and masks as NIfTI, too")
-    parser.add_argument("--first-seed", type=int, default=700, help="of the synthetic patients")
-    parser.add_argument("--json", type=Path, help="also write all values here")
-    asked = parser.parse_args()
-    print(machine_line(), flush=True)
+def measure(asked: argparse.Namespace) -> Found:
+    """Every number of jobs on the same studies."""
     with tempfile.TemporaryDirectory(prefix="bench-cohort-") as folder:
         root = Path(folder)
         for number in range(asked.studies):
             write_patient(root / "studies" / f"{number:03d}", asked.first_seed + number)
         runs = [
-            measure(root / "studies", root / f"results-{jobs}", jobs=jobs, nifti=asked.nifti) for jobs in asked.jobs
+            with_jobs(root / "studies", root / f"results-{jobs}", jobs=jobs, nifti=asked.nifti) for jobs in asked.jobs
         ]
-    print(report(runs))
-    if asked.json:
-        asked.json.write_text(
-            json.dumps({"machine": machine(), "runs": [asdict(run) for run in runs]}, indent=2) + "\n"
-        )
+    return Found(
+        measurements=tuple(one for each in runs for one in measured(each)),
+        details={"runs": [asdict(each) for each in runs]},
+    )
 
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("--studies", type=int, default=6, help="synthetic patients (default %(default)s)")
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2], metavar="N")
+    parser.add_argument("--nifti", action="store_true", help="images and masks as NIfTI, too")
+    parser.add_argument("--first-seed", type=int, default=700, help="of the synthetic patients")
+
+
+BENCHMARK: Final = Benchmark(
+    name="cohort",
+    question="How many studies a minute does `process` get through, and how much memory does each job need?",
+    measure=measure,
+    add_options=options,
+    quick=("--studies", "2", "--jobs", "2"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

@@ -1,6 +1,6 @@
 """The first paint of the dashboard's list with many studies, in Chromium, and what the server needs for the page.
 
-    python bench/dashboard.py [--studies 10000] [--rounds 10] [--json FILE]
+    python bench/dashboard.py [--studies 10000] [--rounds 10]
 
 A real server and a real SQLite database with that many studies, most of them measured. In each round a fresh browser
 context signs in and opens the list in a new tab; pages are never cached, style sheets are, as for everybody. First
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -21,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from machine import machine_line
 from sqlalchemy import Engine, insert
+from suite import Benchmark, Better, Found, Measurement, run
 
 HERE: Final = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "support"))
@@ -37,30 +36,12 @@ from dicom_node.web.studies import STUDIES_PER_PAGE  # noqa: E402
 from inference.anatomy import EarSide  # noqa: E402
 
 GOAL_MS: Final = 300.0
+PAINT: Final = "first contentful paint"
 STATES: Final = (*[StudyState.COMPUTED] * 7, StudyState.REFUSED, StudyState.NOT_OURS, StudyState.WAITING)
 NAMES: Final = ("Adler^Anna", "Bauer^Bruno", "Curie^Marie", "Dupont^Denise", "山田^太郎", "Öztürk^Özlem")
 
 
-def main() -> int:
-    """Measure and print; 1 if the median first paint misses the goal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=10_000, metavar="N", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    asked = parser.parse_args()
-    print(machine_line())
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), asked.studies, asked.rounds)
-    for name, values in figures.items():
-        print(f"{name:34} median {statistics.median(values):7.1f} ms   worst {max(values):7.1f} ms")
-    if asked.json:
-        asked.json.write_text(
-            json.dumps({"machine": machine_line(), "studies": asked.studies, "ms": figures}, indent=2)
-        )
-    return int(statistics.median(figures["first contentful paint"]) > GOAL_MS)
-
-
-def measure(folder: Path, studies: int, rounds: int) -> dict[str, list[float]]:
+def milliseconds(folder: Path, studies: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds by what was measured."""
     parts = make_parts(folder)
     began = time.monotonic()
@@ -75,7 +56,7 @@ def measure(folder: Path, studies: int, rounds: int) -> dict[str, list[float]]:
             "server: one study": "/studies/2.25.1",
         }
         figures = {name: [timed(client.get, path) for _ in range(rounds)] for name, path in pages.items()}
-        figures["first contentful paint"] = list(first_paints(dashboard.url, rounds))
+        figures[PAINT] = list(first_paints(dashboard.url, rounds))
     return figures
 
 
@@ -188,5 +169,36 @@ def results(number: int, now: float) -> Sequence[EarResult]:
     ]
 
 
+def measure(asked: argparse.Namespace) -> Found:
+    """Everything on one server."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures = milliseconds(Path(folder), asked.studies, asked.rounds)
+    measurements = [
+        Measurement(
+            what=f"{name}, {asked.studies} studies",
+            unit="ms",
+            better=Better.LOWER,
+            values=tuple(values),
+            goal=GOAL_MS if name == PAINT else None,
+        )
+        for name, values in figures.items()
+    ]
+    return Found(measurements=tuple(measurements))
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("--studies", type=int, default=10_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="default: %(default)s")
+
+
+BENCHMARK: Final = Benchmark(
+    name="dashboard",
+    question="How long until the list of all studies is on the screen?",
+    measure=measure,
+    add_options=options,
+    quick=("--studies", "1000", "--rounds", "3"),
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run(BENCHMARK)

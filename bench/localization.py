@@ -1,7 +1,7 @@
 """How surely and how fast ears are found, on many synthetic heads whose ears are known.
 
     python bench/localization.py                          # 100 heads at 1 mm, the spacing the search works at
-    python bench/localization.py --heads 1000 --workers 2 --json result.json
+    python bench/localization.py --heads 1000 --workers 2
     python bench/localization.py --heads 5 --clinical     # 384 x 324 x 104 voxels: what the time means
 
 Heads differ in anatomy, hydrops, contrast agent, noise, coil gain, tilt, and motion between the series; slabs in
@@ -12,22 +12,20 @@ an ear or both; one study in ten shows no ear at all. What is printed holds for 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from machine import machine_line
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
+from suite import Benchmark, Better, Found, Measurement, run
 
 from inference.anatomy import EarSide
 from inference.findings import QualityCode
@@ -40,6 +38,9 @@ FloatArray = NDArray[np.float64]
 WHOLE_FROM_MM: Final = 7.0
 """An ear whose center lies at least this far inside the slab must be found; nearer than `CUT_BELOW_MM`, must not."""
 CUT_BELOW_MM: Final = 4.0
+
+GOAL_S: Final = 1.0
+"""For a clinical slab."""
 
 NEAR_MM: Final = 5.0
 """A box farther than this from the ear of its side is a false ear."""
@@ -243,7 +244,7 @@ def judge(case: Case, seen: Scan, found: EarSearch, seconds: float) -> list[Tria
     return trials
 
 
-def run(seed: int, *, clinical: bool, threads: int) -> list[Trial]:
+def search(seed: int, *, clinical: bool, threads: int) -> list[Trial]:
     """Make one study and search it."""
     torch.set_num_threads(threads)
     case = draw_case(seed, clinical=clinical)
@@ -285,31 +286,55 @@ def table(trials: Sequence[Trial]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def measured(trials: Sequence[Trial], *, clinical: bool) -> Iterator[Measurement]:
+    """How far, how often wrong, how long."""
+    whole = [one for one in trials if one.truth == "whole"]
+    errors = [one.error_mm for one in whole if one.found and one.error_mm is not None]
+
+    def figure(what: str, unit: str, values: Sequence[float], goal: float | None = None) -> Measurement:
+        return Measurement(what=what, unit=unit, better=Better.LOWER, values=tuple(values), goal=goal)
+
+    if errors:
+        yield figure("distance from the ear's middle", "mm", errors)
+    yield figure(f"whole ears not found, of {len(whole)}", "ears", [float(sum(not one.found for one in whole))])
+    yield figure(f"false ears, of {len(trials)} sides", "ears", [float(sum(map(false_ear, trials)))], goal=0.0)
+    yield figure(f"sides swapped, of {len(trials)} sides", "ears", [float(sum(map(swapped, trials)))], goal=0.0)
+    size = "384 x 324 x 104 voxels" if clinical else "slabs at 1 mm"
+    seconds = [one.seconds for one in trials[::2]]  # both sides of a study were found in one search
+    yield figure(f"search, {size}", "s", seconds, goal=GOAL_S if clinical else None)
+
+
+def measure(asked: argparse.Namespace) -> Found:
     """Make the studies, search them, print the table and every mistake."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    one = partial(search, clinical=asked.clinical, threads=asked.threads)
+    seeds = range(asked.first_seed, asked.first_seed + asked.heads)
+    with ProcessPoolExecutor(asked.workers) as pool:
+        trials = [trial for both in pool.map(one, seeds) for trial in both]
+    print(table(trials))
+    print("sides by what they are:", dict(Counter(f"{t.truth}, {'found' if t.found else 'not found'}" for t in trials)))
+    for trial in trials:
+        if false_ear(trial) or (trial.truth == "whole" and not trial.found) or (trial.truth == "cut" and trial.found):
+            print(trial)
+    found = measured(trials, clinical=asked.clinical)
+    return Found(measurements=tuple(found), details={"trials": [asdict(trial) for trial in trials]})
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
     parser.add_argument("--heads", type=int, default=100)
     parser.add_argument("--first-seed", type=int, default=5000)
     parser.add_argument("--clinical", action="store_true", help="0.5 x 0.5 x 1.0 mm voxels instead of 1 mm")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--threads", type=int, default=2, help="per process")
-    parser.add_argument("--json", type=Path, help="write all trials here")
-    asked = parser.parse_args()
-    one = partial(run, clinical=asked.clinical, threads=asked.threads)
-    seeds = range(asked.first_seed, asked.first_seed + asked.heads)
-    with ProcessPoolExecutor(asked.workers) as pool:
-        trials = [trial for both in pool.map(one, seeds) for trial in both]
-    print(machine_line())
-    print(table(trials))
-    seconds = [trial.seconds for trial in trials]
-    print(f"search: median {np.median(seconds):.2f} s, max {max(seconds):.2f} s with {asked.threads} thread(s)")
-    print("sides by what they are:", dict(Counter(f"{t.truth}, {'found' if t.found else 'not found'}" for t in trials)))
-    for trial in trials:
-        if false_ear(trial) or (trial.truth == "whole" and not trial.found) or (trial.truth == "cut" and trial.found):
-            print(trial)
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(trial) for trial in trials], indent=1))
 
+
+BENCHMARK: Final = Benchmark(
+    name="localization",
+    question="How surely, how exactly and how fast are ears found?",
+    measure=measure,
+    add_options=options,
+    quick=("--heads", "8"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

@@ -1,7 +1,7 @@
 """What each network costs: parameters, arithmetic, and milliseconds for one ear and for both at once.
 
     python bench/networks.py                     # every network, and the node's own in a few widths
-    python bench/networks.py --only ear_unet --rounds 30 --json networks.json
+    python bench/networks.py --only ear_unet oto_unet --rounds 30
     python bench/networks.py --clock cpu --threads 1   # on a machine that others use: processor time, not waiting
 
 Accuracy is another bench; the two together chose the widths of the shipped network. bfloat16 is fast only where the
@@ -11,16 +11,17 @@ processor multiplies it (AMX, AVX512-BF16). IE-Vnet looks at a crop of 0.2 mm, t
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from functools import partial
+from importlib.util import find_spec
 from statistics import median
+from typing import Final
 
 import torch
-from machine import machine
-from torch.utils.flop_counter import FlopCounterMode
+from machine_limits import MachineLimits, machine_limits, network_gflop
+from suite import Benchmark, Better, Found, Measurement, in_turns, run
 
 from inference.networks import build_network, parameter_count
 
@@ -57,10 +58,30 @@ class Subject:
 
     def build(self) -> torch.nn.Module:
         """The network as it is served: evaluation mode, channels last."""
-        return build_network(self.network, **self.options).eval().to(memory_format=torch.channels_last_3d)
+        made = monai_unet() if self.network == MONAI else build_network(self.network, **self.options)
+        return made.eval().to(memory_format=torch.channels_last_3d)
 
 
 EAR = (4, 24, 48, 48)
+MONAI: Final = "MONAI U-Net"
+"""Compared where MONAI is installed; the node itself does without."""
+
+
+def monai_unet() -> torch.nn.Module:
+    """MONAI's U-Net on the node's own channels: the widths of the node's network, two residual units a level."""
+    from monai.networks.nets import UNet
+
+    made: torch.nn.Module = UNet(
+        spatial_dims=3,
+        in_channels=EAR[0],
+        out_channels=2,
+        channels=(16, 32, 96, 160),
+        strides=(2, 2, 2),
+        num_res_units=2,
+    )
+    return made
+
+
 SUBJECTS = (
     Subject(network="ear_unet", shape=EAR),
     *(
@@ -74,51 +95,70 @@ SUBJECTS = (
 )
 """Default widths first. The finder sees a whole slab, so that its two "ears" are two patients."""
 
+if find_spec("monai") is not None:
+    SUBJECTS = (*SUBJECTS, Subject(network=MONAI, shape=EAR))
+
+
+GATED: Final = "oto_unet"
+RIVALS: Final = {
+    "oto_unet": "the paper's 3D U-Net on 24 x 64 x 64",
+    "ie_vnet": "IE-Vnet's V-Net on 0.2 mm voxels",
+    MONAI: "MONAI's U-Net on the same grid",
+}
+"""By label, what the node's own network is held against."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """One network's figures; `milliseconds` by precision and number of ears, such as "fp32 x2": median, fastest."""
+    """One network's figures; `milliseconds` by precision and number of ears, such as "fp32 x2", of every round."""
 
     label: str
     shape: tuple[int, ...]
     parameters: int
     gflop: float
-    milliseconds: dict[str, tuple[float, float]]
+    milliseconds: dict[str, tuple[float, ...]]
 
 
-def gflop(subject: Subject) -> float:
-    """Arithmetic of one ear's forward pass, a multiplication and an addition being two; nothing is computed for it."""
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        subject.build()(torch.empty(1, *subject.shape))
-    return counter.get_total_flops() / 1e9
-
-
-def time_ms(network: torch.nn.Module, images: torch.Tensor, *, bf16: bool, timing: Timing) -> tuple[float, float]:
-    """Median and fastest of the forward passes that `timing` asks for, after two that warm up."""
-    clock = CLOCKS[timing.clock]
-    elapsed = []
+def one_pass_ms(network: torch.nn.Module, images: torch.Tensor, *, bf16: bool, clock: str) -> float:
+    """Milliseconds of one forward pass."""
+    now = CLOCKS[clock]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        for _ in range(2 + timing.rounds):
-            began = clock()
-            network(images)
-            elapsed.append((clock() - began) * 1e3)
-    return median(elapsed[2:]), min(elapsed[2:])
+        began = now()
+        network(images)
+        return (now() - began) * 1e3
 
 
-def cost(subject: Subject, timing: Timing) -> Cost:
-    """Every figure of one network."""
-    network, measured = subject.build(), {}
+def costs(subjects: Sequence[Subject], timing: Timing) -> list[Cost]:
+    """Every figure of every network, all networks in turns within a round."""
+    networks = [subject.build() for subject in subjects]
+    measured: list[dict[str, tuple[float, ...]]] = [{} for _ in subjects]
     for precision, bf16 in PRECISIONS.items():
         for ears in EARS:
-            images = torch.rand(ears, *subject.shape).to(memory_format=torch.channels_last_3d)
-            measured[f"{precision} x{ears}"] = time_ms(network, images, bf16=bf16, timing=timing)
-    return Cost(
-        label=subject.label,
-        shape=subject.shape,
-        parameters=parameter_count(network),
-        gflop=gflop(subject),
-        milliseconds=measured,
-    )
+            passes = {
+                f"{number} {subject.label}": partial(
+                    one_pass_ms,
+                    network,
+                    torch.rand(ears, *subject.shape).to(memory_format=torch.channels_last_3d),
+                    bf16=bf16,
+                    clock=timing.clock,
+                )
+                for number, (subject, network) in enumerate(zip(subjects, networks, strict=True))
+            }
+            for warm_up in passes.values():
+                warm_up()
+            print(f"{precision}, {ears} ear{'s' if ears > 1 else ''}", flush=True)
+            for number, taken in enumerate(in_turns(timing.rounds, passes).values()):
+                measured[number][f"{precision} x{ears}"] = taken
+    return [
+        Cost(
+            label=subject.label,
+            shape=subject.shape,
+            parameters=parameter_count(network),
+            gflop=network_gflop(subject.build, (1, *subject.shape)),
+            milliseconds=times,
+        )
+        for subject, network, times in zip(subjects, networks, measured, strict=True)
+    ]
 
 
 def head() -> str:
@@ -130,36 +170,68 @@ def head() -> str:
 def row(one: Cost) -> str:
     """One line of the table."""
     images = "x".join(map(str, one.shape))
-    times = " ".join(f"{middle:8.1f} ({least:4.0f})" for middle, least in one.milliseconds.values())
+    times = " ".join(f"{median(taken):8.1f} ({min(taken):4.0f})" for taken in one.milliseconds.values())
     return f"{one.label:28} {images:>16} {one.parameters:11,d} {one.gflop:7.1f}  {times}"
 
 
-def main() -> None:
-    """Measure and print as it goes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def measured(of: Sequence[Cost], limits: MachineLimits) -> Iterator[Measurement]:
+    """Every network by itself, then the node's own beside each that is asked for the same ears."""
+    for one in of:
+        for kind, taken in one.milliseconds.items():
+            ears = int(kind[-1])
+            bounded = kind.startswith("fp32")
+            yield Measurement(
+                what=f"{one.label} on {'x'.join(map(str, one.shape))}: {kind}",
+                unit="ms",
+                better=Better.LOWER,
+                values=taken,
+                limit=1e3 * limits.arithmetic_s(ears * one.gflop) if bounded else None,
+                limit_from=f"{ears * one.gflop:.1f} GFLOP at {limits.gflop_per_s:.0f} GFLOP/s" if bounded else "",
+            )
+    own = of[0]
+    for rival in of[1:]:
+        if rival.label in RIVALS:
+            kind = "fp32 x2"
+            yield Measurement(
+                what=f"both ears of a study, {kind}",
+                unit="ms",
+                better=Better.LOWER,
+                values=own.milliseconds[kind],
+                rival=RIVALS[rival.label],
+                rival_values=rival.milliseconds[kind],
+                gated=rival.label == GATED,
+            )
+
+
+def measure(asked: argparse.Namespace) -> Found:
+    """Every network that was asked for, in turns."""
+    torch.set_num_threads(asked.threads)
+    chosen = [one for one in SUBJECTS if not asked.only or one.network in asked.only]
+    timing = Timing(rounds=asked.rounds, clock=asked.clock)
+    found = costs(chosen, timing)
+    print(head(), *map(row, found), sep="\n")
+    details = {"timing": asdict(timing), "networks": [asdict(one) for one in found]}
+    return Found(measurements=tuple(measured(found, machine_limits())), details=details)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
     parser.add_argument("--only", nargs="+", choices=sorted({one.network for one in SUBJECTS}), metavar="NETWORK")
     parser.add_argument(
         "--rounds", type=int, default=10, help="forward passes measured per figure (default %(default)s)"
     )
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall", help="what is counted (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of torch (default %(default)s)")
-    parser.add_argument("--json", type=Path, help="write machine and figures here")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    print(
-        f"{asked.clock} milliseconds: median (fastest) of {asked.rounds}; torch threads: {asked.threads}; 1 or 2 ears"
-    )
-    print(head(), flush=True)
-    costs = []
-    for subject in SUBJECTS:
-        if not asked.only or subject.network in asked.only:
-            costs.append(cost(subject, Timing(rounds=asked.rounds, clock=asked.clock)))
-            print(row(costs[-1]), flush=True)
-    if asked.json:
-        timing = {"clock": asked.clock, "threads": asked.threads, "rounds": asked.rounds}
-        record = {"machine": machine(), "timing": timing, "networks": [asdict(one) for one in costs]}
-        asked.json.write_text(json.dumps(record, indent=1))
 
+
+BENCHMARK: Final = Benchmark(
+    name="networks",
+    question="What does each network cost, for one ear and for both at once?",
+    measure=measure,
+    add_options=options,
+    quick=("--only", "ear_unet", "--rounds", "2"),
+    gate=("--only", "ear_unet", "oto_unet", "--rounds", "7", "--threads", "1", "--clock", "cpu"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

@@ -1,13 +1,14 @@
 """What the hooks cost Orthanc's storing: ms per image with the node up, down and hung, against no hook.
 
-    python bench/orthanc_hook.py [SECONDS_PER_CASE]
+    python bench/orthanc_hook.py [--seconds 6] [--rounds 3]
 
 Sends series of 20 small images by storescu without pause while earlier series become stable (StableAge 1 s), so the
-hook fires all the time. Prints the table of orthanc_plugin/README.md.
+hook fires all the time. The table of orthanc_plugin/README.md was made from it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import statistics
@@ -18,8 +19,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Final
+
+from suite import Benchmark, Better, Found, Measurement, in_turns, run
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests" / "support")]
@@ -70,36 +75,56 @@ def send_one_series(orthanc: LocalOrthanc) -> float:
         return (time.perf_counter() - began) * 1000 / IMAGES
 
 
-def measure(hook: str, state: str, seconds: float) -> list[float]:
-    """Milliseconds per image of every series sent, the start of storescu included."""
+def storing_ms(hook: str, state: str, seconds: float) -> float:
+    """Milliseconds per image, the fastest tenth of all series sent in that time, the start of storescu included.
+
+    The fastest tenth is what the hook costs; everything above it is also what else the machine had to do.
+    """
     with node(state) as port:
         settings = {"StableAge": 1, "HydropsNode": {"WakeUrl": f"http://127.0.0.1:{port}/wake/orthanc"}}
         with LocalOrthanc(extra=settings, **HOOKS[hook]) as orthanc:
             until = time.monotonic() + seconds
-            times = []
+            times = [send_one_series(orthanc), send_one_series(orthanc)]
             while time.monotonic() < until:
                 times.append(send_one_series(orthanc))
-            return times
+            return statistics.quantiles(times, n=10)[0]
 
 
-def main() -> None:
-    """Three rounds over all cases, so that other load on the machine hits all of them alike."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 6.0
+def measure(asked: argparse.Namespace) -> Found:
+    """All cases in turns, so that other load on the machine hits all of them alike."""
     cases = [("none", "down"), *((hook, state) for hook in ("lua", "python") for state in ("up", "down", "hung"))]
-    times: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
-    for _ in range(3):
-        for case in cases:
-            times[case] += measure(*case, seconds)
-    # The fastest tenth is what the hook costs; everything above it is also what else the machine had to do.
-    baseline = statistics.quantiles(times["none", "down"], n=10)[0]
-    print(
-        "| hook | node | series | ms per image, fastest tenth | added ms | slowest series |\n|---|---|---|---|---|---|"
+    times = in_turns(
+        asked.rounds,
+        {f"{hook}, node {state}": partial(storing_ms, hook, state, asked.seconds) for hook, state in cases},
     )
-    for (hook, state), values in times.items():
-        fast = statistics.quantiles(values, n=10)[0]
-        shown = "–" if hook == "none" else state
-        print(f"| {hook} | {shown} | {len(values)} | {fast:.2f} | {fast - baseline:+.2f} | {max(values):.2f} |")
+    (_, without), *with_hook = times.items()
+    measurements = [
+        Measurement(
+            what=f"an image stored, hook in {case}",
+            unit="ms",
+            better=Better.LOWER,
+            values=taken,
+            rival="Orthanc without a hook",
+            rival_values=without,
+        )
+        for case, taken in with_hook
+    ]
+    return Found(measurements=tuple(measurements))
 
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("--seconds", type=float, default=6.0, help="for each case and round (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of every case (default %(default)s)")
+
+
+BENCHMARK: Final = Benchmark(
+    name="orthanc_hook",
+    question="What does the hook cost Orthanc's storing, with the node up, down and hung?",
+    measure=measure,
+    add_options=options,
+    quick=("--seconds", "2", "--rounds", "1"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

@@ -12,10 +12,12 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import matplotlib as mpl
 import numpy as np
 import torch
+from suite import Benchmark, Better, Found, Measurement, run
 
 from inference.anatomy import EarSide
 from inference.phantom import motion
@@ -106,6 +108,7 @@ def draw(ears: Sequence[EarVolumes], out: Path) -> None:
     _normal_endolymph(panels[1, 0], normal)
     _compartments(panels[1, 1], ears)
     figure.suptitle(f"{len(ears)} phantom ears (blue) beside published values (orange)")
+    out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=90)
     plt.close(figure)
 
@@ -169,17 +172,42 @@ def table(ears: Sequence[EarVolumes]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def measured(ears: Sequence[EarVolumes]) -> tuple[Measurement, ...]:
+    """Volumes, with the published ones in their names: they are to be alike, and no side is better."""
+    total, endolymph = TOTAL_FLUID_MM3[1], NORMAL_MM3["all endolymph"]
+    alike = {
+        f"total fluid; published {total.low:g} to {total.high:g}": [one.total for one in ears],
+        f"endolymph of normal ears; published {endolymph.low:g} to {endolymph.high:g}": [
+            one.endolymph for one in ears if not one.hydrops
+        ],
+    }
+    return tuple(
+        Measurement(what=what, unit="mm3", better=Better.LOWER, values=tuple(values)) for what, values in alike.items()
+    )
+
+
+def measure(asked: argparse.Namespace) -> Found:
     """Draw the ears, print the table, write the figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ears", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=OUT)
-    asked = parser.parse_args()
     torch.set_num_threads(1)
     ears = [ear(seed, hydrops=seed % 2 == 1) for seed in range(asked.ears)]
     print(table(ears))
     draw(ears, asked.out)
+    return Found(measurements=measured(ears))
 
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("--ears", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=OUT, help="where the figure goes (default %(default)s)")
+
+
+BENCHMARK: Final = Benchmark(
+    name="phantom_volumes",
+    question="Are phantom ears as large as published ones?",
+    measure=measure,
+    add_options=options,
+    quick=("--ears", "20", "--out", "build/phantom-volumes.png"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

@@ -2,7 +2,7 @@
 
     python bench/refusals.py                          # every kind, 2 patients each, threshold method
     python bench/refusals.py --patients 4 --kinds contrast swapped
-    python bench/refusals.py --model inference/models/ear --json refusals.json
+    python bench/refusals.py --model inference/models/ear
 
 For every kind of bad study it is laid down what must happen; a number that happens to be right does not count. What is
 printed holds for these phantoms, not for patients.
@@ -11,15 +11,15 @@ printed holds for these phantoms, not for patients.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
-from machine import machine, machine_line
 from spoiled_studies import KINDS, Kind, Must, drawn
+from suite import Benchmark, Better, Found, Measurement, run
 
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import RejectedStudy
@@ -150,17 +150,23 @@ def method(model: Path | None) -> FluidSegmenter:
     return NetworkSegmenter(model=load_model(model))
 
 
-def main() -> None:
-    """Draw the studies, measure them, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patients", type=int, default=2, help="of each bad kind; of good kinds four times as many")
-    parser.add_argument("--first-seed", type=int, default=7000)
-    parser.add_argument("--kinds", nargs="+", metavar="WORD", help="only kinds whose name holds one of these words")
-    parser.add_argument("--model", type=Path, help="folder of a trained model; without it the threshold method")
-    parser.add_argument("--json", type=Path, help="write all trials here")
-    asked = parser.parse_args()
+def measured(trials: Sequence[Trial]) -> Iterator[Measurement]:
+    """How often what must happen did, and how long it took."""
+    for name, group in (
+        ("good studies measured", [one for one in trials if one.must == Must.MEASURED.value]),
+        ("bad studies handled as they must be", [one for one in trials if one.must != Must.MEASURED.value]),
+    ):
+        if group:
+            share = 100.0 * sum(one.met for one in group) / len(group)
+            yield Measurement(what=f"{name}, of {len(group)}", unit="%", better=Better.HIGHER, values=(share,))
+    seconds = tuple(one.seconds for one in trials)
+    yield Measurement(what="a study measured or refused", unit="s", better=Better.LOWER, values=seconds)
+
+
+def measure(asked: argparse.Namespace) -> Found:
+    """Draw the studies, measure them, print every kind and every mistake."""
     segmenter = method(asked.model)
-    print(machine_line(), f"method {segmenter.identity.name} {segmenter.identity.version}", sep="\n", flush=True)
+    print(f"method {segmenter.identity.name} {segmenter.identity.version}", flush=True)
     trials: list[Trial] = []
     wanted = [kind for kind in KINDS if not asked.kinds or any(word in kind.name for word in asked.kinds)]
     for seed in range(asked.first_seed, asked.first_seed + GOOD_PER_BAD * asked.patients):
@@ -175,10 +181,25 @@ def main() -> None:
     for one in trials:
         if not one.met or not one.coded:
             print(f"{one.kind}, seed {one.seed}: {one.numbers} numbers, {one.inside} right; {one.said}")
-    if asked.json:
-        record = {"machine": machine(), "method": asdict(segmenter.identity), "trials": [asdict(t) for t in trials]}
-        asked.json.write_text(json.dumps(record, indent=1))
+    details = {"method": asdict(segmenter.identity), "trials": [asdict(one) for one in trials]}
+    return Found(measurements=tuple(measured(trials)), details=details)
 
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("--patients", type=int, default=2, help="of each bad kind; of good kinds four times as many")
+    parser.add_argument("--first-seed", type=int, default=7000)
+    parser.add_argument("--kinds", nargs="+", metavar="WORD", help="only kinds whose name holds one of these words")
+    parser.add_argument("--model", type=Path, help="folder of a trained model; without it the threshold method")
+
+
+BENCHMARK: Final = Benchmark(
+    name="refusals",
+    question="Does the node refuse what it cannot judge, and measure what it can?",
+    measure=measure,
+    add_options=options,
+    quick=("--patients", "1", "--kinds", "swapped", "inverted", "clipped"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

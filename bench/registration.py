@@ -2,25 +2,27 @@
 
     python bench/registration.py                     # 5 motions x 3 patients x 4 series
     python bench/registration.py --contrast weak --roles PPI --seeds 5
-    python bench/registration.py --oblique 25 0 0 --ears left --json result.json
+    python bench/registration.py --oblique 25 0 0 --ears left
 
 The error is the distance between where a point of the ear is brought and where it belongs (target registration
 error, TRE), over the center and the corners of a 14 mm cube around each labyrinth. The ears given to the alignment
-are displaced by up to 1.5 mm from the truth, as a localizer would.
+are displaced by up to 1.5 mm from the truth, as a localizer would. The rival looks at the whole head instead, as the
+route by an atlas begins; it gets the same series in the same turn.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from suite import Benchmark, Better, Found, Measurement, run
+from whole_head import WHOLE_HEAD, align_whole_head
 
 from inference.anatomy import EarSide
 from inference.findings import Alignment, EarROI
@@ -37,6 +39,7 @@ ROLES = ("PEI", "PPI", "HYDROPS", "REAL_IR")
 ROI_MM = (24.0, 32.0, 32.0)
 HALF_LABYRINTH_MM = 7.0
 LOCALIZER_ERROR_MM = 1.5
+GOAL_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class Trial:
     seconds: float
     accepted: bool
     reason: str
+    whole_head_s: float | None = None
+    whole_head_max_mm: float | None = None
 
 
 def ear_rois(study: PhantomStudy, rng: np.random.Generator) -> list[EarROI]:
@@ -85,7 +90,9 @@ def errors_mm(found: NDArray[np.float64], truth: NDArray[np.float64], study: Pha
     return np.linalg.norm(moved[:, :3] - points, axis=1)
 
 
-def trials(study: PhantomStudy, roles: Sequence[str], options: RegistrationOptions) -> Iterator[Trial]:
+def trials(
+    study: PhantomStudy, roles: Sequence[str], options: RegistrationOptions, rival_roles: Sequence[str] = ()
+) -> Iterator[Trial]:
     """Align every series of one study; PPI starts from the result of the PEI where both are asked for."""
     ears = ear_rois(study, np.random.default_rng([study.options.seed, 77]))
     found: dict[str, Alignment] = {}
@@ -97,6 +104,12 @@ def trials(study: PhantomStudy, roles: Sequence[str], options: RegistrationOptio
         found[role] = result
         truth = study.truth.motion[role]
         after = errors_mm(result.moving_to_fixed, truth, study)
+        whole_head_s = whole_head_max_mm = None
+        if role in rival_roles:
+            began = time.perf_counter()
+            other = align_whole_head(study.volumes[role], study.volumes["MRC"], threads=options.threads)
+            whole_head_s = time.perf_counter() - began
+            whole_head_max_mm = float(errors_mm(other, truth, study).max())
         yield Trial(
             role=role,
             motion_mm=study.options.motion_mm,
@@ -108,6 +121,8 @@ def trials(study: PhantomStudy, roles: Sequence[str], options: RegistrationOptio
             seconds=seconds,
             accepted=result.accepted,
             reason=result.reason,
+            whole_head_s=whole_head_s,
+            whole_head_max_mm=whole_head_max_mm,
         )
 
 
@@ -128,9 +143,68 @@ def table(results: Sequence[Trial]) -> str:
     return "\n".join(lines)
 
 
-def arguments() -> argparse.Namespace:
-    """Command line; see the module's text for examples."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def studies(asked: argparse.Namespace) -> Iterator[PhantomStudy]:
+    """Every motion and patient that was asked for."""
+    motions = [(mm, mm) for mm in asked.motions] if asked.motions else MOTIONS
+    ears = frozenset(EarSide) if asked.ears == "both" else frozenset({EarSide(asked.ears)})
+    for motion_mm, motion_deg in motions:
+        for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+            yield make_study(
+                PhantomOptions(
+                    seed=seed,
+                    ears=ears,
+                    contrast=ContrastState(asked.contrast),
+                    contrast_snr=asked.snr,
+                    oblique_deg=tuple(asked.oblique),
+                    motion_mm=motion_mm,
+                    motion_deg=motion_deg,
+                    series=("MRC", *asked.roles),
+                )
+            )
+
+
+def measured(results: Sequence[Trial]) -> Iterator[Measurement]:
+    """Seconds and errors of every series, then beside the rival where it was asked for the same."""
+    for role in dict.fromkeys(one.role for one in results):
+        group = [one for one in results if one.role == role]
+        seconds = tuple(one.seconds for one in group)
+        worst = tuple(one.max_mm for one in group)
+        both = [one for one in group if one.whole_head_s is not None and one.whole_head_max_mm is not None]
+        yield Measurement(what=f"{role} aligned", unit="s", better=Better.LOWER, values=seconds, goal=GOAL_S)
+        yield Measurement(what=f"{role}: largest error at the ears", unit="mm", better=Better.LOWER, values=worst)
+        if both:
+            yield Measurement(
+                what=f"{role} aligned, beside the whole head",
+                unit="s",
+                better=Better.LOWER,
+                values=tuple(one.seconds for one in both),
+                rival=WHOLE_HEAD,
+                rival_values=tuple(float(one.whole_head_s or 0.0) for one in both),
+                gated=True,
+            )
+            yield Measurement(
+                what=f"{role}: largest error, beside the whole head",
+                unit="mm",
+                better=Better.LOWER,
+                values=tuple(one.max_mm for one in both),
+                rival=WHOLE_HEAD,
+                rival_values=tuple(float(one.whole_head_max_mm or 0.0) for one in both),
+            )
+
+
+def measure(asked: argparse.Namespace) -> Found:
+    """Make the studies, align them, print the table."""
+    options = RegistrationOptions(threads=asked.threads)
+    results = [one for study in studies(asked) for one in trials(study, asked.roles, options, asked.rival_roles)]
+    print(table(results))
+    for trial in results:
+        if not trial.accepted or trial.max_mm > 0.3:
+            print(f"{trial.role} {trial.motion_mm:g} mm seed {trial.seed}: TRE {trial.max_mm:.2f} mm; {trial.reason}")
+    return Found(measurements=tuple(measured(results)), details={"trials": [asdict(one) for one in results]})
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
     parser.add_argument("--roles", nargs="+", default=list(ROLES), choices=ROLES)
     parser.add_argument("--seeds", type=int, default=3, help="patients per motion")
     parser.add_argument("--first-seed", type=int, default=100)
@@ -140,37 +214,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--ears", default="both", choices=["both", "left", "right"])
     parser.add_argument("--oblique", nargs=3, type=float, default=(0.0, 0.0, 0.0), metavar=("X", "Y", "Z"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write all trials here")
-    return parser.parse_args()
+    parser.add_argument("--rival-roles", nargs="*", default=["PEI"], choices=ROLES, help="aligned by the rival, too")
 
 
-def main() -> None:
-    """Make the studies, align them, print the table."""
-    asked = arguments()
-    motions = [(mm, mm) for mm in asked.motions] if asked.motions else MOTIONS
-    ears = frozenset(EarSide) if asked.ears == "both" else frozenset({EarSide(asked.ears)})
-    options = RegistrationOptions(threads=asked.threads)
-    results: list[Trial] = []
-    for motion_mm, motion_deg in motions:
-        for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
-            phantom = PhantomOptions(
-                seed=seed,
-                ears=ears,
-                contrast=ContrastState(asked.contrast),
-                contrast_snr=asked.snr,
-                oblique_deg=tuple(asked.oblique),
-                motion_mm=motion_mm,
-                motion_deg=motion_deg,
-                series=("MRC", *asked.roles),
-            )
-            results.extend(trials(make_study(phantom), asked.roles, options))
-    print(table(results))
-    for trial in results:
-        if not trial.accepted or trial.max_mm > 0.3:
-            print(f"{trial.role} {trial.motion_mm:g} mm seed {trial.seed}: TRE {trial.max_mm:.2f} mm; {trial.reason}")
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(trial) for trial in results], indent=1))
-
+BENCHMARK: Final = Benchmark(
+    name="registration",
+    question="How well and how fast are series aligned to the MRC?",
+    measure=measure,
+    add_options=options,
+    quick=("--seeds", "1", "--motions", "0", "2"),
+    gate=("--seeds", "3", "--motions", "2", "--roles", "PEI", "--threads", "1"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

@@ -9,13 +9,13 @@ drift view reads ledger, card index and outbox of a fresh SQLite database with t
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
+from typing import Final
 
-from machine import machine_line
+from suite import Benchmark, Better, Found, Measurement, run
 
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.database import open_database
@@ -32,20 +32,7 @@ from inference.segmentation import ThresholdSegmenter
 DAYS = 90.0
 
 
-def main() -> int:
-    """Measure both and print them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
-    parser.add_argument("--studies", type=int, default=10_000, help="default %(default)s")
-    arguments = parser.parse_args()
-    print(machine_line())
-    with tempfile.TemporaryDirectory(prefix="bench-views-") as folder:
-        packs(Path(folder) / "views", arguments.rounds)
-        drift(Path(folder), arguments.studies, arguments.rounds)
-    return 0
-
-
-def packs(folder: Path, rounds: int) -> None:
+def packs(folder: Path, rounds: int) -> Iterator[Measurement]:
     """Time building and keeping one study's pack."""
     study = make_study(PhantomOptions(seed=5, series=("MRC", "PPI", "PEI")))
     findings = measure_study(
@@ -64,10 +51,12 @@ def packs(folder: Path, rounds: int) -> None:
         building.append(built - began)
         keeping.append(time.perf_counter() - built)
         size = sum(len(data) for data in files.values())
-    print(f"view pack: built in {median(building):.2f} s, kept in {median(keeping):.2f} s, {size / 1e6:.2f} MB")
+    yield Measurement(what="view pack, built", unit="s", better=Better.LOWER, values=tuple(building))
+    yield Measurement(what="view pack, kept durably", unit="s", better=Better.LOWER, values=tuple(keeping))
+    yield Measurement(what="view pack, size", unit="MB", better=Better.LOWER, values=(size / 1e6,))
 
 
-def drift(folder: Path, studies: int, rounds: int) -> None:
+def drift(folder: Path, studies: int, rounds: int) -> Measurement:
     """Time everything of the drift view but its HTML."""
     engine = open_database(f"sqlite:///{folder / 'node.db'}")
     ledger, cards, outbox = Ledger(engine), StudyCards(engine), Outbox(folder / "outbox", engine)
@@ -88,7 +77,8 @@ def drift(folder: Path, studies: int, rounds: int) -> None:
         shifts(points)
         seconds.append(time.perf_counter() - began)
     engine.dispose()
-    print(f"drift over {len(points)} studies: {median(seconds):.2f} s")
+    what = f"drift over {len(points)} studies"
+    return Measurement(what=what, unit="s", better=Better.LOWER, values=tuple(seconds))
 
 
 def result(number: int, side: str, studies: int) -> EarResult:
@@ -111,5 +101,26 @@ def result(number: int, side: str, studies: int) -> EarResult:
     )
 
 
+def measure(asked: argparse.Namespace) -> Found:
+    """The pack, then the drift view."""
+    with tempfile.TemporaryDirectory(prefix="bench-views-") as folder:
+        pack = packs(Path(folder) / "views", asked.rounds)
+        return Found(measurements=(*pack, drift(Path(folder), asked.studies, asked.rounds)))
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
+    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    parser.add_argument("--studies", type=int, default=10_000, help="default %(default)s")
+
+
+BENCHMARK: Final = Benchmark(
+    name="views",
+    question="What do the pictures of a study cost, and a look through all results for drift?",
+    measure=measure,
+    add_options=options,
+    quick=("--rounds", "2", "--studies", "1000"),
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run(BENCHMARK)
