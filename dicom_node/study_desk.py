@@ -249,7 +249,7 @@ class StudyDesk:
                 self._monotonic, on_step=lambda name: self._note_step(work, claim, name), on_done=self._on_step_done
             )
             result = self._result(work, step)
-            if self._superseded(work):
+            if self._superseded(work) or result is None:
                 return
             self._publisher.publish(work, claim, result, at=self._clock())
         except (IllegalMoveError, _Dropped):
@@ -344,7 +344,8 @@ class StudyDesk:
             detail=problem,
         )
 
-    def _result(self, work: Work, step: StepTimer) -> CaseResult:
+    def _result(self, work: Work, step: StepTimer) -> CaseResult | None:
+        """What the work comes to; None if an image that it needs is damaged: the study has changed then."""
         with step("read headers"):
             case = with_remark(self._examiner.open(work.study_instance_uid), work.remark)
         now = datetime.fromtimestamp(self._clock()).astimezone()
@@ -358,6 +359,9 @@ class StudyDesk:
                 step=step,
                 at=now,
             )
+        with step("check files"):
+            if self._spool.set_damaged_aside(work.study_instance_uid, _used_images(case)):
+                return None
         return work_case(
             case,
             segmenter=self._segmenter,
@@ -395,6 +399,12 @@ class StudyDesk:
         """Whether the study is still at this piece of work, in this run of it."""
         record = self._ledger.get(work.study_instance_uid)
         return record is not None and record.state in UNDER_WAY and Work.from_json(record.work) == work
+
+
+def _used_images(case: Case) -> set[str]:
+    """SOP Instance UIDs of the input set."""
+    used = case.assembly.chosen.series.values() if case.assembly.chosen is not None else ()
+    return {uid for header in used for uid in header.sop_instance_uids}
 
 
 def with_remark(case: Case, remark: str) -> Case:

@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from dicom_node.assembly.completeness import Arrival
 from dicom_node.durable_file import make_folders, sync_directory, write_durably
 from dicom_node.errors import Refusal, TransientError
+from dicom_node.intake.damaged_images import DamagedImages
 from dicom_node.intake.erased_images import ErasedImages
-from dicom_node.intake.part10 import file_header, split_file
 from dicom_node.intake.group_commit import GroupCommit
+from dicom_node.intake.part10 import file_header, split_file
 from dicom_node.intake.spool_index import FileRecord, SpooledInstance, SpoolIndex, StoredKind, StudyActivity
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireLimits, check_dataset
 
@@ -92,9 +93,9 @@ class Spool:
         self.min_free_bytes = min_free_bytes
         self.limits = limits or WireLimits()
         self._index = SpoolIndex(engine, self.directory)
-        self._token = secrets.token_hex(8)
         self._damage = DamagedImages(engine)
         self._commit = GroupCommit(self._index.add_all)
+        self._token = secrets.token_hex(8)
         self._counter = itertools.count()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         # All 256 at once: making a folder when its first image comes would cost that image one more flush.
@@ -188,8 +189,35 @@ class Spool:
         self._index.set_refused(study_instance_uid, series_instance_uid, refusal)
 
     def refusals(self, study_instance_uid: str) -> list[Refusal]:
-        """Why images of a study could not be had from their source; at most one reason for each series."""
-        return self._index.refusals(study_instance_uid)
+        """Why images of a study cannot be had: not from their source, or not any more from this node's disk."""
+        return self._index.refusals(study_instance_uid) + self._damage.refusals(study_instance_uid)
+
+    def set_damaged_aside(self, study_instance_uid: str, sop_instance_uids: Collection[str]) -> list[str]:
+        """Read these images of a study to the last byte, and set aside those that are not what was received.
+
+        Returns
+        -------
+        list[str]
+            SOP Instance UIDs of what was set aside. The study has changed then, and `refusals` names the images until
+            they come again.
+
+        Raises
+        ------
+        TransientError
+            Disk or database do not let us.
+        """
+        kept = self._index.instances(study_instance_uid)
+        with _storage_failures_as_transient():
+            damaged = [one for one in kept if one.sop_instance_uid in sop_instance_uids and not _is_whole(one.path)]
+            if damaged:
+                self._damage.note(study_instance_uid, damaged)
+                for one in damaged:
+                    if one.path.exists():
+                        self._set_aside(one.path)
+                self._index.forget([one.path.stem for one in damaged])
+        for one in damaged:
+            log.error("event=spool_file_damaged file=%s sop=%s", one.path.name, one.sop_instance_uid)
+        return [one.sop_instance_uid for one in damaged]
 
     def arrivals(self, study_instance_uid: str) -> dict[str, Arrival]:
         """What has arrived of each series of a study; two contents of one SOP Instance UID count once."""
@@ -319,6 +347,15 @@ def _touch(path: Path, at: float) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of the spool still is what its name, a hash of content and encoding, says."""
+    try:
+        parts = split_file(path.read_bytes())
+    except (FileNotFoundError, UnstorableInstance):
+        return False
+    return _file_name(hashlib.sha256(parts.dataset).hexdigest(), parts.transfer_syntax_uid) == path.stem
 
 
 @contextmanager

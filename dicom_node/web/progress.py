@@ -9,6 +9,7 @@ from dicom_node.ledger import StudyRecord, StudyState
 
 STEPS: Final = {
     "read headers": "Read the headers",
+    "check files": "Check the files",
     "load images": "Load the images",
     "check images": "Check the images",
     "read contrast": "Read the contrast",

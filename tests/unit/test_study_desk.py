@@ -390,3 +390,46 @@ def test_a_look_round_does_not_read_what_is_settled_however_much_that_is(parts: 
     parts.work_off()
     assert {parts.state(f"2.25.{number}")[0] for number in range(100, 105)} == {StudyState.NOT_OURS}
     assert statements_of_a_look() == with_one
+
+
+@pytest.mark.parametrize(
+    "place", [-2, 140, 158, 500, None], ids=["pixels", "meta length", "encoding", "header", "gone"]
+)
+def test_f12_an_image_damaged_on_disk_is_found_before_computing_and_cured_by_sending_it_again(parts, place):
+    images = hydrops_study()
+    parts.receive(images)
+    (work,) = parts.look_round_after()
+    victim = parts.spool.instances("2.25.100")[3]
+    damage_file(victim.path, place)
+    parts.desk.compute(work)
+    assert parts.state()[0] is StudyState.WAITING
+    assert parts.sent() == []
+    parts.work_off()
+    state, reason = parts.state()
+    assert (state, reason) == (StudyState.REFUSED, "SOURCE_CORRUPT")
+    assert victim.sop_instance_uid in parts.record().detail
+    parts.receive(images)
+    parts.work_off()
+    assert parts.state() == (StudyState.REFUSED, "CONTENT")
+    assert parts.spool.refusals("2.25.100") == []
+
+
+def test_f12_an_image_damaged_between_two_starts_refuses_its_study_though_its_file_is_only_missed_then(parts):
+    parts.receive(hydrops_study())
+    (work,) = parts.look_round_after()
+    damage_file(parts.spool.instances("2.25.100")[0].path, -2)
+    parts.desk.compute(work)
+    report = parts.spool.sweep()
+    assert report.damaged == () == report.missing
+    parts.work_off()
+    assert parts.state() == (StudyState.REFUSED, "SOURCE_CORRUPT")
+
+
+def damage_file(path: Path, place: int | None) -> None:
+    """Turn one bit of the byte at `place`, or take the file away."""
+    if place is None:
+        path.unlink()
+        return
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x10
+    path.write_bytes(content)
