@@ -27,7 +27,17 @@ from dicom_node.accounts.sessions import Visitor
 from dicom_node.audit import AuditAction, AuditOutcome
 from dicom_node.web.parts import WebParts
 
-__all__ = ["PUBLIC", "Role", "Visitor", "check_every_route", "cookie_name", "parts_of", "require", "visitor_of"]
+__all__ = [
+    "PUBLIC",
+    "Role",
+    "Visitor",
+    "check_every_route",
+    "cookie_name",
+    "is_admin",
+    "parts_of",
+    "require",
+    "visitor_of",
+]
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
@@ -87,6 +97,12 @@ def require(role: Role, *, activity: bool = True) -> Any:
 def visitor_of(request: Request) -> Visitor:
     """Who makes this request, on a route with `require`."""
     return cast(Visitor, request.state.visitor)
+
+
+def is_admin(request: Request) -> bool:
+    """Whether an admin asks, on a route that is for everybody; this does not keep the session open."""
+    visitor = _find_visitor(request, activity=False)
+    return visitor is not None and visitor.role >= Role.ADMIN
 
 
 def parts_of(request: Request) -> WebParts:

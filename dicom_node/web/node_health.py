@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, Self
 
 # A worker notes its heartbeat every few seconds; a study takes at most minutes. Silence for this long means it is gone.
 WORKER_SILENT_S = 60.0
+
+FOR_ADMINS: Final = "sign in as an admin to see it"
+"""Stands for a text that quotes the configuration: addresses, user names, keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,15 @@ class HealthSnapshot:
             found.append(f"no images can be read from Orthanc: {self.orthanc_problem}")
         found.extend(f"nothing is sent to destination {name} any more" for name in self.dead_deliveries)
         return tuple(found)
+
+    def for_everybody(self) -> Self:
+        """The same without what it quotes of the configuration; that there is something to see is still said."""
+        return replace(
+            self,
+            orthanc_problem=self.orthanc_problem and FOR_ADMINS,
+            configuration_problem=self.configuration_problem and FOR_ADMINS,
+            configuration_restart_needed=self.configuration_restart_needed and (FOR_ADMINS,),
+        )
 
 
 class NodeHealth(Protocol):

@@ -11,7 +11,7 @@ import pytest
 import requests
 from dashboard_parts import make_parts, serving
 
-from dicom_node.web.node_health import WORKER_SILENT_S, HealthSnapshot
+from dicom_node.web.node_health import FOR_ADMINS, WORKER_SILENT_S, HealthSnapshot
 
 GOOD = HealthSnapshot(
     listener_up=True,
@@ -81,7 +81,7 @@ def test_a_healthy_node_answers_200_with_what_it_knows(node: Node) -> None:
         ({"disk_free_bytes": 4_999_999_999}, "4999999999 bytes free"),
         ({"worker_heartbeat_age_s": WORKER_SILENT_S + 1}, "worker has been silent"),
         ({"dead_deliveries": ("pacs",)}, "destination pacs"),
-        ({"orthanc_feed": "unreachable", "orthanc_problem": "http://pacs: no route"}, "http://pacs: no route"),
+        ({"orthanc_feed": "unreachable", "orthanc_problem": "http://pacs: no route"}, "Orthanc"),
     ],
 )
 def test_one_ill_part_answers_503_and_names_it(node: Node, ill: dict[str, object], words: str) -> None:
@@ -91,6 +91,32 @@ def test_one_ill_part_answers_503_and_names_it(node: Node, ill: dict[str, object
     assert answer.json()["status"] == "unhealthy"
     (problem,) = answer.json()["problems"]
     assert words in problem
+
+
+ILL = replace(
+    GOOD,
+    orthanc_feed="denied",
+    orthanc_problem="Orthanc at http://pacs:8042 refuses user 'hydrops'",
+    configuration_problem="destinations[0].host: expected a name, found 7",
+    configuration_restart_needed=("web.port", "listener.port"),
+)
+
+
+@pytest.mark.parametrize("name", [None, "vera", "rita"])
+def test_only_an_admin_reads_what_quotes_the_configuration(tmp_path: Path, name: str | None) -> None:
+    with serving(make_parts(tmp_path, health=Node(now=ILL))) as served:
+        told = served.client(name).get("/health").text
+        assert told.count(FOR_ADMINS) == 4  # Orthanc's stands in the problems as well
+        for secret in ("pacs", "hydrops", "destinations", "web.port"):
+            assert secret not in told
+
+
+def test_an_admin_reads_why(tmp_path: Path) -> None:
+    with serving(make_parts(tmp_path, health=Node(now=ILL))) as served:
+        told = served.client("ada").get("/health").json()
+    assert told["configuration_problem"] == ILL.configuration_problem
+    assert told["configuration_restart_needed"] == ["web.port", "listener.port"]
+    assert told["orthanc_problem"] in told["problems"][0]
 
 
 def test_parts_that_this_process_does_not_run_are_not_judged(node: Node) -> None:
