@@ -39,6 +39,7 @@ worker_rows = Table(
     metadata,
     Column("worker_id", String(64), primary_key=True),
     Column("host", String(255), nullable=False),
+    Column("version", String(32), nullable=False),
     Column("incarnation", String(32), nullable=False),
     Column("beats", Integer, nullable=False),
     Column("began_at", Float, nullable=False),
@@ -51,11 +52,13 @@ worker_rows = Table(
 class Worker:
     """One worker. Times are POSIX seconds by the database's clock; `left_at` is when it stopped in order, or None.
 
-    `incarnation` is drawn anew at every start. `silent_s` is how long ago its last sign of life was.
+    `version` is that of the steps which it knows (`workflow.APPLICATION_VERSION`), `incarnation` is drawn anew at every
+    start. `silent_s` is how long ago its last sign of life was.
     """
 
     worker_id: str
     host: str
+    version: str
     incarnation: str
     beats: int
     began_at: float
@@ -84,11 +87,18 @@ class Roster:
         with self._engine.connect() as connection:
             return [Worker(**row) for row in connection.execute(query).mappings()]
 
-    def sign_on(self, worker_id: str, host: str) -> str:
+    def sign_on(self, worker_id: str, host: str, version: str) -> str:
         """Enter a worker, in place of its predecessor of that id; returns its incarnation."""
         incarnation = secrets.token_hex(16)
         now = database_time(self._engine)
-        values = {"host": host, "incarnation": incarnation, "beats": 0, "began_at": now, "beat_at": now}
+        values = {
+            "host": host,
+            "version": version,
+            "incarnation": incarnation,
+            "beats": 0,
+            "began_at": now,
+            "beat_at": now,
+        }
         with writing(self._engine) as connection:
             connection.execute(delete(worker_rows).where(worker_rows.c.beat_at < now - FORGET_AFTER_S))
             known = update(worker_rows).where(worker_rows.c.worker_id == worker_id).values(**values, left_at=None)
@@ -184,6 +194,7 @@ class OnDuty(threading.Thread):
         roster: Roster,
         worker_id: str,
         host: str,
+        version: str,
         *,
         take_over: Callable[[Sequence[str]], None],
         on_place_lost: Callable[[], None],
@@ -198,7 +209,7 @@ class OnDuty(threading.Thread):
         self._watch = Watch(worker_id)
         self._told_silent: set[str] = set()
         self._ending = threading.Event()
-        self._incarnation = roster.sign_on(worker_id, host)
+        self._incarnation = roster.sign_on(worker_id, host, version)
 
     def run(self) -> None:
         """Beat and look until the end; a database that is away is waited for."""

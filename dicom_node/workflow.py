@@ -1,8 +1,9 @@
 """Durable steps and queues: the only module that imports the workflow engine (DBOS).
 
 Rules that keep it safe, each paid for once: every process has its own stable executor id (two with the same id run
-the same step twice); the application version is pinned (with another one, work in flight stays untouched for ever);
-arguments and results are JSON, not pickles; every step may run again.
+the same step twice); the application version is pinned (the engine leaves work of another one untouched for ever: here
+it is begun anew once no worker of that version is left); arguments and results are JSON, not pickles; every step may
+run again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ LOOK_AGAIN_S: Final = 5.0
 
 RUN_OVER: Final = frozenset({"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 """What the engine says of a run that it will not begin again under the same id."""
+
+ACTIVE: Final = ("ENQUEUED", "PENDING")
+
+RUNS_KEPT_S: Final = 30 * 86400.0
+"""The engine keeps every run that it ever made; a month is as old as a backup may be that is put back."""
+
+RUNS_AT_A_TIME: Final = 100
+FORGET_EVERY_S: Final = 3600.0
 
 
 @DBOS.dbos_class()
@@ -128,6 +137,8 @@ class StudyWorker:
         self._host = host
         self._beat_s = beat_s
         self._time_limit = time_limit
+        self._forget_at = time.monotonic() + FORGET_EVERY_S
+        self._gone: frozenset[str] = frozenset()
         DBOS(
             config={
                 "name": "hydrops-node",
@@ -150,7 +161,8 @@ class StudyWorker:
             self._roster,
             self._worker_id,
             self._host,
-            take_over=_take_over,
+            APPLICATION_VERSION,
+            take_over=self._take_over,
             on_place_lost=stop.set,
             beat_s=self._beat_s,
         )
@@ -158,6 +170,7 @@ class StudyWorker:
         try:
             DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=TAKE_UP_S)
             duty.start()
+            self._take_over_versions(())
             self._queue_unfinished()
             log.info("event=worker_ready")
             self._look_round_until(stop)
@@ -189,9 +202,43 @@ class StudyWorker:
         """
         for work in self._desk.unfinished():
             self._queue([work])
-            run = DBOS.get_workflow_status(work.run_id)
+            engine_id = _engine_id(work)
+            run = None if engine_id is None else DBOS.get_workflow_status(engine_id)
             if run is not None and run.status in RUN_OVER:
                 self._desk.give_up(work, f"its run ended ({run.status}) and left no outcome")
+
+    def _take_over(self, worker_ids: Sequence[str]) -> None:
+        """Put what the workers of these ids were at back into the queue, for whoever is free.
+
+        The engine names the worker in the very statement, so that of several workers that see the same silence one
+        does it; and it drops what a former owner still reports.
+        """
+        for run in DBOS._recover_pending_workflows(list(worker_ids)):
+            log.warning("event=work_up_for_take_over run=%s", run.workflow_id)
+        if self._gone != frozenset(worker_ids):
+            self._gone = frozenset(worker_ids)
+            self._take_over_versions(worker_ids)
+
+    def _take_over_versions(self, gone: Sequence[str]) -> None:
+        """Begin anew what is left of versions of which no worker is on duty any more: the engine leaves it for ever."""
+        versions = {one.version for one in self._roster.workers() if one.worker_id not in gone}
+        left = [
+            run
+            for run in DBOS.list_workflows(status=list(ACTIVE), queue_name=QUEUE, load_input=False, load_output=False)
+            if run.app_version not in versions | {APPLICATION_VERSION}
+        ]
+        for run in left:
+            log.warning("event=work_of_other_version run=%s version=%s", run.workflow_id, run.app_version)
+            DBOS.cancel_workflow(run.workflow_id)
+        if left:
+            self._queue_unfinished()
+
+    def _forget_old_runs(self) -> None:
+        """Once an hour, or at once again where there are many, let the engine forget the oldest runs that are over."""
+        now = time.monotonic()
+        if now >= self._forget_at:
+            many = forget_runs_before(time.time() - RUNS_KEPT_S) == RUNS_AT_A_TIME
+            self._forget_at = now + (LOOK_AGAIN_S if many else FORGET_EVERY_S)
 
     def _note_overrun(self) -> None:
         """Tell the desk over which study a predecessor was ended, if it was: before that study begins again."""
@@ -204,16 +251,33 @@ class StudyWorker:
     def _queue(self, ready: Iterable[Work]) -> None:
         """Queue each piece of work under its own id: queued twice, it runs once."""
         for work in ready:
-            with SetWorkflowID(work.run_id):
+            engine_id = _engine_id(work)
+            if engine_id is None:
+                continue
+            with SetWorkflowID(engine_id):
                 DBOS.enqueue_workflow(QUEUE, self._workflow.process_study, work.as_json())
             log.info("event=study_queued study=%s work=%s", work.study_instance_uid, work.work_id[:12])
 
 
-def _take_over(worker_ids: Sequence[str]) -> None:
-    """Put what the workers of these ids were at back into the queue, for whoever is free.
+def forget_runs_before(at: float) -> int:
+    """Have the engine forget runs that are over and were begun before `at` (POSIX seconds), a few of them; how many.
 
     The engine names the worker in the very statement, so that of several workers that see the same silence one does
     it; and it drops what a former owner still reports.
     """
-    for run in DBOS._recover_pending_workflows(list(worker_ids)):
-        log.warning("event=work_up_for_take_over run=%s", run.workflow_id)
+    before = datetime.fromtimestamp(at, UTC).isoformat()
+    old = DBOS.list_workflows(
+        status=sorted(RUN_OVER), end_time=before, limit=RUNS_AT_A_TIME, load_input=False, load_output=False
+    )
+    if old:
+        DBOS.delete_workflows([run.workflow_id for run in old])
+        log.info("event=old_runs_forgotten runs=%d", len(old))
+    return len(old)
+
+
+def _engine_id(work: Work) -> str | None:
+    """Under which id this version runs a piece of work; None while a worker of another version may be at it."""
+    run = DBOS.get_workflow_status(work.run_id)
+    if run is None or run.app_version == APPLICATION_VERSION:
+        return work.run_id
+    return None if run.status in ACTIVE else f"{work.run_id}@{APPLICATION_VERSION}"

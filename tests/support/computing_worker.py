@@ -34,11 +34,16 @@ class Stem:
             env={**os.environ, "PYTHONPATH": folders, "OMP_NUM_THREADS": "1"},
         )
 
-    def fork(self, folder: Path, worker_id: str, pacs_port: int, point: str = "", harm: str = "") -> int:
-        """Start a worker that comes to `harm` at `point` of its first study; returns its process id."""
+    def fork(
+        self, folder: Path, worker_id: str, pacs_port: int, point: str = "", harm: str = "", version: str = ""
+    ) -> int:
+        """Start a worker that comes to `harm` at `point` of its first study; returns its process id.
+
+        `version` is that of the steps which it knows, if not today's.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(folder), worker_id, pacs_port, point, harm]) + "\n")
+        self._process.stdin.write(json.dumps([str(folder), worker_id, pacs_port, point, harm, version]) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -52,7 +57,7 @@ def the_stem() -> Stem:
     return Stem()
 
 
-def run_worker(folder: Path, worker_id: str, pacs_port: int, point: str, harm: str) -> None:
+def run_worker(folder: Path, worker_id: str, pacs_port: int, point: str, harm: str, version: str) -> None:
     """Work for ever, as worker `worker_id`; its log is `WORKER_ID.log` in the folder."""
     import logging
 
@@ -74,7 +79,8 @@ def run_worker(folder: Path, worker_id: str, pacs_port: int, point: str, harm: s
     pump = DeliveryPump(parts.outbox, [destination(pacs_port)], {"dicom": store}, policy=policy, clock=time.time)
     pump.start()
     threading.Thread(target=_wake_often, args=(pump,), daemon=True).start()
-    worker = StudyWorker(
+    workflow.APPLICATION_VERSION = version or workflow.APPLICATION_VERSION  # type: ignore[misc]
+    worker = workflow.StudyWorker(
         parts.desk,
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id=worker_id,
@@ -101,11 +107,11 @@ def _fork_on_request() -> None:
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: the kernel takes them away
     for line in iter(sys.stdin.readline, ""):
-        folder, worker_id, pacs_port, point, harm = json.loads(line)
+        folder, *words = json.loads(line)
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            run_worker(Path(folder), worker_id, pacs_port, point, harm)
+            run_worker(Path(folder), *words)
         print(pid, flush=True)
 
 

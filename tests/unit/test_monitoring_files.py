@@ -30,7 +30,15 @@ SCRAPED = {"job", "instance"}
 
 
 WORKER = Worker(
-    worker_id="w", host="h", incarnation="1", beats=1, began_at=0.0, beat_at=0.0, left_at=None, silent_s=1.0
+    worker_id="w",
+    host="h",
+    version="1",
+    incarnation="1",
+    beats=1,
+    began_at=0.0,
+    beat_at=0.0,
+    left_at=None,
+    silent_s=1.0,
 )
 
 

@@ -16,7 +16,15 @@ from dicom_node.errors import ConfigError
 from dicom_node.roster import MISSED_BEATS, OnDuty, Roster, Watch, Worker, wait_for_place
 
 ANNA = Worker(
-    worker_id="anna", host="here", incarnation="1", beats=7, began_at=0.0, beat_at=0.0, left_at=None, silent_s=0.0
+    worker_id="anna",
+    host="here",
+    version="1",
+    incarnation="1",
+    beats=7,
+    began_at=0.0,
+    beat_at=0.0,
+    left_at=None,
+    silent_s=0.0,
 )
 
 
@@ -73,10 +81,10 @@ def test_nobody_takes_over_from_itself() -> None:
 
 def test_a_beat_counts_and_a_place_that_another_process_took_is_told(engine: Engine) -> None:
     roster = Roster(engine)
-    first = roster.sign_on("anna", "here")
+    first = roster.sign_on("anna", "here", "1")
     assert roster.beat("anna", first)
     assert [(one.worker_id, one.host, one.beats) for one in roster.workers()] == [("anna", "here", 1)]
-    second = roster.sign_on("anna", "there")
+    second = roster.sign_on("anna", "there", "1")
     assert not roster.beat("anna", first)
     assert roster.beat("anna", second)
     (worker,) = roster.workers()
@@ -86,7 +94,7 @@ def test_a_beat_counts_and_a_place_that_another_process_took_is_told(engine: Eng
 
 def test_a_silent_worker_s_work_is_taken_over_by_each_look_of_a_living_one(engine: Engine) -> None:
     roster = Roster(engine)
-    roster.sign_on("anna", "here")  # and never beats
+    roster.sign_on("anna", "here", "1")  # and never beats
     taken: list[list[str]] = []
     duty = OnDuty(
         roster,
@@ -109,7 +117,7 @@ def test_a_worker_whose_id_another_process_took_is_told_to_end(engine: Engine) -
     roster, ended = Roster(engine), threading.Event()
     duty = OnDuty(roster, "anna", "here", take_over=lambda _ids: None, on_place_lost=ended.set, beat_s=0.01)
     duty.start()
-    roster.sign_on("anna", "there")
+    roster.sign_on("anna", "there", "1")
     assert ended.wait(20)
     duty.leave()
     (worker,) = roster.workers()
@@ -118,7 +126,7 @@ def test_a_worker_whose_id_another_process_took_is_told_to_end(engine: Engine) -
 
 def test_an_id_that_lives_on_another_machine_is_refused(engine: Engine) -> None:
     roster = Roster(engine)
-    incarnation = roster.sign_on("anna", "here")
+    incarnation = roster.sign_on("anna", "here", "1")
     with pytest.raises(ConfigError, match=r"node\.worker_id: a worker 'anna' is on duty on here"):
         wait_for_place(roster, "anna", "there", sleep=lambda _s: roster.beat("anna", incarnation) and None)
 
@@ -126,7 +134,7 @@ def test_an_id_that_lives_on_another_machine_is_refused(engine: Engine) -> None:
 def test_an_id_whose_last_machine_is_silent_or_the_same_is_free(engine: Engine) -> None:
     roster, pauses = Roster(engine), list[float]()
     wait_for_place(roster, "anna", "there", sleep=pauses.append)
-    roster.sign_on("anna", "here")
+    roster.sign_on("anna", "here", "1")
     wait_for_place(roster, "anna", "here", sleep=pauses.append)
     assert pauses == []
     wait_for_place(roster, "anna", "there", beat_s=2.0, sleep=pauses.append)

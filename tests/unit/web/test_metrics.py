@@ -20,6 +20,7 @@ from dicom_node.web.node_numbers import BacklogNumbers, FeedNumbers, NodeNumbers
 ON_DUTY = Worker(
     worker_id="worker-1",
     host="box-1",
+    version="1",
     incarnation="1",
     beats=5,
     began_at=0.0,

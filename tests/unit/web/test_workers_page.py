@@ -27,7 +27,7 @@ def parts(tmp_path: Path) -> WebParts:
     parts = make_parts(tmp_path)
     roster = Roster(parts.engine)
     for worker, host in (("anna", "<b>box-1</b>"), ("bert", "box-2"), ("carl", "box-3"), ("dora", "box-4")):
-        incarnation = roster.sign_on(worker, host)
+        incarnation = roster.sign_on(worker, host, "1")
         if worker == "carl":
             roster.sign_off(worker, incarnation)
     parts.ledger.arrived(STUDY, revision=1, at=1.0)
