@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
@@ -28,7 +30,7 @@ from dicom_node.time_limit import TimeLimit
 log = logging.getLogger(__name__)
 
 APPLICATION_VERSION: Final = "1"
-"""Raised only when the steps of `process_study` change; work in flight under an older number must be drained first."""
+"""Raised only when the steps of `process_study` change; what is in flight is left to workers of the older number."""
 
 PASSING: Final = (TransientError, *DATABASE_AWAY)
 """Peer down, disk full, state database busy or restarting: the step is tried again, 8 times within four minutes."""
@@ -188,6 +190,7 @@ class StudyWorker:
                 if troubled:  # the round that broke off may have made work ready that nobody queued
                     self._queue_unfinished()
                 self._queue(ready)
+                self._forget_old_runs()
                 troubled = False
             except PASSING as error:
                 troubled = True
@@ -262,8 +265,8 @@ class StudyWorker:
 def forget_runs_before(at: float) -> int:
     """Have the engine forget runs that are over and were begun before `at` (POSIX seconds), a few of them; how many.
 
-    The engine names the worker in the very statement, so that of several workers that see the same silence one does
-    it; and it drops what a former owner still reports.
+    The ledger has their outcome. Work that is queued again after that, by a study or an older database, runs again and
+    finds it there, or the objects under the UIDs that they had.
     """
     before = datetime.fromtimestamp(at, UTC).isoformat()
     old = DBOS.list_workflows(

@@ -19,7 +19,7 @@ from dicom_receivers import Receiver, free_port
 from exact_sender import associated
 from fault import Fault, NotHere, Observation, Scale, Trial
 from local_postgresql import programs, running_postgresql
-from machines import GATEWAY, Machine, missing, network
+from machines import Machine, missing, network
 from mr_images import encode
 from phantom_patients import images_of
 from small_studies import SMALL_EARS
@@ -65,6 +65,7 @@ class Site:
 
     first: Machine
     second: Machine
+    gateway: str
     engine: Engine
     database: str
     receiver: Receiver
@@ -79,13 +80,22 @@ class Site:
 def _site(trial: Trial) -> Iterator[Site]:
     """The machines, the database and the PACS; no node yet."""
     with ExitStack() as stack:
-        first, second = stack.enter_context(network(2))
-        database = stack.enter_context(running_postgresql(GATEWAY))
+        net = stack.enter_context(network(2))
+        first, second = net.machines
+        database = stack.enter_context(running_postgresql(net.gateway))
         receiver = Receiver(port=free_port())
-        stack.enter_context(receiver.listening(host=GATEWAY))
+        stack.enter_context(receiver.listening(host=net.gateway))
         engine = open_database(database)
         stack.callback(engine.dispose)
-        yield Site(first=first, second=second, engine=engine, database=database, receiver=receiver, logs=trial.folder)
+        yield Site(
+            first=first,
+            second=second,
+            gateway=net.gateway,
+            engine=engine,
+            database=database,
+            receiver=receiver,
+            logs=trial.folder,
+        )
 
 
 def _start_node(trial: Trial, site: Site, machine: Machine, harm: str = "") -> None:
@@ -100,7 +110,7 @@ def _start_node(trial: Trial, site: Site, machine: Machine, harm: str = "") -> N
             name=machine.name,
             address=machine.address,
             port=DICOM_PORT,
-            gateway=GATEWAY,
+            gateway=site.gateway,
             pacs_port=site.receiver.port,
         )
     )

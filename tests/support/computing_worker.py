@@ -65,11 +65,11 @@ def run_worker(folder: Path, worker_id: str, pacs_port: int, point: str, harm: s
     from dicom_receivers import destination
     from tripwire import arm
 
+    from dicom_node import workflow
     from dicom_node.delivery.outbox import RetryPolicy
     from dicom_node.delivery.pump import DeliveryPump
     from dicom_node.delivery.store_scu import store
     from dicom_node.roster import Roster
-    from dicom_node.workflow import StudyWorker
 
     logging.basicConfig(filename=folder / f"{worker_id}.log", level=logging.INFO)
     if point:

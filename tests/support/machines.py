@@ -16,8 +16,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
-GATEWAY = "10.213.77.1"
-"""Address of this machine on the network; where PACS and database are."""
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Machines, and the address at which they reach this one: where PACS and database are."""
+
+    gateway: str
+    machines: Sequence[Machine]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +81,16 @@ def missing() -> str:
 
 
 @contextmanager
-def network(count: int) -> Iterator[list[Machine]]:
-    """So many machines on one network with this one, which is `GATEWAY`."""
+def network(count: int) -> Iterator[Network]:
+    """So many machines on one network with this one; another run beside this one has another network."""
     tag = secrets.token_hex(2)
-    bridge = f"hybr{tag}"
+    bridge, prefix = f"hybr{tag}", f"10.213.{1 + secrets.randbelow(254)}"
     with ExitStack() as stack:
         _ip("link", "add", bridge, "type", "bridge")
         stack.callback(_ip, "link", "del", bridge)
-        _ip("addr", "add", f"{GATEWAY}/24", "dev", bridge)
+        _ip("addr", "add", f"{prefix}.1/24", "dev", bridge)
         _ip("link", "set", bridge, "up")
-        machines = [Machine(name=f"hy{tag}{n}", address=f"10.213.77.{10 + n}") for n in range(count)]
+        machines = [Machine(name=f"hy{tag}{n}", address=f"{prefix}.{10 + n}") for n in range(count)]
         for one in machines:
             _ip("netns", "add", one.name)
             stack.callback(_remove, one)
@@ -94,7 +99,7 @@ def network(count: int) -> Iterator[list[Machine]]:
             for words in (("link", "set", "lo", "up"), ("addr", "add", f"{one.address}/24", "dev", "eth0")):
                 _ip("-n", one.name, *words)
             _ip("-n", one.name, "link", "set", "eth0", "up")
-        yield machines
+        yield Network(gateway=f"{prefix}.1", machines=machines)
 
 
 def _remove(machine: Machine) -> None:

@@ -100,6 +100,7 @@ def test_a_silent_worker_s_work_is_taken_over_by_each_look_of_a_living_one(engin
         roster,
         "bert",
         "there",
+        "1",
         take_over=lambda ids: taken.append(list(ids)),
         on_place_lost=lambda: None,
         beat_s=0.01,
@@ -115,7 +116,7 @@ def test_a_silent_worker_s_work_is_taken_over_by_each_look_of_a_living_one(engin
 
 def test_a_worker_whose_id_another_process_took_is_told_to_end(engine: Engine) -> None:
     roster, ended = Roster(engine), threading.Event()
-    duty = OnDuty(roster, "anna", "here", take_over=lambda _ids: None, on_place_lost=ended.set, beat_s=0.01)
+    duty = OnDuty(roster, "anna", "here", "1", take_over=lambda _ids: None, on_place_lost=ended.set, beat_s=0.01)
     duty.start()
     roster.sign_on("anna", "there", "1")
     assert ended.wait(20)
