@@ -28,7 +28,7 @@ Between every two of them lies a step: file made, written, flushed, renamed, its
 flushed, answer sent.
 """
 
-IMAGES_BEFORE_A_KILL: Final = 30
+IMAGES_BEFORE_A_KILL: Final = 12
 
 PATIENCE_S: Final = 60.0
 
@@ -37,7 +37,7 @@ def kill_at_random(trial: Trial) -> Observation:
     """Kill -9 at a random moment of sending; then start again."""
     ledger: Acknowledged = {}
     chance = trial.chance
-    images, pause_s = chance.randint(0, 30), chance.uniform(0.0, 0.03)
+    images, pause_s = chance.randint(0, 12), chance.uniform(0.0, 0.02)
     with forked_receiver(trial.folder) as (process_id, port):
         killer = threading.Thread(target=_kill_after, args=(process_id, ledger, images, pause_s))
         killer.start()
@@ -81,7 +81,7 @@ def power_cut(trial: Trial) -> Observation:
         forked_receiver(disk.folder) as (_, port),
         associated(port, timeout_s=5) as sender,
     ):
-        send_until_refused(sender, ledger, size=64, most=chance.randint(5, 60))
+        send_until_refused(sender, ledger, size=64, most=chance.randint(5, 25))
         copy = disk.image_now(trial.folder / "after.img")
     with loop_disk.mounted(copy, trial.folder / "after") as after:
         return _after_restart(trial, after.folder, ledger)
