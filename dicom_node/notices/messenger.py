@@ -75,6 +75,7 @@ class Messenger(threading.Thread):
         self._watch.look(now)
         for channel in self._channels:
             self._tell(channel, now)
+        self._book.close_channels(but=[channel.name for channel in self._channels])
         self._book.forget_before(now - KEEP_S)
 
     def _tell(self, channel: Channel, now: float) -> None:

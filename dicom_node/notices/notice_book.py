@@ -108,6 +108,11 @@ class NoticeBook:
         """It did not work for the `failures`-th time; the same message is tried again at `next_try_at`."""
         self._change(channel, failures=failures, next_try_at=next_try_at)
 
+    def close_channels(self, *, but: Sequence[str]) -> None:
+        """Forget the marks of channels that are no longer configured: nobody waits for what they have not sent."""
+        with writing(self._engine) as connection:
+            connection.execute(delete(_channels).where(_channels.c.channel.not_in(list(but))))
+
     def forget_before(self, at: float) -> int:
         """Remove notices that every channel has sent and that are older than `at`; how many."""
         with writing(self._engine) as connection:

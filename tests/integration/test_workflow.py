@@ -23,7 +23,7 @@ from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger, StudyState
 from dicom_node.roster import Roster
-from dicom_node.workflow import APPLICATION_VERSION, StudyWorker
+from dicom_node.workflow import APPLICATION_VERSION, StudyWorker, forget_runs_before
 from inference.phantom import PhantomOptions, make_study
 
 WORKER = "worker-7"
@@ -90,6 +90,22 @@ def test_a_study_runs_once_under_an_id_made_from_its_work(worker: RunningWorker)
     wait_until(lambda: worker.runs("2.25.301")[0]["status"] == "SUCCESS")
     (run,) = worker.runs("2.25.301")
     assert run["workflow_uuid"] == f"2.25.301:{record.work_id}:{record.work['revision']}"
+
+
+def test_runs_that_are_over_are_forgotten_with_everything_the_engine_kept_of_them(worker: RunningWorker) -> None:
+    worker.finish("2.25.320")
+    wait_until(lambda: worker.runs("2.25.320")[0]["status"] == "SUCCESS")
+    assert forget_runs_before(time.time() - 3600) == 0
+    assert forget_runs_before(time.time() + 1) >= 1
+    assert worker.runs("2.25.320") == []
+    engine = sa.create_engine(f"sqlite:///{worker.folder / 'workflow.db'}")
+    with engine.connect() as connection:
+        for table in ("workflow_input", "workflow_output", "operation_outputs"):
+            left = sa.text(f"SELECT count(*) FROM {table} WHERE workflow_uuid LIKE '2.25.320:%'")
+            assert connection.execute(left).scalar_one() == 0
+    assert worker.parts.record("2.25.320").state is StudyState.REFUSED
+    state, _ = worker.finish("2.25.321")
+    assert state is StudyState.REFUSED
 
 
 def test_version_executor_and_serialization_are_the_pinned_ones(worker: RunningWorker) -> None:

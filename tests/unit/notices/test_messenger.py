@@ -320,6 +320,18 @@ def test_notices_that_every_channel_has_sent_are_forgotten_after_a_while(tmp_pat
     assert len(server.documents) == 2
 
 
+def test_a_channel_that_is_no_longer_configured_keeps_no_notice_for_ever(tmp_path: Path) -> None:
+    with HookServer().listening() as server:
+        told = Told(tmp_path, [hook(server)])
+        book = NoticeBook(told.desk.engine)
+        book.open_channel("mail of another year")
+        told.refuse()
+        told.after(GATHER_S)
+        told.after(91 * 86400.0)
+        assert book.forget_before(told.desk.now) == 0, "it is forgotten already"
+    assert len(server.documents) == 1
+
+
 def test_an_event_that_shows_up_behind_a_later_one_is_told_once(tmp_path: Path) -> None:
     """On PostgreSQL the transaction with the lower number may commit last."""
     with HookServer().listening() as server:
