@@ -14,6 +14,7 @@ from dicom_node.web import (
     drift_page,
     health,
     metrics,
+    own_password,
     patient_history,
     reviewing,
     sign_in,
@@ -56,6 +57,7 @@ def create_app(parts: WebParts) -> FastAPI:
     if parts.dashboard:
         app.mount("/static", PageFiles(packages=[("dicom_node.web", "static")]), name="static")
         app.include_router(sign_in.router(parts))
+        app.include_router(own_password.router(parts))
         app.include_router(studies.router(parts))
         app.include_router(study_page.router(parts))
         app.include_router(study_actions.router(parts))

@@ -74,16 +74,22 @@ def sign_in(
     parts.pauses.succeeded(name, address, at=now)
     _note(request, AuditAction.LOGIN, name)
     answer = RedirectResponse(_inside(next), status_code=status.HTTP_303_SEE_OTHER)
+    start_session(request, answer, user.name)
+    answer.delete_cookie(FORM_COOKIE)
+    return answer
+
+
+def start_session(request: Request, answer: Response, name: str) -> None:
+    """Open a session of this user and let the answer carry its cookie."""
+    parts = parts_of(request)
     answer.set_cookie(
         cookie_name(request),
-        parts.sessions.open(user.name, at=now),
+        parts.sessions.open(name, at=parts.clock()),
         max_age=int(parts.sessions.limits.lifetime_s),
         httponly=True,
         secure=is_over_tls(request),
         samesite="strict",
     )
-    answer.delete_cookie(FORM_COOKIE)
-    return answer
 
 
 def sign_out(request: Request) -> Response:
