@@ -205,7 +205,8 @@ class FrontDesk(BaseRequestHandler):
             server.leave_waiting(place)
         self._certificate = _shown_certificate(connection)
         title = request.calling_ae or ""
-        judged = server.admission.judge(request, self._address, certificate_sha256=self._certificate)
+        self._admitted_by = server.admission
+        judged = self._admitted_by.judge(request, self._address, certificate_sha256=self._certificate)
         rejection = judged or server.take_place(title)
         if rejection is not None:
             server.tally.add_rejection(rejection.code)
@@ -268,7 +269,13 @@ class FrontDesk(BaseRequestHandler):
             message_timeout_s=server.bounds.dimse_timeout_s,
             idle_timeout_s=server.bounds.network_timeout_s,
         )
-        desk = _PeersDesk(server, request, address=self._address, certificate_sha256=self._certificate)
+        desk = _PeersDesk(
+            server,
+            request,
+            address=self._address,
+            certificate_sha256=self._certificate,
+            admitted_by=self._admitted_by,
+        )
         association = IntakeAssociation(ae, bounds=bounds, desk=desk)
         association._server = server
         association.name = f"AcceptorThread-{self._address}"
@@ -290,12 +297,19 @@ class _PeersDesk:
     """What one admitted peer's association asks of the server."""
 
     def __init__(
-        self, server: IntakeServer, request: AssociateRequest, *, address: str, certificate_sha256: str
+        self,
+        server: IntakeServer,
+        request: AssociateRequest,
+        *,
+        address: str,
+        certificate_sha256: str,
+        admitted_by: Admission,
     ) -> None:
         self._server = server
         self._request = request
         self._address = address
         self._certificate_sha256 = certificate_sha256
+        self._admitted_by = admitted_by
 
     @property
     def _title(self) -> str:
@@ -306,9 +320,14 @@ class _PeersDesk:
         return self._server.on_store(request)
 
     def judge(self) -> Rejection | None:
-        """What today's list says about this peer."""
+        """What today's list says about this peer; nothing new while it is the list that let it in."""
         admission = self._server.admission
-        return admission.judge(self._request, self._address, certificate_sha256=self._certificate_sha256)
+        if admission is self._admitted_by:
+            return None
+        rejection = admission.judge(self._request, self._address, certificate_sha256=self._certificate_sha256)
+        if rejection is None:
+            self._admitted_by = admission
+        return rejection
 
     def withdrawn(self, rejection: Rejection) -> None:
         """Log and audit a peer that lost its entry in mid-association."""
