@@ -16,13 +16,22 @@ from math import exp
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from inference.anatomy import INTER_EAR_DISTANCE_MM, EarSide
 from inference.ear_proposals import EarProposal, propose_ears
 from inference.findings import EarROI, QualityCode, QualityFlag, Severity
 from inference.geometry import FloatArray, Volume, VolumeGeometry
-from inference.perilymph_search import PerilymphPlace, SearchMaps, ear_box, labyrinth_at, perilymph_places, search_maps
+from inference.perilymph_search import (
+    MISALIGNED_BY_MM,
+    PerilymphPlace,
+    SearchMaps,
+    ear_box,
+    labyrinth_at,
+    perilymph_places,
+    search_maps,
+)
 
 FOUND: Final = 0.5
 """Probability from which the network's ear is believed."""
@@ -65,6 +74,9 @@ CISTERN_MM: Final = 2.5
 MEDIAL_SHARE: Final = 0.75
 """Of the CSF that must lie on one side of a lone ear for that side to be medial."""
 
+AROUND_MM: Final = MISALIGNED_BY_MM + 2.0
+"""Around an ear's box: what displacement brings into it, and what smoothing mixes in."""
+
 CUT_STOP_MM: Final = 5.0
 """A border this near to the labyrinth's centroid cuts cochlea or vestibule, not just the tip of a canal."""
 
@@ -92,7 +104,27 @@ class _Ear:
     score: float
 
 
-def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
+def likely_ears(mrc: Volume) -> Mapping[EarSide, EarProposal] | None:
+    """Where the network alone sees each ear, sure or not, to look at HYDROPS closely there; None without fluid."""
+    maps = search_maps(mrc, None)
+    return None if maps is None else propose_ears(maps.volume(maps.mrc))
+
+
+def around_ears(proposals: Mapping[EarSide, EarProposal], grid: VolumeGeometry) -> NDArray[np.bool_]:
+    """(K, J, I) where on `grid` the ears' boxes lie, and as far around them as HYDROPS may be displaced."""
+    near = np.zeros(grid.shape, dtype=bool)
+    rim = np.ceil(AROUND_MM / grid.spacing_mm).astype(int)
+    for proposal in proposals.values():
+        start, shape = ear_box(proposal.lps_mm, grid)
+        low = np.clip(np.array(start) - rim, 0, grid.shape)
+        high = np.clip(np.array(start) + shape + rim, 0, grid.shape)
+        near[tuple(slice(first, last) for first, last in zip(low, high, strict=True))] = True
+    return near
+
+
+def locate_ears(
+    mrc: Volume, hydrops: Volume | None = None, *, proposals: Mapping[EarSide, EarProposal] | None = None
+) -> EarSearch:
     """Return a box around each labyrinth, with the patient's side computed from LPS.
 
     Parameters
@@ -101,6 +133,8 @@ def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
         (K, J, I), >= 0, fluid bright; any orientation, a full or a partial slab.
     hydrops
         Signed, on any grid; it may be off by 5 mm and 5 degrees (not registered yet).
+    proposals
+        What `likely_ears` said of the same MRC, so that it is not asked again.
 
     Returns
     -------
@@ -111,7 +145,7 @@ def locate_ears(mrc: Volume, hydrops: Volume | None = None) -> EarSearch:
     maps = search_maps(mrc, hydrops)
     if maps is None:
         return _nothing(QualityCode.CONTENT, "The MRC shows no bright fluid: constant, empty or noise")
-    proposals = propose_ears(maps.volume(maps.mrc))
+    proposals = proposals or propose_ears(maps.volume(maps.mrc))
     ears = _by_shape(proposals, maps)
     places = [] if len(ears) == len(EarSide) else _certain(perilymph_places(maps))
     ears = _with_perilymph(ears, places, proposals)

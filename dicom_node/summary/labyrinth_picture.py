@@ -16,7 +16,8 @@ from scipy import ndimage
 from dicom_node.views.orientation import letters_toward
 from inference.anatomy import EarSide
 from inference.findings import EarFluid
-from inference.geometry import FloatArray, Volume
+from inference.geometry import FloatArray, Volume, VolumeGeometry
+from inference.resampling import resample
 
 STEP_MM: Final = 0.2
 """Of the rays and along them; a canal is 1 mm wide."""
@@ -116,13 +117,16 @@ def _samples(fraction: Volume, axes: FloatArray, center_mm: FloatArray) -> NDArr
     count = round(WIDTH_MM / STEP_MM)
     right, up, toward = axes
     steps = np.stack([-toward, -up, right], axis=1) * STEP_MM
-    origin = center_mm - steps @ np.full(3, (count - 1) / 2.0)
-    to_index = np.linalg.inv(fraction.geometry.index_to_lps[:3, :3])
-    smooth = ndimage.gaussian_filter(np.asarray(fraction.array, dtype=np.float32), SMOOTHING_VOXELS)
-    sampled: NDArray[np.float32] = ndimage.affine_transform(
-        smooth, to_index @ steps, fraction.geometry.to_index(origin), output_shape=(count, count, count), order=1
+    index_to_lps = np.eye(4)
+    index_to_lps[:3, :3] = steps
+    index_to_lps[:3, 3] = center_mm - steps @ np.full(3, (count - 1) / 2.0)
+    cube = VolumeGeometry(
+        shape=(count, count, count),
+        index_to_lps=index_to_lps,
+        frame_of_reference_uid=fraction.geometry.frame_of_reference_uid,
     )
-    return sampled
+    smooth = ndimage.gaussian_filter(np.asarray(fraction.array, dtype=np.float32), SMOOTHING_VOXELS)
+    return np.asarray(resample(Volume(array=smooth, geometry=fraction.geometry), cube).array, dtype=np.float32)
 
 
 def _level(samples: NDArray[np.float32], fraction: Volume) -> float:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from inference.geometry import GeometryError, Volume, VolumeGeometry
-from inference.resampling import Interpolation, check_rigid, coarsen, from_sitk, resample, to_sitk
+from inference.resampling import Interpolation, check_rigid, coarsen, from_sitk, resample, resample_where, to_sitk
 
 FRAME = "1.2.826.0.1.3680043.8.498.1"
 OTHER_FRAME = "1.2.826.0.1.3680043.8.498.2"
@@ -93,6 +93,24 @@ def test_a_part_of_the_grid_gets_the_values_of_the_whole(interpolation: Interpol
     all_of_it = resample(values, whole, moving_to_fixed=motion, interpolation=interpolation)
     part = resample(values, whole.crop((14, 30, 32), (9, 16, 18)), moving_to_fixed=motion, interpolation=interpolation)
     assert np.abs(part.array - all_of_it.array[14:23, 30:46, 32:50]).max() < 1e-4
+
+
+def test_a_spline_where_it_is_asked_for_and_a_line_everywhere_else() -> None:
+    affine = np.diag((1.0, 0.5, 0.5, 1.0))[[2, 1, 0, 3]]
+    grid = VolumeGeometry(shape=(30, 50, 40), index_to_lps=affine, frame_of_reference_uid=FRAME)
+    values = Volume(array=np.random.default_rng(4).normal(size=grid.shape).astype(np.float32), geometry=grid)
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_euler("xyz", (2.0, -3.0, 1.0), degrees=True).as_matrix()
+    motion[:3, 3] = (0.31, -0.17, 1.43)  # some voxels come from outside the series
+    where = np.zeros(grid.shape, dtype=bool)
+    where[:14, 8:30, 5:40] = True
+    mixed = resample_where(values, grid, where, moving_to_fixed=motion).array
+    spline = resample(values, grid, moving_to_fixed=motion, interpolation=Interpolation.BSPLINE).array
+    line = resample(values, grid, moving_to_fixed=motion, interpolation=Interpolation.LINEAR).array
+    assert np.abs(mixed - spline)[where].max() < 1e-4
+    assert np.array_equal(mixed[~where], line[~where])
+    assert (mixed[where] == 0.0).any()
+    assert np.abs(spline - line)[where].max() > 0.1
 
 
 def test_the_result_lives_in_the_frame_of_the_target() -> None:
