@@ -14,6 +14,7 @@ from typing import Final
 
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.ledger import Ledger
+from dicom_node.ledger_rows import FinishedStudy
 from dicom_node.study_cards import EarResult, StudyCards
 
 DAY_S: Final = 86400.0
@@ -36,7 +37,8 @@ UNUSUAL: Final = 0.025
 class StudyPoint:
     """One finished study. Ratios 0..1; `flagged` if any ear had a remark on its quality; times are POSIX seconds.
 
-    `latency_s` runs from the last image's arrival to the last confirmed delivery; None if not everything arrived.
+    `latency_s` runs from the last image's arrival to the last confirmed delivery; None if not everything arrived, or if
+    the study was examined again without new images: nobody waited for that since they came.
     """
 
     study_instance_uid: str
@@ -80,15 +82,15 @@ class Shift:
 
 
 def study_points(ledger: Ledger, cards: StudyCards, outbox: Outbox, *, since: float) -> list[StudyPoint]:
-    """Every study that finished at `since` or later, oldest first."""
+    """Every study that finished at `since` or later, once, with what came of it last; oldest first."""
     results: dict[str, list[EarResult]] = {}
     for result in cards.results_since(since):
         results.setdefault(result.work_id, []).append(result)
     scanners, delivered = cards.scanners(), outbox.delivered_since(since)
     points = []
-    for one in ledger.finished_since(since):
+    for one, examined_again in _last_of_each(ledger.finished_since(since)):
         ears = results.get(one.work_id, [])
-        confirmed = delivered.get(one.work_id)
+        confirmed = None if examined_again else delivered.get(one.work_id)
         points.append(
             StudyPoint(
                 study_instance_uid=one.study_instance_uid,
@@ -101,6 +103,15 @@ def study_points(ledger: Ledger, cards: StudyCards, outbox: Outbox, *, since: fl
             )
         )
     return points
+
+
+def _last_of_each(finished: Iterable[FinishedStudy]) -> list[tuple[FinishedStudy, bool]]:
+    """The last piece of work of each study, in the order in which they ended, and whether it repeats one before."""
+    last: dict[str, tuple[FinishedStudy, bool]] = {}
+    for one in finished:
+        before = last.pop(one.study_instance_uid, None)
+        last[one.study_instance_uid] = one, before is not None and one.arrived_at <= before[0].finished_at
+    return list(last.values())
 
 
 def periods(points: Iterable[StudyPoint], *, since: float, until: float, length_s: float) -> list[Period]:

@@ -115,6 +115,40 @@ def test_points_come_from_ledger_cards_and_outbox(tmp_path: Path):
     assert study_points(ledger, cards, outbox, since=131.0) == [refused]
 
 
+def test_a_study_that_was_measured_twice_counts_once_with_its_last_result(tmp_path: Path):
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    ledger, cards, outbox = Ledger(engine), StudyCards(engine), Outbox(tmp_path / "outbox", engine)
+    finish(ledger, "2.25.1", "a" * 64, arrived=100.0, at=130.0)
+    finish(ledger, "2.25.2", "b" * 64, arrived=200.0, at=230.0)
+    ledger.move("2.25.1", StudyEvent.REPLAYED, at=5000.0)
+    ledger.move("2.25.1", StudyEvent.COMPLETED, at=5001.0, work_id="c" * 64, work={})
+    ledger.move("2.25.1", StudyEvent.STARTED, at=5002.0)
+    ledger.move("2.25.1", StudyEvent.COMPUTED, at=5030.0, findings={})
+    cards.put(card("2.25.1"))
+    for work_id, ratio, kind in (("a" * 64, 0.2, "SEG"), ("c" * 64, 0.3, "SR")):
+        cards.put_results([result("2.25.1", work_id, "right", ratio)])
+        outbox.put(work_id, "2.25.1", [stored(kind)], ["pacs"], at=5030.0)
+        (waiting,) = outbox.due("pacs", 5040.0)
+        outbox.record(waiting.delivery_id, DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=""), 5035.0, POLICY)
+
+    other, measured_again = study_points(ledger, cards, outbox, since=0.0)
+    assert (other.study_instance_uid, other.finished_at) == ("2.25.2", 230.0)
+    assert (measured_again.ratios, measured_again.finished_at) == ((0.3,), 5030.0)
+    assert measured_again.latency_s is None  # the images have lain there for long
+
+
+def test_late_images_make_a_latency_of_their_own(tmp_path: Path):
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    ledger, cards, outbox = Ledger(engine), StudyCards(engine), Outbox(tmp_path / "outbox", engine)
+    finish(ledger, "2.25.1", "a" * 64, arrived=100.0, at=130.0)
+    finish(ledger, "2.25.1", "b" * 64, arrived=900.0, at=930.0)
+    outbox.put("b" * 64, "2.25.1", [stored("SEG")], ["pacs"], at=930.0)
+    (waiting,) = outbox.due("pacs", 940.0)
+    outbox.record(waiting.delivery_id, DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=""), 935.0, POLICY)
+    (point,) = study_points(ledger, cards, outbox, since=0.0)
+    assert point.latency_s == pytest.approx(35.0)
+
+
 def test_latency_counts_from_the_last_arrival_before_the_result(tmp_path: Path):
     engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
     ledger = Ledger(engine)

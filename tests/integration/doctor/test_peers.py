@@ -12,7 +12,7 @@ import pytest
 from certificates import Authority
 from committing_archive import Archive
 from dicom_receivers import SECONDARY_CAPTURE, SEG, Receiver, free_port, storescp
-from doctor_site import DoctorSite, dicom_destination
+from doctor_site import DoctorSite, Findings, dicom_destination
 from local_orthanc import LocalOrthanc
 
 from dicom_node.cli.doctor.archive_settings import judge, read_orthanc_json
@@ -70,7 +70,7 @@ def test_an_orthanc_with_our_settings_has_no_problem(
     assert "it asks for a password, and the well-known ones do not open it" in said
     assert "its DICOM side sends strangers away" in said
     assert f"the clock of Orthanc at {safe.url} agrees with ours" in said
-    assert "archive: gets SEG, SR, SC, PDF, as Explicit VR Little Endian" in said
+    assert "archive: gets SEG, SR, SC, as Explicit VR Little Endian" in said
     assert safe.password not in json.dumps(found.lines)
 
 
@@ -147,7 +147,7 @@ def test_a_receiver_that_takes_everything_gets_everything(tmp_path: Path) -> Non
     with storescp(tmp_path) as port:
         found = DoctorSite(tmp_path, dicom_destination(port)).find("receivers", "forms")
     assert found.status == 0
-    assert "pacs: gets SEG, SR, SC, PDF, as Explicit VR Little Endian" in found.of("ok")
+    assert "pacs: gets SEG, SR, SC, as Explicit VR Little Endian" in found.of("ok")
 
 
 @pytest.mark.dcmtk
@@ -185,10 +185,10 @@ def test_p19_destinations_that_are_not_to_commit_are_not_asked(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("classes", "level", "words"),
     [
-        ((SEG,), "problem", "pacs: gets SEG, as Explicit VR Little Endian; it does not take SR, SC, PDF: nothing that"),
-        ((SECONDARY_CAPTURE,), "ok", "pacs: gets SC, as Explicit VR Little Endian; it does not take SEG, SR, PDF"),
+        ((SEG,), "problem", "pacs: gets SEG, as Explicit VR Little Endian; it does not take SR, SC: nothing that"),
+        ((SECONDARY_CAPTURE,), "ok", "pacs: gets SC, as Explicit VR Little Endian; it does not take SEG, SR"),
         (("1.2.840.10008.5.1.4.1.1.88.34",), "warning", "pacs: gets SR, as Explicit VR Little Endian; it does not"),
-        (("1.2.840.10008.5.1.4.1.1.4",), "problem", "pacs: gets nothing; it does not take SEG, SR, SC, PDF"),
+        (("1.2.840.10008.5.1.4.1.1.4",), "problem", "pacs: gets nothing; it does not take SEG, SR, SC"),
     ],
 )
 def test_what_a_receiver_accepts_decides_what_it_gets(
@@ -199,6 +199,21 @@ def test_what_a_receiver_accepts_decides_what_it_gets(
         found = DoctorSite(tmp_path, dicom_destination(receiver.port)).find("forms")
     (text,) = found.of(level)
     assert text.startswith(words)
+
+
+@pytest.mark.dcmtk
+def test_only_what_the_node_makes_is_said_to_go_anywhere(tmp_path: Path) -> None:
+    with storescp(tmp_path) as port:
+        (text,) = forms_said(tmp_path, dicom_destination(port) + "[results]\npdf = true\nsummary = false\n").of("ok")
+        assert text == "pacs: gets SEG, SR, PDF, as Explicit VR Little Endian"
+        pdf_only = dicom_destination(port, more='send = ["PDF"]')
+        (text,) = forms_said(tmp_path, pdf_only).of("problem")
+        assert text.startswith("pacs: gets nothing; ")
+        assert "[results] does not make PDF, which its setting 'send' names" in text
+
+
+def forms_said(folder: Path, config: str) -> Findings:
+    return DoctorSite(folder, config).find("forms")
 
 
 def test_a_receiver_without_c_echo_is_only_a_warning(tmp_path: Path) -> None:
