@@ -81,16 +81,19 @@ class Claims:
     def take(self, study_instance_uid: str, run_id: str, *, within: Connection, after: Claim | None = None) -> Claim:
         """Begin a run, be it for the first time, again, or in place of another worker: draw the next number.
 
-        `after` is what this process claimed last: if that is this run, and nobody had it since, it still holds (a
-        step that is tried again because a disk was full has not ended anybody).
+        `after` is what the caller had claimed of this run, if it did: a step that is tried again because a disk was
+        full keeps its claim, and one that lost it meanwhile does not take the study back.
 
         Raises
         ------
+        TakenOverError
+            If another one took the run over since `after`.
         TransientError
             If another worker makes its first claim on this study at this moment.
         """
         before = self._row(study_instance_uid, within)
-        if after is not None and before is not None and after.run_id == run_id and _is_last(after, before):
+        if after is not None and after.run_id == run_id:
+            self.require(after, within=within)
             return after
         same = before is not None and before.run_id == run_id
         claim = Claim(

@@ -7,6 +7,7 @@ knows what was decided, UIDs follow from the inputs, and the outbox keeps the fi
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -66,6 +67,12 @@ class _Dropped(Exception):
     """The study is not at this work any more: somebody canceled it, or other images came."""
 
 
+class _Claimed(threading.local):
+    """What a thread has claimed in the run that it is at."""
+
+    in_this_run: Claim | None = None
+
+
 class StudyDesk:
     """Takes every study from the spool to the outbox. One thread calls `look_round`, one at a time `compute`."""
 
@@ -92,6 +99,7 @@ class StudyDesk:
         self._ledger = ledger
         self._claims = claims
         self._claim: Claim | None = None
+        self._claimed = _Claimed()
         self._settling = False
         self._cards = cards
         self._audit = audit
@@ -231,6 +239,10 @@ class StudyDesk:
             detail=f"{activity.instances} images of this study are here",
         )
 
+    def begin_run(self) -> None:
+        """Say that the calling thread begins a run; `compute` is tried again within it, and keeps its claim then."""
+        self._claimed.in_this_run = None
+
     def compute(self, work: Work) -> None:
         """Do one piece of work and put its objects into the outbox; publish nothing if new images came meanwhile.
 
@@ -262,7 +274,7 @@ class StudyDesk:
         """Claim the study and say that it is being computed; None, and failed, if it ends every worker that does."""
         study, now = work.study_instance_uid, self._clock()
         with self._ledger.transaction() as connection:
-            claim = self._claims.take(study, work.run_id, after=self._claim, within=connection)
+            claim = self._claims.take(study, work.run_id, after=self._claimed.in_this_run, within=connection)
             self._ledger.move(study, StudyEvent.STARTED, at=now, within=connection, of_work=work.as_json())
             if claim.taken_from:
                 sentence = f"{claim.worker_id} took it over from {claim.taken_from}"
@@ -273,7 +285,7 @@ class StudyDesk:
                 self._fail(study, problem, of_work=work.as_json(), within=connection)
                 log.error("event=study_ends_workers study=%s beginnings=%d", study, claim.beginnings)
                 return None
-        self._claim = claim
+        self._claim = self._claimed.in_this_run = claim
         return claim
 
     def _note_step(self, work: Work, claim: Claim, name: str) -> None:

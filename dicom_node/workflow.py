@@ -69,6 +69,7 @@ class StudyWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow(name="process_study", max_recovery_attempts=1000)
     def process_study(self, work: dict[str, Any]) -> None:
         """Compute and publish one piece of work, or record that the node failed on it."""
+        self._desk.begin_run()
         try:
             self.compute(work)
         except TakenOverError:  # the other worker's run has its own end

@@ -73,7 +73,9 @@ def test_a_step_that_is_tried_again_by_the_same_process_keeps_its_claim(
     first = anna.take(STUDY, RUN, within=connection)
     assert anna.take(STUDY, RUN, after=first, within=connection) == first
     bert.take(STUDY, RUN, within=connection)
-    assert anna.take(STUDY, RUN, after=first, within=connection).number == 3
+    with pytest.raises(TakenOverError):
+        anna.take(STUDY, RUN, after=first, within=connection)
+    assert anna.take(STUDY, RUN, within=connection).number == 3  # a run of its own, which was given to it again
 
 
 def test_f24_two_deaths_that_were_seen_are_enough(anna: Claims, bert: Claims, connection: Connection) -> None:

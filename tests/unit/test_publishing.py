@@ -124,3 +124,18 @@ def test_f24_a_study_over_which_two_workers_ended_is_failed_with_a_sentence_and_
     assert parts.actions.retry(STUDY, "anna").accepted
     parts.work_off()
     assert parts.state()[0] is StudyState.REFUSED
+
+
+def test_f27_a_step_that_is_tried_again_does_not_take_the_study_back(tmp_path: Path) -> None:
+    late, work = late_and_other(tmp_path, 5, lambda other, work: other.desk._begin(work))
+    late.desk.begin_run()
+    with pytest.raises(TakenOverError):
+        late.desk.compute(work)
+    with pytest.raises(TakenOverError):  # as after a database that was away for a moment
+        late.desk.compute(work)
+    assert late.events().count(StudyEvent.TAKEN_OVER) == 1
+    late.desk.begin_run()  # the other one fell silent, and the queue gives it back
+    late.desk.compute(work)
+    told = [line.detail for line in late.ledger.history(STUDY) if line.event is StudyEvent.TAKEN_OVER]
+    assert told[-1] == "worker-1 took it over from worker-2"
+    assert late.state()[0] is StudyState.REFUSED
