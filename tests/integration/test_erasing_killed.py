@@ -1,4 +1,4 @@
-"""kill -9 before the steps of an erasure, one after the other: the next round finishes it, and nothing that is kept is touched."""
+"""kill -9 before the steps of an erasure: the next round finishes it, and nothing that is kept is touched."""
 
 from __future__ import annotations
 
