@@ -39,8 +39,6 @@ QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
 SETTLING_LOOK_S: Final = 0.05
 """While images come: the study is examined as soon as they pause."""
-TAKE_UP_S: Final = 0.1
-"""How often the engine looks for queued work."""
 LOOK_AGAIN_S: Final = 5.0
 """After a look round that the disk or the database did not let end: what is being delivered goes on meanwhile."""
 
@@ -69,7 +67,7 @@ class StudyWorkflow(DBOSConfiguredInstance):
     @DBOS.workflow(name="process_study", max_recovery_attempts=1000)
     def process_study(self, work: dict[str, Any]) -> None:
         """Compute and publish one piece of work, or record that the node failed on it."""
-        self._desk.begin_run()
+        self._desk.runs.forget_claim()
         try:
             self.compute(work)
         except TakenOverError:  # the other worker's run has its own end
@@ -103,7 +101,7 @@ class StudyWorkflow(DBOSConfiguredInstance):
     def fail(self, work: dict[str, Any], problem: str) -> None:
         """Note the failure in the ledger."""
         log.error("event=work_failed study=%s problem=%s", work["study_instance_uid"], problem)
-        self._desk.fail(Work.from_json(work), problem)
+        self._desk.runs.fail(Work.from_json(work), problem)
 
 
 class StudyWorker:
@@ -171,13 +169,13 @@ class StudyWorker:
         )
         DBOS.launch()
         try:
-            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=TAKE_UP_S)
+            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_ROUND_S)
             duty.start()
             self._take_over_versions(())
             self._queue_unfinished()
             log.info("event=worker_ready")
             self._look_round_until(stop)
-            self._desk.stopped_in_order()
+            self._desk.runs.stopped_in_order()
         finally:
             duty.leave()
             DBOS.destroy(workflow_completion_timeout_sec=0)
@@ -209,7 +207,7 @@ class StudyWorker:
             engine_id = _engine_id(work)
             run = None if engine_id is None else DBOS.get_workflow_status(engine_id)
             if run is not None and run.status in RUN_OVER:
-                self._desk.give_up(work, f"its run ended ({run.status}) and left no outcome")
+                self._desk.runs.give_up(work, f"its run ended ({run.status}) and left no outcome")
 
     def _take_over(self, worker_ids: Sequence[str]) -> None:
         """Put what the workers of these ids were at back into the queue, for whoever is free.
@@ -250,7 +248,7 @@ class StudyWorker:
         if self._time_limit is None or run_id is None:
             return
         log.error("event=worker_overran trace=%s", self._time_limit.keep_trace())
-        self._desk.overran(run_id, self._time_limit.limit_s)
+        self._desk.runs.overran(run_id, self._time_limit.limit_s)
 
     def _queue(self, ready: Iterable[Work]) -> None:
         """Queue each piece of work under its own id: queued twice, it runs once."""
