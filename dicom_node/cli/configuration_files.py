@@ -20,7 +20,7 @@ from typing import Any, Final
 from dicom_node.audit import AuditAction, AuditOutcome, AuditTrail
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.durable_file import sync_directory, write_durably
-from dicom_node.errors import TransientError
+from dicom_node.errors import ConfigError, TransientError
 from dicom_node.web.configuration_desk import (
     Backup,
     ChangedKey,
@@ -54,8 +54,8 @@ class ConfigurationFiles:
         self._saving = threading.Lock()
 
     def found(self) -> FoundConfiguration:
-        """Both files as they are now."""
-        settings, rules = self._live.path.read_text(encoding="utf-8"), self._live.rules_path.read_text(encoding="utf-8")
+        """Both files as they are now; ConfigError when one cannot be read as text."""
+        settings, rules = _text_of(self._live.path), _text_of(self._live.rules_path)
         return FoundConfiguration(
             texts=ConfigurationTexts(settings=settings, rules=rules),
             digest=_digest(settings, rules),
@@ -91,19 +91,22 @@ class ConfigurationFiles:
 
     def save(self, texts: ConfigurationTexts, *, digest: str, actor: str) -> Saved:
         """Write what changed, keep what was, and let it take effect."""
-        verdict = self.judge(texts)
-        if verdict.problems:
-            return Saved(done=False, sentence=verdict.problems[0].sentence)
-        with self._saving:
-            try:
+        try:
+            self.found()  # what cannot be read is not judged against either
+            verdict = self.judge(texts)
+            if verdict.problems:
+                return Saved(done=False, sentence=verdict.problems[0].sentence)
+            with self._saving:
                 before = self.found()
                 if before.digest != digest:
                     sentence = "The files changed on disk since you opened them; nothing was written."
                     return Saved(done=False, sentence=sentence, moved_on=True)
                 name = self._back_up(before.texts)
                 self._replace(before.texts, texts)
-            except OSError as error:
-                return Saved(done=False, sentence=_not_writable(self._live.path.parent, error))
+        except ConfigError as error:
+            return Saved(done=False, sentence=str(error))
+        except OSError as error:
+            return Saved(done=False, sentence=_not_writable(self._live.path.parent, error))
         keys = ", ".join(one.key for one in verdict.changed) or "comments"
         self._record(actor, f"changed: {keys}; backup {name}")
         self._live.look(settled=True)
@@ -123,11 +126,10 @@ class ConfigurationFiles:
         if not _BACKUP_NAME.fullmatch(name):
             raise KeyError(name)
         folder = self._live.path.parent / BACKUPS / name
-        try:
-            settings = (folder / self._live.path.name).read_text(encoding="utf-8")
-            rules = (folder / self._live.rules_path.name).read_text(encoding="utf-8")
-        except OSError:
-            raise KeyError(name) from None
+        files = [folder / path.name for path in (self._live.path, self._live.rules_path)]
+        if not all(one.is_file() for one in files):
+            raise KeyError(name)
+        settings, rules = map(_text_of, files)
         return ConfigurationTexts(settings=settings, rules=rules)
 
     def _back_up(self, texts: ConfigurationTexts) -> str:
@@ -164,6 +166,26 @@ class ConfigurationFiles:
             self._audit.record(
                 AuditAction.CONFIGURATION_CHANGED, actor=actor, detail=detail, outcome=AuditOutcome.SUCCESS
             )
+
+
+def _text_of(path: Path) -> str:
+    """What stands in a file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}: expected a text in UTF-8, found byte 0x{error.object[error.start]:02x} in line {line}; the node "
+            "works on with the configuration it has. Save the file as UTF-8 with an editor on the node's machine"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); the node works on with what it has") from None
 
 
 def _replace_file(path: Path, text: str) -> None:

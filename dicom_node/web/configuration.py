@@ -11,6 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 
+from dicom_node.errors import ConfigError
 from dicom_node.web.access import Role, parts_of, require, visitor_of
 from dicom_node.web.configuration_desk import (
     ConfigurationDesk,
@@ -54,7 +55,7 @@ def router(_parts: WebParts) -> APIRouter:
 
 def show_forms(request: Request) -> Response:
     """The forms as the files fill them; the raw files where these are no TOML."""
-    found = _desk(request).found()
+    found = _found(_desk(request))
     try:
         sheet = read_sheet(found.texts)
     except SheetError as error:
@@ -64,7 +65,7 @@ def show_forms(request: Request) -> Response:
 
 def show_files(request: Request) -> Response:
     """Both files as text."""
-    found = _desk(request).found()
+    found = _found(_desk(request))
     return _files_page(request, found.texts, found)
 
 
@@ -76,7 +77,7 @@ def show_backups(request: Request) -> Response:
 async def take_forms(request: Request) -> Response:
     """Add or remove a row, or judge what was entered."""
     form, desk = await request.form(), _desk(request)
-    found = await run_in_threadpool(desk.found)
+    found = await run_in_threadpool(_found, desk)
     sheet, pressed = _sheet(form), _text(form, "do")
     if pressed.startswith("add-") and (table := pressed.removeprefix("add-")) in ROWS:
         sheet.rows[table].append(Row(values={kind.key: kind.absent for kind in ROWS[table]}))
@@ -94,7 +95,7 @@ async def take_forms(request: Request) -> Response:
 async def take_files(request: Request) -> Response:
     """Judge both files as they were entered as text."""
     form, desk = await request.form(), _desk(request)
-    found = await run_in_threadpool(desk.found)
+    found = await run_in_threadpool(_found, desk)
     texts = _texts(form)
     verdict = await run_in_threadpool(desk.judge, texts)
     if verdict.problems:
@@ -105,11 +106,13 @@ async def take_files(request: Request) -> Response:
 async def take_backup(request: Request) -> Response:
     """Judge a backup, to be saved in place of the files."""
     form, desk = await request.form(), _desk(request)
-    found = await run_in_threadpool(desk.found)
+    found = await run_in_threadpool(_found, desk)
     try:
         texts = await run_in_threadpool(desk.backup, _text(form, "name"))
     except KeyError:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no backup of this name.") from None
+    except ConfigError as error:
+        raise HTTPException(status.HTTP_409_CONFLICT, f"{error}.") from None
     verdict = await run_in_threadpool(desk.judge, texts)
     if verdict.problems:
         return _files_page(request, texts, found, problems=verdict.problems)
@@ -125,7 +128,7 @@ async def save(request: Request) -> Response:
         outcome = desk.save(texts, digest=_text(form, "digest"), actor=actor)
         if outcome.done:
             return RedirectResponse("/configuration?saved=yes", status_code=status.HTTP_303_SEE_OTHER)
-        found = desk.found()
+        found = _found(desk)
         if outcome.moved_on:
             return _review(request, texts, found, desk.judge(texts), moved_on=True)
         problems = (ConfigurationProblem(key="", sentence=outcome.sentence),)
@@ -255,6 +258,14 @@ def _text(form: FormData, name: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_CHARACTERS:
         raise HTTPException(status.HTTP_413_CONTENT_TOO_LARGE, "That is more text than a configuration file has.")
     return value.replace("\r\n", "\n")
+
+
+def _found(desk: ConfigurationDesk) -> FoundConfiguration:
+    """The files now; a page that says why not, in words, where they cannot be read."""
+    try:
+        return desk.found()
+    except ConfigError as error:
+        raise HTTPException(status.HTTP_409_CONFLICT, f"{error}.") from None
 
 
 def _desk(request: Request) -> ConfigurationDesk:

@@ -134,7 +134,7 @@ class ConfigurationDesk(Protocol):
     """Reads, checks and writes the configuration files."""
 
     def found(self) -> FoundConfiguration:
-        """The files as they are now; OSError when they cannot be read."""
+        """The files as they are now; ConfigError when they cannot be read as text."""
         ...
 
     def running(self) -> RunningConfiguration:
@@ -154,5 +154,5 @@ class ConfigurationDesk(Protocol):
         ...
 
     def backup(self, name: str) -> ConfigurationTexts:
-        """The texts of one backup; KeyError if there is none of that name."""
+        """The texts of one backup; KeyError if there is none of that name, ConfigError if it is no text."""
         ...

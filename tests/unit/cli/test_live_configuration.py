@@ -16,6 +16,7 @@ from dicom_node.cli.configuration_files import ConfigurationFiles
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.service import until_told_to_stop
 from dicom_node.cli.worker_renewal import WorkerRenewal
+from dicom_node.errors import ConfigError
 from dicom_node.settings import LoadedSettings, read_settings
 from dicom_node.settings.effects import Effect
 from dicom_node.web.configuration_desk import ConfigurationTexts
@@ -173,6 +174,22 @@ def test_a_pattern_that_never_ends_ends_the_check_and_not_the_node(
     )
     (problem,) = files.judge(ConfigurationTexts(settings=SETTINGS, rules=endless)).problems
     assert "did not end within 5 s" in problem.sentence
+
+
+def test_a_file_that_is_not_utf8_is_told_with_byte_and_line_and_never_overwritten(path: Path, tmp_path: Path) -> None:
+    files = ConfigurationFiles(live(path, Taken()), AuditTrail(tmp_path / "audit"))
+    found = files.found()
+    spoiled = b"# line 1\n# M\xfcnchen\n" + SETTINGS.encode()
+    path.write_bytes(spoiled)
+    with pytest.raises(ConfigError, match=r"node\.toml: expected a text in UTF-8, found byte 0xfc in line 2"):
+        files.found()
+    changed = ConfigurationTexts(settings=SETTINGS.replace("600.0", "700.0"), rules="")
+    saved = files.save(changed, digest=found.digest, actor="ada")
+    assert (saved.done, "0xfc in line 2" in saved.sentence) == (False, True)
+    assert path.read_bytes() == spoiled
+    path.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        files.found()
 
 
 def test_a_folder_that_may_not_be_written_is_told_with_the_next_step(path: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from dashboard_parts import Dashboard, hidden, make_parts, post, serving
 
+from dicom_node.errors import ConfigError
 from dicom_node.web.configuration_desk import (
     Backup,
     ConfigurationProblem,
@@ -29,8 +30,11 @@ class Desk:
     def __init__(self) -> None:
         self.texts = ConfigurationTexts(settings="", rules="")
         self.digest = "first"
+        self.unreadable = ""
 
     def found(self) -> FoundConfiguration:
+        if self.unreadable:
+            raise ConfigError(self.unreadable)
         return FoundConfiguration(texts=self.texts, digest=self.digest, settings_path="node.toml", rules_path="r.toml")
 
     def running(self) -> RunningConfiguration:
@@ -78,6 +82,17 @@ def test_who_corrects_a_field_is_still_shown_what_another_changed_meanwhile(dash
         again = post(client, path, page=PAGE, digest=hidden(answer.text, "digest"), **good)
         assert again.status_code == 409, path
         assert "changed on disk since you opened them" in again.text
+
+
+def test_a_file_that_is_no_text_is_told_in_words_on_every_page(dashboard: Dashboard, desk: Desk) -> None:
+    client = dashboard.client("ada")
+    token = hidden(client.get(PAGE).text, "csrf_token")
+    desk.unreadable = "node.toml: expected a text in UTF-8, found byte 0xfc in line 2"
+    answers = [client.get(path) for path in (PAGE, f"{PAGE}/files")]
+    for path in ("forms", "files", "restore", "save"):
+        answers.append(client.post(f"{PAGE}/{path}", data={"csrf_token": token, "settings": "# x", "rules": ""}))
+    for answer in answers:
+        assert (answer.status_code, "found byte 0xfc in line 2." in answer.text) == (409, True)
 
 
 def test_after_a_save_that_failed_the_page_still_knows_which_files_it_was_made_from(
