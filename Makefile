@@ -7,7 +7,7 @@ bin := .venv/bin
 stamp := .venv/.complete
 workers ?= 3
 
-.PHONY: help setup demo test lint campaign fuzz bench clean
+.PHONY: help setup demo test lint campaign fuzz bench parts audit clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 14
@@ -49,6 +49,12 @@ bench: $(stamp) ## measure speed and memory beside rivals; ONLY=intake for one, 
 
 bench-gate: $(stamp) ## fail if a ratio to a rival fell by more than 25 %, three times; KEEP=1 commits today's
 	@$(bin)/python bench/gate.py $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
+
+parts: $(stamp) ## the parts of this installation as CycloneDX: build/parts.cdx.json
+	@mkdir -p build && $(bin)/hydrops-node parts --out build/parts.cdx.json && echo build/parts.cdx.json
+
+audit: $(stamp) ## ask a public service (network) for known holes in what is installed; the list without one: setup/known_holes.toml
+	@$(bin)/pip-audit --skip-editable --progress-spinner off
 
 clean: ## remove .venv, caches and everything the demo wrote
 	@rm -rf .venv .cache build demo-output *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "import-weights": "turn IE-Vnet's published weights into a model folder",
     "install-viewer": "fetch the OHIF viewer that the node serves, pinned and checked",
     "doctor": "examine this installation and everything it talks to; each problem with the next step",
+    "parts": "list the parts of this installation with their versions (SBOM)",
     "conformance": "write the DICOM conformance statement and the IHE AIR sheet from this program",
     "check-config": "check config/node.toml and say what is wrong, key by key",
 }
