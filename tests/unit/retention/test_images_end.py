@@ -50,7 +50,7 @@ def test_a_refused_study_without_destination_goes_so_many_days_after_the_decisio
 def fail_it(node: KeptStudies) -> None:
     node.receive(hydrops_study())
     (work,) = node.look_round_after()
-    node.desk.fail(work, "MemoryError")
+    node.desk.runs.fail(work, "MemoryError")
 
 
 def leave_it_queued(node: KeptStudies) -> None:
