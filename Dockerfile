@@ -1,4 +1,4 @@
-# The node alone, without Orthanc or viewer. Debian 12 and Python 3.11, as tested.
+# The node with the viewer that it serves, without Orthanc. Debian 12 and Python 3.11, as tested.
 FROM python:3.11.13-slim-bookworm
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
@@ -17,7 +17,11 @@ COPY dicom_node dicom_node
 COPY inference inference
 RUN pip install --no-cache-dir .
 
+# OHIF, in the version that the node pins; from another registry with --build-arg NPM_CONFIG_REGISTRY=...
+ARG NPM_CONFIG_REGISTRY
+RUN hydrops-node install-viewer
+
 USER hydrops
 VOLUME /var/lib/hydrops
-EXPOSE 11112 8080
+EXPOSE 11112 8080 8081
 CMD ["hydrops-node", "serve", "--config", "/etc/hydrops/config/compose.toml"]

@@ -10,7 +10,11 @@ import pytest
 import yaml
 from local_orthanc import SITE_CONFIG, read_commented_json
 
+from dicom_node.cli.exposure import check_exposure
+from dicom_node.cli.viewer_server import archive_of
+from dicom_node.errors import ConfigError
 from dicom_node.settings import read_settings
+from dicom_node.web.viewer.installation import PINNED
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -29,8 +33,8 @@ def mounts(service: str) -> list[tuple[str, str, str]]:
     return [(line[0], line[1], line[2] if len(line) > 2 else "rw") for line in lines]
 
 
-def test_the_four_parts_are_there() -> None:
-    assert set(SERVICES) == {"orthanc", "node", "ohif", "postgres"}
+def test_the_three_parts_are_there() -> None:
+    assert set(SERVICES) == {"orthanc", "node", "postgres"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -52,7 +56,7 @@ def test_every_part_says_whether_it_is_well_and_cannot_gain_rights(name: str) ->
     assert "privileged" not in SERVICES[name]
 
 
-@pytest.mark.parametrize("name", ["node", "ohif", "postgres"])
+@pytest.mark.parametrize("name", ["node", "postgres"])
 def test_the_file_system_is_read_only_where_the_program_allows_it(name: str) -> None:
     assert SERVICES[name]["read_only"] is True
     assert "/tmp" in SERVICES[name]["tmpfs"]
@@ -90,8 +94,8 @@ def test_what_is_mounted_exists_and_our_files_are_read_only(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_ports_are_published_on_this_machine_only(name: str) -> None:
     for port in SERVICES[name].get("ports", []):
-        # The dashboard speaks plain HTTP inside, so its port never follows HYDROPS_BIND to a network.
-        assert port.startswith(("${HYDROPS_BIND:-127.0.0.1}:", "127.0.0.1:8080:"))
+        # Dashboard and viewer speak plain HTTP inside, so their ports never follow HYDROPS_BIND to a network.
+        assert port.startswith(("${HYDROPS_BIND:-127.0.0.1}:", "127.0.0.1:8080:", "127.0.0.1:8081:"))
 
 
 def test_the_database_is_reached_by_the_node_alone() -> None:
@@ -121,9 +125,11 @@ def test_the_parts_call_each_other_by_their_names_and_ports() -> None:
     assert settings.orthanc.username in orthanc["RegisteredUsers"]
     assert environment("orthanc")["HYDROPS_WAKE_URL"] == f"http://node:{settings.web.port}/wake/orthanc"
     assert f"http://127.0.0.1:{settings.web.port}/health" in SERVICES["node"]["healthcheck"]["test"][-1]
-    published = [f"${{HYDROPS_BIND:-127.0.0.1}}:{settings.listener.port}:11112", f"127.0.0.1:8080:{settings.web.port}"]
-    assert SERVICES["node"]["ports"] == published
-    assert f"proxy_pass http://orthanc:{orthanc['HttpPort']};" in (ROOT / "config/ohif/nginx.conf").read_text()
+    assert SERVICES["node"]["ports"] == [
+        f"${{HYDROPS_BIND:-127.0.0.1}}:{settings.listener.port}:11112",
+        f"127.0.0.1:8080:{settings.web.port}",
+        f"127.0.0.1:8081:{settings.viewer.port}",
+    ]
 
 
 def test_orthanc_finds_its_hook_its_data_and_its_secrets() -> None:
@@ -154,6 +160,30 @@ def test_orthanc_is_configured_safely() -> None:
     assert {key: orthanc[key] for key in expected} == expected
     assert orthanc["RegisteredUsers"] == {"hydrops": "${ORTHANC_PASSWORD}"}
     assert orthanc["HttpTimeout"] <= 1  # while the hook waits for a hung node, so does Orthanc's REST API
+
+
+def test_the_node_has_the_viewer_that_its_dashboard_links_to() -> None:
+    loaded = read_settings(ROOT / "config" / "compose.toml", dict.fromkeys(environment("node"), "x"))
+    assert "RUN hydrops-node install-viewer" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    archive = archive_of(loaded)
+    assert archive is not None
+    assert archive.url == "http://orthanc:8042/dicom-web"
+    assert (loaded.settings.viewer.enabled, loaded.settings.viewer.host) == (True, loaded.settings.web.host)
+    assert read_commented_json(SITE_CONFIG)["DicomWeb"]["Enable"] is True
+    with pytest.raises(ConfigError, match="has no users"):
+        check_exposure(loaded, users=0)
+    check_exposure(loaded, users=1)
+
+
+def test_ohifs_version_is_stated_once() -> None:
+    named = [
+        path.relative_to(ROOT).as_posix()
+        for pattern in ("Dockerfile", "docker-compose.yml", "Makefile", "config/**/*", "dicom_node/**/*.py", "setup/*")
+        for path in ROOT.glob(pattern)
+        if path.is_file() and re.search(r"ohif[^\n]{0,40}\D3\.\d+\.\d+", path.read_text(encoding="utf-8"), flags=re.I)
+    ]
+    assert named == []  # installation.py has it as a field of its own
+    assert PINNED.archive_name in (ROOT / "docs" / "viewer.md").read_text(encoding="utf-8")
 
 
 def test_the_viewer_talks_to_its_own_address_only() -> None:
