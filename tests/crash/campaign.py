@@ -27,11 +27,13 @@ from commitment_faults import FAULTS as COMMITMENT  # noqa: E402
 from computing_faults import FAULTS as COMPUTING  # noqa: E402
 from delivery_faults import FAULTS as DELIVERY  # noqa: E402
 from fault import Fault, Scale, Tally, campaign  # noqa: E402
+from input_faults import FAULTS as INPUT  # noqa: E402
 from receiving_faults import FAULTS as RECEIVING  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from state_faults import FAULTS as STATE  # noqa: E402
 
-FAULTS: tuple[Fault, ...] = (*RECEIVING, *DELIVERY, *COMMITMENT, *COMPUTING)
+FAULTS: tuple[Fault, ...] = (*RECEIVING, *STATE, *DELIVERY, *COMMITMENT, *COMPUTING, *INPUT)
 
 
 def main() -> int:
@@ -41,7 +43,8 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 150)
     runs = [json.loads(path.read_text()) for path in arguments.add]
     if not arguments.add:
-        chosen = [one for one in FAULTS if not arguments.only or one.number.split()[0] in arguments.only]
+        only = set(arguments.only or [])
+        chosen = [one for one in FAULTS if not only or {one.number, one.number.split()[0]} & only]
         tallies = _run(chosen, arguments, console)
         runs.append(as_document(tallies, first_seed=arguments.first_seed))
         if arguments.json is not None:
@@ -49,7 +52,7 @@ def main() -> int:
     figures = added_up(runs, FAULTS)
     console.print(as_table(figures))
     if arguments.page is not None:
-        arguments.page.write_text(as_page(figures, runs), encoding="utf-8")
+        arguments.page.write_text(as_page(figures, runs, FAULTS), encoding="utf-8")
     return 0 if all(one.kept for one in figures) else 1
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fault import Fault, Tally
+from fault_matrix import matrix_page
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +59,7 @@ def figures_of(tally: Tally, first_seed: int) -> dict[str, Any]:
         "number": tally.fault.number,
         "title": tally.fault.title,
         "promise": tally.fault.promise,
-        "injected": tally.trials,
+        "injected": tally.injected,
         "acknowledged": tally.acknowledged,
         "lost": tally.lost,
         "doubled": tally.doubled,
@@ -114,7 +115,7 @@ def as_table(figures: Sequence[Figures]) -> Table:
     return table
 
 
-def as_page(figures: Sequence[Figures], runs: Sequence[Mapping[str, Any]]) -> str:
+def as_page(figures: Sequence[Figures], runs: Sequence[Mapping[str, Any]], faults: Sequence[Fault]) -> str:
     """For `docs/campaign.md`: the figures with machine, commit and seeds."""
     told = dict.fromkeys(f"{run['date']}, commit {run['commit']}, {run['machine']}." for run in runs)
     load = sorted(run["load"] for run in runs)
@@ -127,6 +128,9 @@ def as_page(figures: Sequence[Figures], runs: Sequence[Mapping[str, Any]]) -> st
         "",
         *("What each promises, and the seeds that were run:", ""),
         *(f"- **{one.fault.number}**, {one.fault.title}: {one.fault.promise}. {_seeds(one)}" for one in figures),
+        *("", "## Every fault, and what shows that the node stands it", ""),
+        *("Tests are named as `file::test` below `tests/`.", ""),
+        *matrix_page(faults),
         "",
     ]
     return "\n".join(lines)

@@ -104,7 +104,8 @@ def _pumping(trial: Trial, *destinations: Destination) -> Iterator[Outbox]:
     """An outbox with a segmentation and a report, and a pump that sends them."""
     engine = open_database(f"sqlite:///{trial.folder / 'node.db'}")
     outbox = Outbox(trial.folder / "outbox", engine)
-    outbox.put("key", STUDY, [_object("SEG"), _object("SR")], [one.name for one in destinations], at=time.time())
+    kept = outbox.keep([result_object("SEG"), result_object("SR")])
+    outbox.queue("key", STUDY, kept, [one.name for one in destinations], at=time.time())
     pump = DeliveryPump(outbox, destinations, {"dicom": store}, policy=QUICK, clock=time.time)
     pump.start()
     try:
@@ -115,7 +116,8 @@ def _pumping(trial: Trial, *destinations: Destination) -> Iterator[Outbox]:
         engine.dispose()
 
 
-def _object(kind: str) -> OutboxObject:
+def result_object(kind: str) -> OutboxObject:
+    """A segmentation or a report, a few kilobytes long."""
     sop_class = {"SEG": SEG, "SR": COMPREHENSIVE_3D_SR}[kind]
     uid = f"{STUDY}.{len(kind)}"
     data = encoded(sop_class, sop_instance_uid=uid, study_instance_uid=STUDY, extra_bytes=4000)

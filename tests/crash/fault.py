@@ -30,13 +30,15 @@ class NotHere(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What one trial came to. All but `acknowledged` and `recovery_s` must be zero or empty.
+    """What one trial came to. All but `injected`, `acknowledged` and `recovery_s` must be zero or empty.
 
+    `injected`: how many faults one trial made.
     `lost`: acknowledged, and not there with the bytes that were sent. `doubled`: there twice, or two results for one
     input. `left_over`: temporary or unreferenced files after the start-up sweep. `recovery_s`: from the restart, or the
     end of the fault, until the node served again.
     """
 
+    injected: int = 1
     acknowledged: int = 0
     lost: int = 0
     doubled: int = 0
@@ -82,6 +84,7 @@ class Tally:
 
     fault: Fault
     trials: int = 0
+    injected: int = 0
     acknowledged: int = 0
     lost: int = 0
     doubled: int = 0
@@ -99,6 +102,7 @@ class Tally:
     def add(self, trial: Trial, seen: Observation) -> None:
         """Count one trial."""
         self.trials += 1
+        self.injected += seen.injected
         self.acknowledged += seen.acknowledged
         self.lost += seen.lost
         self.doubled += seen.doubled

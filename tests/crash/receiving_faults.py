@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -160,6 +161,50 @@ def _send_patiently(port: int, ledger: Acknowledged) -> None:
             time.sleep(0.1)
 
 
+WARM_UP: Final = 50
+ASSOCIATIONS: Final = 300
+MOST_GROWTH_BYTES: Final = 4 * 1024**2
+"""Over 250 associations; pynetdicom 3.0.4 by itself takes 2 MiB for 1,000."""
+
+
+def many_associations(trial: Trial) -> Observation:
+    """Three hundred associations one after the other, an image on each; the process is looked at from outside."""
+    ledger: Acknowledged = {}
+    problems = []
+    with forked_receiver(trial.folder) as (process_id, port):
+        for number in range(ASSOCIATIONS):
+            with associated(port, timeout_s=60) as sender:
+                send_until_refused(sender, ledger, size=16, most=1)
+            if number == WARM_UP:
+                before = _size_of(process_id)
+        time.sleep(1.0)
+        after = _size_of(process_id)
+    if after.memory_bytes - before.memory_bytes > MOST_GROWTH_BYTES:
+        problems.append(f"the receiver grew from {before.memory_bytes} to {after.memory_bytes} bytes")
+    if after.threads > before.threads or after.descriptors > before.descriptors:
+        problems.append(f"before {before}, after {after}")
+    return _seen(ledger, look_at(trial.folder, ledger), tuple(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Size:
+    """What a process holds, as the kernel says."""
+
+    memory_bytes: int
+    threads: int
+    descriptors: int
+
+
+def _size_of(process_id: int) -> _Size:
+    folder = Path("/proc", str(process_id))
+    pages = int((folder / "statm").read_text().split()[1])
+    return _Size(
+        memory_bytes=pages * resource.getpagesize(),
+        threads=len(list((folder / "task").iterdir())),
+        descriptors=len(list((folder / "fd").iterdir())),
+    )
+
+
 TIMED_EVERY: Final = 10
 """Every so many trials the restart is one of a whole process, and its first answer is timed."""
 
@@ -244,6 +289,13 @@ FAULTS: Final = (
         trials={Scale.CI: 2, Scale.NIGHTLY: 20, Scale.RELEASE: 100},
         run=read_only_disk,
         requires=_needs_disk,
+    ),
+    Fault(
+        number="F23",
+        title="three hundred associations one after the other",
+        promise="memory, threads and descriptors of the receiver stay what they were after the first fifty",
+        trials={Scale.CI: 0, Scale.NIGHTLY: 3, Scale.RELEASE: 100},
+        run=many_associations,
     ),
     Fault(
         number="F32",

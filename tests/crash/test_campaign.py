@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from campaign import FAULTS
+from campaign_report import added_up, as_document, as_page
 from fault import Fault, Observation, Scale, Trial, whole_campaign
+from fault_matrix import MATRIX
 
 
 @pytest.mark.timeout(600)
@@ -45,6 +50,36 @@ def test_a_trial_that_raises_is_a_failure_and_the_next_one_has_its_turn() -> Non
     tally = whole_campaign(_fault(run), 3)
     assert (tally.trials, tally.acknowledged, tally.kept) == (3, 10, False)
     assert "the rig broke" in tally.failures[0]
+
+
+def test_runs_done_in_pieces_add_up_with_their_seeds_and_failures() -> None:
+    good = _fault(lambda _trial: Observation(acknowledged=5, recovery_s=1.5))
+    bad = _fault(lambda _trial: Observation(injected=10, acknowledged=5, lost=1, recovery_s=4.0))
+    runs = [
+        as_document([whole_campaign(good, 3)], first_seed=0),
+        as_document([whole_campaign(bad, 2, first_seed=7)], first_seed=7),
+    ]
+    (sum_,) = added_up(runs, [good])
+    assert (sum_.injected, sum_.acknowledged, sum_.lost, sum_.longest_recovery_s) == (23, 25, 2, 4.0)
+    assert sum_.seeds == [(0, 2), (7, 8)]
+    assert not sum_.kept
+    page = as_page([sum_], runs, FAULTS)
+    assert "| F00 none | 23 | 25 | 2 | 0 | 0 | 4.0 s | BROKEN in 2 trials |" in page
+    assert "Seeds 0 to 2, 7 to 8." in page
+
+
+def test_every_fault_of_the_matrix_is_a_row_of_the_campaign_or_has_tests_that_exist() -> None:
+    assert list(MATRIX) == [f"F{number:02}" for number in range(1, 33)]
+    rows = {one.number.split()[0] for one in FAULTS}
+    assert [number for number, row in MATRIX.items() if number not in rows and not row.tests] == []
+    tests = Path(__file__).parents[1]
+    named = [test.split("::") for row in MATRIX.values() for test in row.tests]
+    missing = [
+        f"{file}::{test}"
+        for file, test in named
+        if not re.search(rf"^def {test}\(", (tests / file).read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert missing == []
 
 
 def _fault(run) -> Fault:

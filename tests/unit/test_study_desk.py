@@ -431,3 +431,31 @@ def damage_file(path: Path, place: int | None) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 0x10
     path.write_bytes(content)
+
+
+DAY_S = 86_400.0
+END_OF_32_BITS = 2_147_483_647.0 + 10.0
+"""2038-01-19, ten seconds after a signed 32-bit clock has run over."""
+
+
+@pytest.mark.parametrize("forth", [DAY_S, 3600.0, END_OF_32_BITS - 1_000_000.0], ids=["a day", "an hour", "2038"])
+def test_f28_a_clock_that_jumps_gives_one_result_under_the_same_uids(tmp_path: Path, forth: float) -> None:
+    for name in ("undisturbed", "jumping"):
+        (tmp_path / name).mkdir()
+    undisturbed, jumping = DeskParts(tmp_path / "undisturbed"), DeskParts(tmp_path / "jumping")
+    for parts in (undisturbed, jumping):
+        parts.receive(hydrops_study())
+    undisturbed.work_off()
+    jumping.now += forth
+    jumping.work_off()
+    jumping.now -= forth + DAY_S
+    jumping.receive(hydrops_study())
+    jumping.work_off()
+    jumping.work_off()
+    assert [results_of(parts) for parts in (undisturbed, jumping)] == [results_of(undisturbed)] * 2
+    assert jumping.state() == undisturbed.state()
+
+
+def results_of(parts: DeskParts) -> list[tuple[str, str, str]]:
+    """UID, kind and destination of everything that is to be delivered."""
+    return [(one.sop_instance_uid, one.kind, one.destination) for one in parts.outbox.deliveries(STUDY)]

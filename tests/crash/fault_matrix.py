@@ -1,0 +1,149 @@
+"""Every fault that the node is to stand, and what shows that it does: a row of the campaign, tests, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from fault import Fault
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixRow:
+    """One fault in words, and tests (`file::test` below `tests/`) that show it beside the campaign or instead of it."""
+
+    title: str
+    tests: tuple[str, ...] = ()
+
+
+_FEED: Final = "integration/test_orthanc_feed.py"
+_CLIENT: Final = "integration/test_orthanc_client.py"
+_COMPLETENESS: Final = "unit/assembly/test_completeness.py"
+_ADMISSION: Final = "integration/intake/test_listener_admission.py"
+
+MATRIX: Final[Mapping[str, MatrixRow]] = {
+    "F01": MatrixRow(title="kill -9 while receiving"),
+    "F02": MatrixRow(title="power cut"),
+    "F03": MatrixRow(title="kill -9 in each step of computing"),
+    "F04": MatrixRow(
+        title="Orthanc or node restarted inside the quiet time",
+        tests=(
+            f"{_FEED}::test_orthanc_killed_before_the_series_is_stable_loses_nothing",
+            f"{_FEED}::test_the_look_at_the_start_finds_what_the_change_log_no_longer_tells",
+            "story/test_node.py::test_a_node_killed_right_after_the_last_image_was_acknowledged_finishes_after_its_restart",
+        ),
+    ),
+    "F05": MatrixRow(title="whole queue replayed, database of an older backup"),
+    "F06": MatrixRow(
+        title="series in pieces, late images",
+        tests=(
+            f"{_COMPLETENESS}::test_a_gap_waits_for_quiet_and_is_then_refused_as_a_gap",
+            f"{_COMPLETENESS}::test_a_missing_tail_waits_and_is_refused_because_the_partner_is_longer",
+            "unit/test_study_desk.py::test_a_late_image_while_the_study_is_queued_drops_the_work",
+        ),
+    ),
+    "F07": MatrixRow(
+        title="SIGTERM under load",
+        tests=(
+            f"{_ADMISSION}::test_f07_stop_lets_a_live_association_finish_and_takes_no_new_one",
+            f"{_ADMISSION}::test_f07_stop_aborts_who_does_not_leave_in_time",
+        ),
+    ),
+    "F08": MatrixRow(
+        title="disk full at receiving",
+        tests=(
+            "integration/intake/test_spool_full_disk.py::"
+            "test_f08_a_full_disk_is_try_later_leaves_no_orphan_and_recovers_when_space_returns",
+            "integration/intake/test_listener_store.py::"
+            "test_f08_a_low_disk_refuses_images_but_answers_echo_and_recovers_unaided",
+        ),
+    ),
+    "F09": MatrixRow(
+        title="disk full while writing database, outbox, log",
+        tests=(
+            "integration/test_workflow.py::test_a_disk_that_fails_for_a_moment_is_tried_again",
+            "unit/cli/test_node_audit.py::test_a_disk_that_does_not_take_the_entry_stops_nobody",
+        ),
+    ),
+    "F10": MatrixRow(title="input/output error on fsync"),
+    "F11": MatrixRow(title="disk turns read-only"),
+    "F12": MatrixRow(title="bit rot in a kept image or result"),
+    "F13": MatrixRow(title="PACS down"),
+    "F14": MatrixRow(
+        title="PACS rejects the association",
+        tests=(
+            "integration/delivery/test_store_scu.py::test_a_wrong_called_ae_title_stops_and_names_the_destination",
+            "unit/delivery/test_peer_answers.py::test_a_rejection_is_told_in_words_with_the_next_step",
+        ),
+    ),
+    "F15": MatrixRow(title="PACS answers with warnings and failures"),
+    "F16": MatrixRow(title="connection cut during sending"),
+    "F17": MatrixRow(title="slow PACS"),
+    "F18": MatrixRow(
+        title="Orthanc answers 401, 404, 500, cut short, never, with a redirect",
+        tests=(
+            f"{_CLIENT}::test_each_status_has_its_class_and_all_are_tried_again",
+            f"{_CLIENT}::test_a_body_cut_short_is_not_taken",
+            f"{_CLIENT}::test_silence_and_drops_are_given_up_in_time",
+            f"{_CLIENT}::test_a_redirect_is_not_followed",
+        ),
+    ),
+    "F19": MatrixRow(
+        title="study deleted or changed in Orthanc",
+        tests=(
+            f"{_FEED}::test_a_deleted_study_leaves_a_gap_and_no_error",
+            f"{_FEED}::test_a_replaced_image_is_kept_as_a_conflict",
+        ),
+    ),
+    "F20": MatrixRow(
+        title="flood of associations",
+        tests=(f"{_ADMISSION}::test_f20_two_hundred_connects_and_eight_senders_lose_nothing",),
+    ),
+    "F21": MatrixRow(
+        title="stalled peers",
+        tests=(
+            f"{_ADMISSION}::test_f21_stalled_peers_hold_no_association_and_are_dropped",
+            f"{_ADMISSION}::test_f21_an_announced_pdu_of_4_gib_is_never_collected",
+        ),
+    ),
+    "F22": MatrixRow(
+        title="port scans, hellos of other protocols",
+        tests=(f"{_ADMISSION}::test_f22_strangers_on_the_port_leave_no_thread_behind",),
+    ),
+    "F23": MatrixRow(title="long run: memory and descriptors stay flat"),
+    "F24": MatrixRow(title="worker out of memory, crashed, hanging"),
+    "F25": MatrixRow(title="poison between good studies"),
+    "F26": MatrixRow(title="two nodes on one state folder"),
+    "F27": MatrixRow(title="two workers at one study, one past its lease"),
+    "F28": MatrixRow(
+        title="clock jumps",
+        tests=("unit/test_study_desk.py::test_f28_a_clock_that_jumps_gives_one_result_under_the_same_uids",),
+    ),
+    "F29": MatrixRow(
+        title="database locked, growing, damaged",
+        tests=(
+            "unit/test_database.py::test_f29_a_damaged_database_is_refused_untouched_and_its_images_are_indexed_anew",
+        ),
+    ),
+    "F30": MatrixRow(
+        title="upgrade with work in flight",
+        tests=(
+            "integration/test_rolling_upgrade.py::"
+            "test_work_in_flight_is_left_to_its_version_and_begun_anew_when_the_last_worker_of_it_has_gone",
+            "unit/cli/test_node_state.py::test_an_index_that_a_newer_version_declares_is_added_to_an_old_database",
+        ),
+    ),
+    "F31": MatrixRow(title="bad edits of the configuration"),
+    "F32": MatrixRow(title="descriptors exhausted"),
+}
+
+
+def matrix_page(faults: Sequence[Fault]) -> list[str]:
+    """Lines of a table: each fault, its rows of the campaign, its tests; what neither shows says so."""
+    lines = ["| | Fault | Shown by |", "|---|---|---|"]
+    for number, row in MATRIX.items():
+        rows = [one.number for one in faults if one.number.split()[0] == number]
+        shown = [*([f"campaign: {', '.join(rows)}"] if rows else []), *row.tests]
+        lines.append(f"| {number} | {row.title} | {'; '.join(shown) or 'not shown yet'} |")
+    return lines
