@@ -1,4 +1,4 @@
-"""The desk between spool and outbox: looks at what arrived, decides, has it computed, hands the objects on.
+"""The desk between spool and outbox: looks at what arrived, decides, computes it, hands the objects on.
 
 No engine here: `workflow` makes `compute` durable and queued. Every method may be repeated after a crash: the ledger
 knows what was decided, UIDs follow from the inputs, and the outbox keeps the first bytes of every object.
@@ -7,17 +7,14 @@ knows what was decided, UIDs follow from the inputs, and the outbox keeps the fi
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
-
-from sqlalchemy import Connection
+from typing import Final
 
 from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.casework import Case, CaseOptions, CaseResult, refuse_case, work_case
-from dicom_node.claims import Claim, Claims, TakenOverError
+from dicom_node.claims import Claims, TakenOverError
 from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.earlier_values import earlier_values
@@ -32,6 +29,7 @@ from dicom_node.request_desk import RequestDesk
 from dicom_node.study_cards import StudyCard, StudyCards
 from dicom_node.study_moves import IllegalMoveError, OvertakenError, StudyEvent, StudyState
 from dicom_node.study_requests import StudyRequests
+from dicom_node.study_runs import UNDER_WAY, RunDropped, StudyRuns, log_dropped
 from dicom_node.views.shelf import ViewShelf
 from inference.anatomy import EarSide
 from inference.segmentation import FluidSegmenter
@@ -42,15 +40,11 @@ SETTLE_S: Final = 0.2
 """A study is not examined while images come faster than this: its roles would be given anew for each of them.
 In one association 7 to 17 ms pass between two; a pause that was longer only costs one examination more."""
 
-UNDER_WAY: Final = (StudyState.QUEUED, StudyState.COMPUTING)
 DECIDED: Final = (*UNDER_WAY, StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS)
 """States whose work id still holds; a failed study is examined anew, which queues it again."""
 
 ENDED: Final = (StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS, StudyState.CANCELED)
 """States in which nothing more happens to a study unless images come or a person asks."""
-
-MAX_OVERRUNS: Final = 2
-"""Once may have been a busy machine; a study that hangs twice would take the worker from all others for ever."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +55,6 @@ class DeskOptions:
     partner_wait_s: float
     send_not_computed: bool
     destinations: tuple[str, ...]
-
-
-class _Dropped(Exception):
-    """The study is not at this work any more: somebody canceled it, or other images came."""
-
-
-class _Claimed(threading.local):
-    """What a thread has claimed in the run that it is at."""
-
-    in_this_run: Claim | None = None
 
 
 class StudyDesk:
@@ -97,9 +81,7 @@ class StudyDesk:
     ) -> None:
         self._spool = spool
         self._ledger = ledger
-        self._claims = claims
-        self._claim: Claim | None = None
-        self._claimed = _Claimed()
+        self.runs = StudyRuns(ledger=ledger, claims=claims, clock=clock)
         self._settling = False
         self._cards = cards
         self._audit = audit
@@ -171,7 +153,7 @@ class StudyDesk:
                 log.exception("event=examination_failed study=%s", study)
                 with self._ledger.transaction_at(study, record) as connection:
                     self._ledger.arrived(study, revision=activity.revision, at=now, within=connection)
-                    self._fail(study, type(error).__name__, within=connection)
+                    self.runs.failed(study, type(error).__name__, within=connection)
         except OvertakenError:  # what the other one decided stands; if there is more to do, the next look finds it
             log.info("event=look_overtaken study=%s", study)
         return None
@@ -239,10 +221,6 @@ class StudyDesk:
             detail=f"{activity.instances} images of this study are here",
         )
 
-    def begin_run(self) -> None:
-        """Say that the calling thread begins a run; `compute` is tried again within it, and keeps its claim then."""
-        self._claimed.in_this_run = None
-
     def compute(self, work: Work) -> None:
         """Do one piece of work and put its objects into the outbox; publish nothing if new images came meanwhile.
 
@@ -254,107 +232,21 @@ class StudyDesk:
         try:
             if self._superseded(work):
                 return
-            claim = self._begin(work)
+            claim = self.runs.begin(work)
             if claim is None:
                 return
             step = StepTimer(
-                self._monotonic, on_step=lambda name: self._note_step(work, claim, name), on_done=self._on_step_done
+                self._monotonic, on_step=lambda name: self.runs.note_step(work, claim, name), on_done=self._on_step_done
             )
             result = self._result(work, step)
             if self._superseded(work) or result is None:
                 return
             self._publisher.publish(work, claim, result, at=self._clock())
-        except (IllegalMoveError, _Dropped):
-            _log_dropped(work)
+        except (IllegalMoveError, RunDropped):
+            log_dropped(work)
         except TakenOverError as error:
             log.warning("event=work_came_too_late study=%s reason=%s", work.study_instance_uid, error)
             raise
-
-    def _begin(self, work: Work) -> Claim | None:
-        """Claim the study and say that it is being computed; None, and failed, if it ends every worker that does."""
-        study, now = work.study_instance_uid, self._clock()
-        with self._ledger.transaction() as connection:
-            claim = self._claims.take(study, work.run_id, after=self._claimed.in_this_run, within=connection)
-            self._ledger.move(study, StudyEvent.STARTED, at=now, within=connection, of_work=work.as_json())
-            if claim.taken_from:
-                sentence = f"{claim.worker_id} took it over from {claim.taken_from}"
-                self._ledger.note(study, StudyEvent.TAKEN_OVER, sentence, at=now, within=connection)
-                log.warning("event=work_taken_over study=%s taken_from=%s", study, claim.taken_from)
-            if claim.ends_workers:
-                problem = f"{claim.ends_workers}; it is not tried again unless somebody asks for a retry"
-                self._fail(study, problem, of_work=work.as_json(), within=connection)
-                log.error("event=study_ends_workers study=%s beginnings=%d", study, claim.beginnings)
-                return None
-        self._claim = self._claimed.in_this_run = claim
-        return claim
-
-    def _note_step(self, work: Work, claim: Claim, name: str) -> None:
-        """Tell which step is running; stop here if the study was canceled, or taken over, meanwhile."""
-        with self._ledger.transaction() as connection:
-            self._claims.require(claim, within=connection)
-            at = self._clock()
-            if not self._ledger.step(work.study_instance_uid, name, work=work.as_json(), at=at, within=connection):
-                raise _Dropped
-
-    def stopped_in_order(self) -> None:
-        """Say that this worker ends because it was told to: a study that it leaves undone is not to blame."""
-        if self._claim is not None:
-            with self._ledger.transaction() as connection:
-                self._claims.give_back(self._claim, within=connection)
-
-    def overran(self, run_id: str, limit_s: float) -> None:
-        """Note that a worker was ended because this run took too long; after `MAX_OVERRUNS` the study is FAILED."""
-        for record in self._ledger.in_state(StudyState.COMPUTING):
-            work = Work.from_json(record.work)
-            if work.run_id != run_id:
-                continue
-            study, now = work.study_instance_uid, self._clock()
-            sentence = f"computing took longer than {limit_s:g} s (processing.time_limit_s)"
-            with self._ledger.transaction() as connection:
-                self._ledger.note(study, StudyEvent.OVERRAN, sentence, at=now, within=connection)
-                if self._ledger.overruns(study, within=connection) >= MAX_OVERRUNS:
-                    problem = f"{sentence} {MAX_OVERRUNS} times; it is not tried again unless somebody asks for a retry"
-                    self._fail(study, problem, of_work=work.as_json(), within=connection)
-            log.error("event=study_overran study=%s limit_s=%g", study, limit_s)
-
-    def fail(self, work: Work, problem: str) -> None:
-        """Record that the node itself failed on this work; the study stays and can be repeated.
-
-        Another worker's run of it is not touched: that one has its own end.
-        """
-        with self._ledger.transaction() as connection:
-            anothers = self._claims.is_anothers(work.study_instance_uid, work.run_id, within=connection)
-        if anothers:
-            _log_dropped(work)
-        else:
-            self.give_up(work, problem)
-
-    def give_up(self, work: Work, problem: str) -> None:
-        """Record that this work has failed, whoever had it last; nothing if the study is not at it any more."""
-        if not self._is_at(work):
-            return
-        try:
-            self._fail(work.study_instance_uid, problem, of_work=work.as_json())
-        except IllegalMoveError:
-            _log_dropped(work)
-
-    def _fail(
-        self,
-        study_instance_uid: str,
-        problem: str,
-        *,
-        of_work: Mapping[str, Any] | None = None,
-        within: Connection | None = None,
-    ) -> None:
-        self._ledger.move(
-            study_instance_uid,
-            StudyEvent.FAILED,
-            at=self._clock(),
-            within=within,
-            of_work=of_work,
-            reason=Reason.INTERNAL.value,
-            detail=problem,
-        )
 
     def _result(self, work: Work, step: StepTimer) -> CaseResult | None:
         """What the work comes to; None if an image that it needs is damaged: the study has changed then."""
@@ -391,8 +283,8 @@ class StudyDesk:
         """True, and noted, if the inputs of the study are other ones by now, or somebody else finished the work."""
         study = work.study_instance_uid
         record = self._ledger.get(study)
-        if record is None or not self._is_at(work):
-            _log_dropped(work)
+        if record is None or not self.runs.is_at(work):
+            log_dropped(work)
             return True
         activity = self._spool.study(study)
         if activity is not None and activity.revision == record.revision:
@@ -406,11 +298,6 @@ class StudyDesk:
         self._ledger.move(study, StudyEvent.SUPERSEDED, at=self._clock(), of_work=work.as_json(), detail=detail)
         log.info("event=work_superseded study=%s work=%s", study, work.work_id[:12])
         return True
-
-    def _is_at(self, work: Work) -> bool:
-        """Whether the study is still at this piece of work, in this run of it."""
-        record = self._ledger.get(work.study_instance_uid)
-        return record is not None and record.state in UNDER_WAY and Work.from_json(record.work) == work
 
 
 def _used_images(case: Case) -> set[str]:
@@ -426,10 +313,6 @@ def with_remark(case: Case, remark: str) -> Case:
         return case
     said = replace(chosen, warnings=(*chosen.warnings, Refusal(reason=Reason.BEGUN_ON_REQUEST, detail=remark)))
     return replace(case, assembly=replace(case.assembly, chosen=said))
-
-
-def _log_dropped(work: Work) -> None:
-    log.info("event=work_dropped study=%s work=%s", work.study_instance_uid, work.work_id[:12])
 
 
 def _stays_canceled(record: StudyRecord, activity: StudyActivity) -> bool:

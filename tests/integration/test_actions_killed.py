@@ -32,7 +32,7 @@ def test_a_retry_survives_a_kill_before_any_commit_and_gives_one_result(tmp_path
     parts = DeskParts(tmp_path, clock=time.time)
     parts.receive(hydrops_study(), at=time.time() - 60)
     (failed,) = parts.look_round_after()
-    parts.desk.fail(failed, "MemoryError")
+    parts.desk.runs.fail(failed, "MemoryError")
     assert parts.actions.retry(STUDY, "anna").accepted
     assert work(tmp_path, kill_at=kill_at) == -signal.SIGKILL
     assert work(tmp_path) == 0

@@ -57,7 +57,7 @@ def arm(point: str, harm: str, *, once: bool = True) -> None:
     """Do `harm` to this process when it comes to `point`, the first time or each time."""
     from dicom_node.claims import Claims
     from dicom_node.delivery.outbox import Outbox
-    from dicom_node.study_desk import StudyDesk
+    from dicom_node.study_runs import StudyRuns
 
     fired = False
 
@@ -68,7 +68,7 @@ def arm(point: str, harm: str, *, once: bool = True) -> None:
             HARMS[harm]()
 
     if point in _STEPS:  # once it has been noted that the step begins
-        _around(StudyDesk, "_note_step", after=lambda words: harmed() if _STEPS[point] in words else None)
+        _around(StudyRuns, "note_step", after=lambda words: harmed() if _STEPS[point] in words else None)
     elif point == "send":
         _around(Outbox, "record", before=harmed)
     else:

@@ -57,7 +57,7 @@ def test_f27_a_worker_whose_study_another_one_has_finished_publishes_nothing(tmp
 
 def test_f27_a_worker_whose_study_another_one_has_begun_publishes_nothing_and_that_one_does(tmp_path: Path) -> None:
     def begins(other: DeskParts, work: Work) -> None:
-        other.desk._begin(work)
+        other.desk.runs.begin(work)
 
     late, work = late_and_other(tmp_path, 8, begins)
     with pytest.raises(TakenOverError):
@@ -96,12 +96,12 @@ def test_f27_bytes_that_two_workers_wrote_at_the_same_moment_are_one_file_in_the
 
 
 def test_a_failure_of_the_late_worker_does_not_fail_the_study_of_the_other_one(tmp_path: Path) -> None:
-    late, work = late_and_other(tmp_path, 5, lambda other, work: other.desk._begin(work))
+    late, work = late_and_other(tmp_path, 5, lambda other, work: other.desk.runs.begin(work))
     with pytest.raises(TakenOverError):
         late.desk.compute(work)
-    late.desk.fail(work, "MemoryError")
+    late.desk.runs.fail(work, "MemoryError")
     assert late.state()[0] is StudyState.COMPUTING
-    late.desk.give_up(work, "its run ended (ERROR) and left no outcome")
+    late.desk.runs.give_up(work, "its run ended (ERROR) and left no outcome")
     assert late.state()[0] is StudyState.FAILED
 
 
@@ -111,7 +111,7 @@ def test_f24_a_study_over_which_two_workers_ended_is_failed_with_a_sentence_and_
     (work,) = parts.look_round_after()
     for _ in range(2):
         parts = DeskParts(tmp_path)  # a new process
-        assert parts.desk._begin(work) is not None
+        assert parts.desk.runs.begin(work) is not None
         with parts.ledger.transaction() as connection:
             parts.claims.died(STUDY, within=connection)
     parts = DeskParts(tmp_path)
@@ -127,14 +127,14 @@ def test_f24_a_study_over_which_two_workers_ended_is_failed_with_a_sentence_and_
 
 
 def test_f27_a_step_that_is_tried_again_does_not_take_the_study_back(tmp_path: Path) -> None:
-    late, work = late_and_other(tmp_path, 5, lambda other, work: other.desk._begin(work))
-    late.desk.begin_run()
+    late, work = late_and_other(tmp_path, 5, lambda other, work: other.desk.runs.begin(work))
+    late.desk.runs.forget_claim()
     with pytest.raises(TakenOverError):
         late.desk.compute(work)
     with pytest.raises(TakenOverError):  # as after a database that was away for a moment
         late.desk.compute(work)
     assert late.events().count(StudyEvent.TAKEN_OVER) == 1
-    late.desk.begin_run()  # the other one fell silent, and the queue gives it back
+    late.desk.runs.forget_claim()  # the other one fell silent, and the queue gives it back
     late.desk.compute(work)
     told = [line.detail for line in late.ledger.history(STUDY) if line.event is StudyEvent.TAKEN_OVER]
     assert told[-1] == "worker-1 took it over from worker-2"

@@ -53,7 +53,7 @@ def failed(parts: DeskParts) -> Work:
     """A study on which the node failed, and the work that failed."""
     parts.receive(hydrops_study())
     (work,) = parts.look_round_after()
-    parts.desk.fail(work, "MemoryError")
+    parts.desk.runs.fail(work, "MemoryError")
     assert parts.state() == (StudyState.FAILED, "INTERNAL")
     return work
 
@@ -77,7 +77,7 @@ def test_what_the_engine_still_holds_of_the_run_that_failed_changes_nothing_any_
     parts.actions.retry(STUDY, "anna")
     (again,) = parts.look_round_after()
     parts.desk.compute(first)
-    parts.desk.fail(first, "MemoryError")
+    parts.desk.runs.fail(first, "MemoryError")
     assert parts.record().state is StudyState.QUEUED
     parts.desk.compute(again)
     assert parts.record().state is StudyState.REFUSED

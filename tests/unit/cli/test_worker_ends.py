@@ -29,7 +29,7 @@ def test_f24_the_end_of_a_worker_is_noted_with_the_study_it_was_at_and_with_no_o
     for study in ("2.25.101", "2.25.102"):
         parts.receive(hydrops_study(study))
     at_it, in_line = parts.look_round_after()
-    parts.desk._begin(at_it)
+    parts.desk.runs.begin(at_it)
     note_worker_end(parts.engine, "worker-2", -signal.SIGABRT)
     assert StudyEvent.WORKER_DIED not in parts.events(at_it.study_instance_uid)
     note_worker_end(parts.engine, "worker-1", -signal.SIGABRT)
