@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from suite import HERE, RESULTS, Measurement, Record, spread
+from suite import HERE, RESULTS, Measurement, Record, figure, spread
 
 PAGE: Final = HERE.parent / "docs" / "performance.md"
 BLOCK: Final = re.compile(r"<!-- measured: (?P<name>[a-z_]+) -->\n.*?<!-- end -->", re.DOTALL)
@@ -45,7 +45,9 @@ def record_table(record: Record) -> str:
     for one in record.measurements:
         cells = [one.what, f"{spread(one.values)} {one.unit}"]
         cells += _rival_cells(one) if rivals else []
-        cells += ["–" if one.limit is None else f"{one.limit:.3g} {one.unit}", one.limit_from or "–"] if limits else []
+        cells += (
+            ["–" if one.limit is None else f"{figure(one.limit)} {one.unit}", one.limit_from or "–"] if limits else []
+        )
         cells += [_goal_cell(one)] if goals else []
         lines.append(_row(cells))
     told = record.machine

@@ -172,6 +172,7 @@ def measured(results: Sequence[Trial]) -> Iterator[Measurement]:
         both = [one for one in group if one.whole_head_s is not None and one.whole_head_max_mm is not None]
         yield Measurement(what=f"{role} aligned", unit="s", better=Better.LOWER, values=seconds, goal=GOAL_S)
         yield Measurement(what=f"{role}: largest error at the ears", unit="mm", better=Better.LOWER, values=worst)
+        moved = [one for one in both if one.max_mm > 0.0]  # who did not move keeps the header's place: no ratio to zero
         if both:
             yield Measurement(
                 what=f"{role} aligned, beside the whole head",
@@ -182,13 +183,14 @@ def measured(results: Sequence[Trial]) -> Iterator[Measurement]:
                 rival_values=tuple(float(one.whole_head_s or 0.0) for one in both),
                 gated=True,
             )
+        if moved:
             yield Measurement(
                 what=f"{role}: largest error, beside the whole head",
                 unit="mm",
                 better=Better.LOWER,
-                values=tuple(one.max_mm for one in both),
+                values=tuple(one.max_mm for one in moved),
                 rival=WHOLE_HEAD,
-                rival_values=tuple(float(one.whole_head_max_mm or 0.0) for one in both),
+                rival_values=tuple(float(one.whole_head_max_mm or 0.0) for one in moved),
             )
 
 

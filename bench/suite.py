@@ -82,6 +82,8 @@ class Measurement:
             raise ValueError(
                 f"{self.what}: {len(self.values)} rounds of this node, {len(self.rival_values)} of {self.rival}"
             )
+        if self.rival and min(*self.values, *self.rival_values) <= 0.0:
+            raise ValueError(f"{self.what}: there is no ratio to nothing, found {self.values} and {self.rival_values}")
         if self.gated and not self.rival:
             raise ValueError(f"{self.what}: only a ratio to a rival can be gated, seconds depend on the machine")
 
@@ -201,8 +203,13 @@ def seconds(task: Callable[[], object]) -> float:
 
 def spread(values: tuple[float, ...]) -> str:
     """Median, with the least and the most in brackets."""
-    middle = f"{statistics.median(values):.3g}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
+    middle = figure(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} ({figure(min(values))} to {figure(max(values))})"
+
+
+def figure(value: float) -> str:
+    """Three digits that mean something, and no powers of ten for people."""
+    return f"{value:,.0f}" if abs(value) >= 1000.0 else f"{value:.3g}"
 
 
 def table(measurements: tuple[Measurement, ...]) -> str:
@@ -213,7 +220,7 @@ def table(measurements: tuple[Measurement, ...]) -> str:
         if one.rival:
             line += f"; {one.rival}: {spread(one.rival_values)}; {spread(one.ratios)} times as good"
         if one.limit is not None:
-            line += f"; limit {one.limit:.3g}"
+            line += f"; limit {figure(one.limit)}"
         if one.goal is not None:
             line += f"; goal {one.goal:g} {'met' if one.meets_goal else 'NOT met'}"
         lines.append(line)
@@ -250,7 +257,7 @@ def run(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> Record:
         measurements=found.measurements,
         details=found.details,
     )
-    print(table(record.measurements), flush=True)
     if chosen.json:
         record.write(chosen.json)
+    print(table(record.measurements), flush=True)
     return record

@@ -1,6 +1,6 @@
 """How long a radiologist waits: from the click on a study's link until its segments are on the screen, in OHIF.
 
-    python bench/viewer.py [--rounds 3] [--json FILE] [--picture FILE]
+    python bench/viewer.py [--rounds 3] [--picture FILE]
 
 The link is clicked in a real headless Chromium without graphics card, on the machine that also runs Orthanc and the
 node's viewer; all are started, and nobody has asked for the study yet. "first" is a browser that never opened OHIF.
@@ -14,11 +14,9 @@ counts against it: the first line tells. --picture keeps a picture of the last s
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "suppo
 
 from chromium import chromium_with_profile
 from local_orthanc import LocalOrthanc
-from machine import machine, machine_line
 from ohif_viewer import OVERLAYS, Shown, viewer_of, wait_for_overlay, watch
 from phantom_patients import images_of, process
+from suite import Benchmark, Better, Found, Measurement, run
 
 from dicom_node.web.viewer.links import viewer_link
 from inference.anatomy import EarSide
@@ -115,7 +113,7 @@ def visit(profile: Path, link: str, picture: Path | None = None) -> Waits:
         return waits
 
 
-def measure(rounds: int, picture: Path | None) -> tuple[list[Waits], list[Waits]]:
+def visits(rounds: int, picture: Path | None) -> tuple[list[Waits], list[Waits]]:
     """Each round's waits at the first visit and at the third."""
     first, again = [], []
     with ExitStack() as stack:
@@ -133,33 +131,33 @@ def measure(rounds: int, picture: Path | None) -> tuple[list[Waits], list[Waits]
     return first, again
 
 
-def report(name: str, waits: Sequence[Waits]) -> str:
-    """One line with median and range of the main pane, the median of all panes, and whether the goal is met."""
-    main = [one.main_pane_s for one in waits]
-    middle = statistics.median(main)
-    everything = statistics.median(one.all_panes_s for one in waits)
-    verdict = "met" if middle <= GOAL_S else "not met"
-    return (
-        f"{name:6} main pane {middle:5.1f} s  ({min(main):.1f} to {max(main):.1f}), "
-        f"all panes {everything:5.1f} s;  goal {GOAL_S:.0f} s {verdict}"
-    )
+def measured(name: str, waits: Sequence[Waits]) -> Iterator[Measurement]:
+    """The wait for the main pane, which has the goal, and for all panes."""
+    main, everything = tuple(one.main_pane_s for one in waits), tuple(one.all_panes_s for one in waits)
+    yield Measurement(what=f"{name}: main pane", unit="s", better=Better.LOWER, values=main, goal=GOAL_S)
+    yield Measurement(what=f"{name}: all panes", unit="s", better=Better.LOWER, values=everything)
 
 
-def main() -> None:
-    """Measure, print, and write JSON or a picture when asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def measure(asked: argparse.Namespace) -> Found:
+    """All visits of all browsers."""
+    first, again = visits(asked.rounds, asked.picture)
+    details = {"first": [asdict(one) for one in first], "again": [asdict(one) for one in again]}
+    return Found(measurements=(*measured("first visit", first), *measured("third visit", again)), details=details)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What may be asked for."""
     parser.add_argument("--rounds", type=int, default=3, help="new browsers, three visits each (default %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write all values here")
     parser.add_argument("--picture", type=Path, help="also keep a picture of the last screen here")
-    asked = parser.parse_args()
-    print(machine_line(), flush=True)
-    first, again = measure(asked.rounds, asked.picture)
-    print(report("first", first))
-    print(report("again", again))
-    if asked.json:
-        waits = {"first": [asdict(one) for one in first], "again": [asdict(one) for one in again]}
-        asked.json.write_text(json.dumps({"machine": machine(), **waits}, indent=2) + "\n")
 
+
+BENCHMARK: Final = Benchmark(
+    name="viewer",
+    question="How long does a radiologist wait from the click on a link until the segments are on the screen?",
+    measure=measure,
+    add_options=options,
+    quick=("--rounds", "1"),
+)
 
 if __name__ == "__main__":
-    main()
+    run(BENCHMARK)

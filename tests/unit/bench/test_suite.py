@@ -42,8 +42,9 @@ def test_the_median_meets_a_goal_from_the_better_side(better: Better, met: bool)
         {"values": (1.0,), "rival": "Peer 1"},
         {"values": (1.0, 2.0), "rival": "Peer 1", "rival_values": (1.0,)},
         {"values": (1.0,), "gated": True},
+        {"values": (0.0,), "rival": "Peer 1", "rival_values": (1.0,)},
     ],
-    ids=["no rounds", "a rival without values", "rounds that differ", "a gate without a rival"],
+    ids=["no rounds", "a rival without values", "rounds that differ", "a gate without a rival", "no time at all"],
 )
 def test_a_measurement_that_compares_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"^w: "):
