@@ -63,6 +63,12 @@ def _rival_cells(one: Measurement) -> list[str]:
     return [one.rival, f"{spread(one.rival_values)} {one.unit}", f"**{spread(one.ratios)}**"]
 
 
+def _limit_cells(one: Measurement) -> list[str]:
+    if one.limit is None:
+        return ["–", "–"]
+    return [f"{figure(one.limit)} {one.unit}", one.limit_from or "–"]
+
+
 def _goal_cell(one: Measurement) -> str:
     if one.goal is None:
         return "–"
