@@ -9,7 +9,7 @@ from typing import Final
 
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import N_EVENT_REPORT, DimseServiceType
+from pynetdicom.dimse_primitives import DimseServiceType
 
 from dicom_node.delivery.association import address_of, later, open_association
 from dicom_node.delivery.commitment_answers import (
@@ -29,6 +29,34 @@ STAY_S: Final = 5.0
 """So long the association stays open for the answer; a receiver that needs longer opens one of its own."""
 
 _LOOK_EVERY_S: Final = 0.05
+
+
+class _Reports:
+    """Lets reports be served until the association is to be released.
+
+    pynetdicom serves each in a thread of its own, also while the response to our request is awaited, as some archives
+    need it. After a release was asked for nothing may be sent any more (PS3.8 7.2.2), and pynetdicom dies of it.
+    """
+
+    def __init__(self, association: Association) -> None:
+        self._association = association
+        self._serve = association._serve_request
+        self._one_at_a_time = threading.Lock()
+        self._is_closed = False
+        association._serve_request = self._serve_if_open  # type: ignore[assignment, method-assign]
+
+    def close(self) -> None:
+        """Serve no report from now on; returns when the answer to the one that is being served has left."""
+        with self._one_at_a_time:
+            self._is_closed = True
+        deadline = time.monotonic() + 1.0
+        while not self._association.dul.to_provider_queue.empty() and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S)
+
+    def _serve_if_open(self, message: DimseServiceType, context_id: int) -> None:
+        with self._one_at_a_time:
+            if not self._is_closed:
+                self._serve(message, context_id)
 
 
 def ask(
@@ -57,10 +85,11 @@ def ask(
     with open_association(destination, [CONTEXT], handlers=[(evt.EVT_N_EVENT_REPORT, answer)]) as association:
         if isinstance(association, DeliveryOutcome):
             return _in_words(association, destination)
-        _serve_here(association)
+        reports = _Reports(association)
         outcome = _send(association, asked, destination)
         if outcome.kind is OutcomeKind.DELIVERED:
             _stay(association, is_answered, stay_s)
+        reports.close()
     return outcome
 
 
@@ -96,33 +125,8 @@ def _send(association: Association, asked: CommitmentRequest, destination: Desti
     return outcome_of_request(status)
 
 
-def _serve_here(association: Association) -> None:
-    """Serve reports in this thread, whenever it looks for a message; pynetdicom's own thread gets none any more.
-
-    Some archives report before they respond to the request, and wait for our answer in between: pynetdicom takes such a
-    report for a wrong response and aborts. And its thread may be at a report when this one releases the association: an
-    answer after that is a fault of the protocol, on which it dies.
-    """
-    dimse, owner = association.dimse, threading.get_ident()
-    next_message = dimse.get_msg
-
-    def get_msg(block: bool = False) -> tuple[int | None, DimseServiceType | None]:
-        if threading.get_ident() != owner:
-            return None, None
-        while True:
-            context_id, message = next_message(block)
-            if context_id is None or not (isinstance(message, N_EVENT_REPORT) and message.is_valid_request):
-                return context_id, message
-            association._serve_request(message, context_id)
-
-    dimse.get_msg = get_msg  # type: ignore[assignment]  # annotated with pairs of both or none upstream
-
-
 def _stay(association: Association, is_answered: Callable[[], bool], stay_s: float) -> None:
     """Keep the association open until the answer is here, the peer has left or the time is over."""
     deadline = time.monotonic() + stay_s
-    while association.is_established and time.monotonic() < deadline:
-        association.dimse.get_msg()  # serves a report; nothing else is to come
-        if is_answered():
-            return
+    while association.is_established and time.monotonic() < deadline and not is_answered():
         time.sleep(_LOOK_EVERY_S)

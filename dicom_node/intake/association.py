@@ -19,6 +19,8 @@ from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import AssociationSocket
@@ -305,6 +307,7 @@ class IntakeAssociation(Association):
 
     def _serve_by_pynetdicom(self, message: Message) -> None:
         """Let pynetdicom decode and answer a message, by the handlers that are bound."""
+        whole = DIMSEMessage()
         fragments = [(COMMAND_LAST, message.command_set), (DATA_LAST, message.dataset)]
         try:
             for control, content in fragments:
@@ -312,13 +315,14 @@ class IntakeAssociation(Association):
                     one = P_DATA()
                     pair: Any = [message.context_id, bytes((control,)) + content]  # a tuple upstream, checked as a list
                     one.presentation_data_value_list = [pair]
-                    self.dimse.receive_primitive(one)
-            context_id, request = self.dimse.get_msg(block=False)
+                    whole.decode_msg(one)
+            # Not by the provider of pynetdicom, which serves an N-EVENT-REPORT in another thread than ours.
+            request = whole.message_to_primitive()
         except _BAD_MESSAGE as problem:
             raise BrokenMessage(type(problem).__name__) from None
-        if request is None or context_id is None:
+        if isinstance(request, C_CANCEL):
             raise _Aborted("a message that nobody here serves")
-        self._serve_request(request, context_id)
+        self._serve_request(request, message.context_id)
 
     def _bind_defaults(self) -> None:
         # Without pynetdicom's own logging handlers: they format every PDU and know patients' names.

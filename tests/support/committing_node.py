@@ -30,9 +30,9 @@ SEG_UID, SR_UID = f"{STUDY}.3", f"{STUDY}.2"
 QUICK = RetryPolicy(first_retry_s=0.3, max_retry_s=0.6, give_up_after_s=3600)
 ONCE = RetryPolicy(first_retry_s=600, max_retry_s=600)
 """No second question by time: what comes of the first one does not depend on how busy the machine is."""
-STAY_S = 0.2
+STAY_S = 1.0
 """So long our association waits for the answer here: reports after it have to come by another one."""
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class CommittingNode:
@@ -93,8 +93,8 @@ class CommittingNode:
 
     def stop(self) -> None:
         """End everything in good order."""
-        assert self._sending is None or self._sending.stop(10.0)
-        assert self._asking is None or self._asking.stop(10.0)
+        assert self._sending is None or self._sending.stop(PATIENCE_S)
+        assert self._asking is None or self._asking.stop(PATIENCE_S)
         self.listener.stop(drain_s=5.0)
 
 
@@ -112,7 +112,7 @@ def committing_node(folder: Path, *, policy: RetryPolicy = ONCE, port: int = 0) 
 
 def archive_at(port: int) -> Destination:
     """The destination "pacs", which is to commit."""
-    return replace(destination(port, timeout_s=15.0), to_commit=True)
+    return replace(destination(port, timeout_s=5.0), to_commit=True)
 
 
 def asking(commitments: Commitments, *destinations: Destination) -> CommitmentPump:

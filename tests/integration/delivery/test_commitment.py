@@ -102,7 +102,7 @@ def test_p19_an_answer_that_comes_twice_changes_nothing_the_second_time(tmp_path
 
 def test_p19_without_an_answer_it_asks_again_under_new_transactions_and_ends_visibly(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, _asked: [])
-    with running(tmp_path, archive, policy=replace(QUICK, give_up_after_s=1.5)) as node:
+    with running(tmp_path, archive, policy=replace(QUICK, give_up_after_s=3.0)) as node:
         node.put("SEG")
         (found,) = node.commitments_once(NOT_COMMITTED)
         assert node.outbox.not_committed_since(0.0)[0].sop_instance_uid == SEG_UID
