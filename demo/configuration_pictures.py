@@ -4,7 +4,7 @@
 
 Starts a node that receives, sends it one synthetic study with DCMTK, signs in with the system's Chromium, and
 photographs the forms, what is wrong with an entry, and what would come of a new rule; with --every at desktop and phone
-size, in light and in dark.
+size, in light and in dark. The node's temporary folder is shown as the one of an installed node.
 """
 
 from __future__ import annotations
@@ -36,6 +36,11 @@ PAGES: Final = ("forms", "problems", "review")
 DOCUMENTED: Final = (("forms", "desktop", "light"), ("review", "desktop", "light"), ("review", "phone", "dark"))
 EVERY: Final = tuple((page, size, theme) for size in SIZES for theme in ("light", "dark") for page in PAGES)
 TALLEST_PX: Final = 2000
+INSTALLED: Final = "/etc/hydrops/config"
+RENAME: Final = """([from, to]) => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(from, to);
+}"""
 DESTINATION: Final = """
 [[destinations]]
 name = "pacs"          # the archive
@@ -97,6 +102,7 @@ def photograph(node: LocalNode, out: Path, wanted: tuple[tuple[str, str, str], .
         for name, size, theme in wanted:
             page = signed_in(browser, node, size, theme)
             show(page, node, name)
+            page.evaluate(RENAME, [str(node.config.parent), INSTALLED])
             height = min(TALLEST_PX, page.evaluate("document.documentElement.scrollHeight"))
             page.set_viewport_size({"width": SIZES[size][0], "height": height})
             path = out / f"configuration-{name}-{size}-{theme}.png"
