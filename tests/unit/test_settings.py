@@ -161,6 +161,8 @@ BAD = [
     (DICOM_DESTINATION.replace("104", "0"), "destinations[0].port"),
     (DICOM_DESTINATION.replace("PACS", ""), "destinations[0].called_ae"),
     (DICOM_DESTINATION + "timeout_s = 0", "destinations[0].timeout_s"),
+    (DICOM_DESTINATION + "done = 'stored'", "destinations[0].done"),
+    (ORTHANC_DESTINATION + "done = 'committed'", "destinations[0].done"),
     (DICOM_DESTINATION + "password = 'x'", "destinations[0].password"),
     (ORTHANC_DESTINATION.replace("http://h", "h"), "destinations[0].url"),
     (DICOM_DESTINATION + ORTHANC_DESTINATION, "destinations"),
