@@ -10,7 +10,7 @@ workers ?= 3
 .PHONY: help setup demo test lint campaign fuzz bench parts audit clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 19
 
 setup: $(stamp) ## install what is missing: system packages (root or sudo) and .venv
 
