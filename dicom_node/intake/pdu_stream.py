@@ -74,6 +74,7 @@ class PduStream:
         self._buffer = bytearray(_HEADER.size + max_pdu_bytes)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._timeout_s: float | None = None
 
     def read(self, *, within_s: float) -> Pdu | None:
         """The next PDU; None when not a byte of it came in time.
@@ -106,7 +107,7 @@ class PduStream:
             The peer does not take it.
         """
         try:
-            self._connection.settimeout(self._pdu_timeout_s)
+            self._wait_at_most(self._pdu_timeout_s)
             self._connection.sendall(pdu)
         except OSError as error:
             raise PeerGone(type(error).__name__) from None
@@ -126,11 +127,11 @@ class PduStream:
         if self._start == self._end:
             self._start = self._end = 0
         deadline_s = time.monotonic() + within_s
-        while (left_s := deadline_s - time.monotonic()) > 0:
+        while time.monotonic() < deadline_s:
             if self._is_stopped():
                 raise PeerGone("stopped")
             try:
-                self._connection.settimeout(min(left_s, _LOOK_UP_EVERY_S))
+                self._wait_at_most(min(within_s, _LOOK_UP_EVERY_S))
                 count = self._connection.recv_into(self._view[self._end :])
             except TimeoutError:
                 continue
@@ -141,6 +142,12 @@ class PduStream:
             self._end += count
             return True
         return False
+
+    def _wait_at_most(self, timeout_s: float) -> None:
+        """Set the socket's timeout; by TLS a PDU comes in many small reads, and each call costs."""
+        if timeout_s != self._timeout_s:
+            self._connection.settimeout(timeout_s)
+            self._timeout_s = timeout_s
 
 
 def values_of(pdu: Pdu) -> Iterator[tuple[int, int, memoryview]]:
