@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("data_set", "dicom_file", "association_request", "decoder_answer")
+NAMES = ("data_set", "dicom_file", "association_request", "association_data", "decoder_answer")
 """Those of `fuzz_targets.TARGETS`, which must not be imported here: the child instruments what it imports."""
 
 INSTRUMENTED = ("dicom_node", "pydicom.filereader")

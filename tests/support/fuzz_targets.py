@@ -20,13 +20,15 @@ from mr_images import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, as_file, encode, ma
 from mutants import mutant, plain_bytes
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as ItemSequence
-from raw_peer import associate_request, pdu
+from raw_peer import associate_request, fragment, pdu, store_command
 from scanned_series import MRC, data_sets
 
 from dicom_node.assembly.headers import group_series, read_series_header
 from dicom_node.instance_files import UNREADABLE
 from dicom_node.intake.admission import Admission, AllowedPeer, NoRequest, read_request
+from dicom_node.intake.messages import BrokenMessage, Message, MessageAssembler, read_command, written_response
 from dicom_node.intake.part10 import file_header, split_file
+from dicom_node.intake.pdu_stream import BrokenPdu, PduKind, PduStream, PeerGone, values_of
 from dicom_node.intake.wire_check import InstanceIdentity, UnstorableInstance, WireLimits, check_dataset
 from dicom_node.pixel_decoding import AnswerError, read_answer
 
@@ -105,6 +107,39 @@ def association_request(data: bytes) -> None:
 _ADMISSION: Final = Admission("HYDROPS", [AllowedPeer(ae_title="SCANNER", networks=("10.0.0.0/8",))])
 
 
+def association_data(data: bytes) -> None:
+    """What an admitted peer sends: PDUs, fragments, commands; each is served, or why the association ends."""
+    ours, theirs = socket.socketpair()
+    assembler = MessageAssembler(max_instance_bytes=MOST_OBJECT_BYTES)
+    with ours, theirs:
+        theirs.sendall(data[:60_000])
+        theirs.shutdown(socket.SHUT_WR)
+        stream = PduStream(ours, max_pdu_bytes=MOST_PDU_BYTES, pdu_timeout_s=5.0, is_stopped=lambda: False)
+        try:
+            while (one := stream.read(within_s=1.0)) is not None:
+                for context_id, control, value in values_of(one) if one.kind == PduKind.DATA else ():
+                    _require_bounded(assembler.take(context_id, control, value))
+        except (PeerGone, BrokenPdu, BrokenMessage):
+            return
+
+
+MOST_PDU_BYTES: Final = 2048
+MOST_OBJECT_BYTES: Final = 4096
+
+
+def _require_bounded(message: Message | None) -> None:
+    """A message holds no more than it may, and its answer can be read back."""
+    if message is None:
+        return
+    assert message.dataset is None or len(message.dataset) <= MOST_OBJECT_BYTES, "more than it may hold"
+    assert message.command == read_command(message.command_set), "its own bytes say something else"
+    command = message.command
+    if command.field is not None and command.message_id is not None:
+        answer = read_command(written_response(command, status=0xC102, comment="UID_MISSING"))
+        assert answer.field == command.field | 0x8000
+        assert not answer.has_dataset
+
+
 def decoder_answer(data: bytes) -> None:
     """What a decoding child says, which a forged stream may have taken over: pixels of the size asked for, or no."""
     try:
@@ -154,6 +189,12 @@ def _requests() -> list[bytes]:
     ]
 
 
+def _messages() -> list[bytes]:
+    command = store_command(b"1.2.3.4")
+    parts = [(3, 3, command), (3, 2, encode(make_mr(size=2))), (3, 1, command[:20]), (3, 3, command[20:])]
+    return [b"".join(fragment(*part) for part in parts)]
+
+
 def _answers() -> list[bytes]:
     good = {"dtype": "<u2", "shape": [1, 2, 2], "bytes": 8}
     lies = ({"bytes": 1 << 60}, {"shape": [2, -2, -2]}, {"dtype": "O"}, {"shape": [1e400]}, {"error": "ValueError"})
@@ -164,6 +205,7 @@ TARGETS: Final = {
     "data_set": Target(run=data_set, seeds=_data_sets),
     "dicom_file": Target(run=dicom_file, seeds=_files),
     "association_request": Target(run=association_request, seeds=_requests),
+    "association_data": Target(run=association_data, seeds=_messages),
     "decoder_answer": Target(run=decoder_answer, seeds=_answers, most_bytes=512),
 }
 
