@@ -20,7 +20,7 @@ from pathlib import Path
 from receiver_process import main
 from sending import ReceiverEnded
 
-ATTACH_S = 10.0
+ATTACH_S = 60.0
 
 
 class Stem:
@@ -88,9 +88,11 @@ def forked_receiver(folder: Path, *, inject: str = "") -> Iterator[tuple[int, in
     """
     stem = the_stem()
     pid = stem.fork(folder)
-    tracer = _attach(pid, inject) if inject else None
-    listens = False
+    tracer = None
+    listens = True  # until we heard of its end
     try:
+        tracer = _attach(pid, inject) if inject else None
+        listens = False
         port = stem.go()
         listens = True
         yield pid, port
