@@ -185,12 +185,19 @@ def test_b02_an_empty_or_absent_data_set_is_answered_and_the_association_goes_on
     assert len(files(spool)) == 1
 
 
-def test_a_command_that_is_none_ends_only_its_own_association(start_listener, spool, caplog):
+FIELD_OF_THREE_BYTES = store_command(b"1.2.3.4").replace(
+    struct.pack("<HHIH", 0, 0x0100, 2, 1), struct.pack("<HHI", 0, 0x0100, 3) + b"\1\0\0"
+)
+"""A Command Field (0000,0100) that is no whole number of 16-bit values; found by `make fuzz`."""
+
+
+@pytest.mark.parametrize("command", [b"\xde\xad\xbe\xef" * 20, FIELD_OF_THREE_BYTES], ids=["garbage", "three bytes"])
+def test_a_command_that_is_none_ends_only_its_own_association(start_listener, spool, caplog, command):
     image, listener = make_mr(), start_listener()
     with connect(listener.port) as peer:
         peer.sendall(associate_request())
         assert receive_pdu(peer)[0] == 0x02
-        peer.sendall(fragment(3, 3, b"\xde\xad\xbe\xef" * 20))
+        peer.sendall(fragment(3, 3, command))
         assert receive_pdu(peer)[0] in (0x07, 0)
     with associated(listener.port) as sender:
         assert sender.store(encode(image), sop_instance=image.SOPInstanceUID)[0] == 0x0000
