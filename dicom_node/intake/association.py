@@ -158,6 +158,7 @@ class IntakeAssociation(Association):
         try:
             super().run_reactor()
         finally:
+            self._close()
             self._desk.ended(self)
 
     def abort_now(self) -> None:
@@ -196,7 +197,16 @@ class IntakeAssociation(Association):
         except BrokenMessage as broken:
             log.warning('event=message_refused reason="%s"', broken)
             refuse(connection, abort(source=_PROVIDER, reason=6))
+        except BaseException:  # a fault of ours, which ends this thread and stands in the log: the peer need not wait
+            refuse(connection, abort(source=_PROVIDER, reason=0))
+            raise
         self.is_established = False
+
+    def _close(self) -> None:
+        """Close the connection, which pynetdicom leaves open where its thread ends by an exception."""
+        held = self.dul.socket
+        if held is not None and held.socket is not None and self._server is not None:
+            self._server.shutdown_request(held.socket)
 
     def _take_over(self) -> socket.socket | None:
         """The connection, once pynetdicom has sent its A-ASSOCIATE-AC and its thread has ended; None if it is lost."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.assembly.completeness import Arrival
@@ -364,7 +364,7 @@ def _storage_failures_as_transient() -> Iterator[None]:
         yield
     except OSError as error:
         raise TransientError(f"spool on disk: {error.strerror or type(error).__name__}") from error
-    except (OperationalError, PoolTimeoutError) as error:
+    except (DBAPIError, PoolTimeoutError) as error:  # whatever it says, damage and a lost connection too
         raise TransientError(f"spool index: {type(error).__name__}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sqlite3
 import struct
 import subprocess
 from pathlib import Path
@@ -15,7 +16,7 @@ from mr_images import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, STUDY, as_file, dat
 from pydicom.uid import JPEG2000Lossless, RLELossless
 from raw_peer import associate_request, connect, fragment, receive_pdu, response_status, store_command
 
-from dicom_node.intake.listener import TRANSFER_SYNTAXES
+from dicom_node.intake.listener import TRANSFER_SYNTAXES, AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.spool import Spool
 
 JPEG_LOSSLESS, JPEG_LOSSLESS_SV1, JPEG_LS = (f"1.2.840.10008.1.2.4.{end}" for end in ("57", "70", "80"))
@@ -239,3 +240,40 @@ def test_f08_a_low_disk_refuses_images_but_answers_echo_and_recovers_unaided(sta
         assert files(spool) == []
         spool.min_free_bytes = 0
         assert sender.store(encode(image), sop_instance=image.SOPInstanceUID)[0] == 0x0000
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_ours_aborts_the_association_at_once_and_promises_nothing(spool):
+    def broken_clock() -> float:
+        raise RuntimeError("no time")
+
+    image = make_mr()
+    allowed = (AllowedPeer(ae_title="SCANNER", networks=("127.0.0.0/8",)),)
+    listener = Listener(ListenerOptions(ae_title="HYDROPS", port=0, allowed=allowed), spool, broken_clock)
+    listener.start()
+    try:
+        with connect(listener.port, timeout_s=10.0) as peer:
+            peer.sendall(associate_request())
+            assert receive_pdu(peer)[0] == 0x02
+            command = store_command(image.SOPInstanceUID.encode())
+            peer.sendall(fragment(3, 3, command) + fragment(3, 2, encode(image)))
+            assert receive_pdu(peer) == (0x07, bytes((0, 0, 2, 0)))
+            assert receive_pdu(peer) == (0, b"")
+        assert spool.instances(STUDY) == []
+    finally:
+        listener.stop(drain_s=5.0)
+
+
+def test_a_database_that_refuses_the_row_is_answered_try_later_and_the_association_goes_on(
+    start_listener, spool, tmp_path
+):
+    listener = start_listener()
+    image = make_mr()
+    with sqlite3.connect(tmp_path / "node.db") as database:
+        database.execute(
+            "CREATE TRIGGER refusing BEFORE INSERT ON spool_instance BEGIN SELECT RAISE(ABORT, 'no row'); END"
+        )
+    with associated(listener.port) as sender:
+        status, comment = sender.store(encode(image), sop_instance=image.SOPInstanceUID)
+        assert (status, comment.partition(":")[0]) == (0xA700, "OUT_OF_RESOURCES")
+        assert sender.echo() == 0x0000
