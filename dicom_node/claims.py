@@ -137,15 +137,16 @@ class Claims:
         mine = _of(claim.study_instance_uid) & (claim_rows.c.number == claim.number)
         within.execute(update(claim_rows).where(mine).values(beginnings=claim_rows.c.beginnings - 1))
 
-    def is_last_of(self, study_instance_uid: str, *, within: Connection) -> bool:
-        """Whether this worker was the last to begin this study."""
-        row = self._row(study_instance_uid, within)
-        return row is not None and row.worker_id == self._worker_id
+    def died(self, study_instance_uid: str, *, lived_s: float, within: Connection) -> bool:
+        """Count the end of this worker over a study that it was the last to begin; False if it was not at it.
 
-    def died(self, study_instance_uid: str, *, within: Connection) -> None:
-        """Count the end of this worker over a study that it was the last to begin."""
+        Its process lived for `lived_s`. A claim from before that is of a predecessor: one that was stopped or cut off
+        in the middle, after which this one did not even come to begin.
+        """
         mine = _of(study_instance_uid) & (claim_rows.c.worker_id == self._worker_id)
-        within.execute(update(claim_rows).where(mine).values(deaths=claim_rows.c.deaths + 1))
+        its_own = claim_rows.c.claimed_at >= database_time(self._engine) - lived_s
+        counted = update(claim_rows).where(mine & its_own).values(deaths=claim_rows.c.deaths + 1)
+        return within.execute(counted).rowcount > 0
 
     def _row(self, study_instance_uid: str, within: Connection) -> Any:
         return within.execute(select(claim_rows).where(_of(study_instance_uid)).with_for_update()).one_or_none()

@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         Receiving(loaded, path) as receiving,
     ):
 
-        def ended(exit_status: int) -> None:
-            note_worker_end(receiving.engine, loaded.settings.node.worker_id, exit_status)
+        def ended(exit_status: int, lived_s: float) -> None:
+            note_worker_end(receiving.engine, loaded.settings.node.worker_id, exit_status, lived_s=lived_s)
 
         keeper = threading.Thread(target=_keep_worker, args=(arguments, stop, ended), name="WorkerKeeper")
         keeper.start()
@@ -65,17 +65,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _keep_worker(arguments: argparse.Namespace, stop: threading.Event, ended: Callable[[int], None]) -> None:
-    """Start the worker, and again whenever it dies, until `stop`; `ended` gets its exit status."""
+def _keep_worker(arguments: argparse.Namespace, stop: threading.Event, ended: Callable[[int, float], None]) -> None:
+    """Start the worker, and again whenever it dies, until `stop`; `ended` gets its exit status and seconds of life."""
     delay_s = FIRST_RESTART_S
     while not stop.is_set():
         began = time.monotonic()
         exit_status = _run_worker(arguments, stop)
         if stop.is_set():
             return
+        lived_s = time.monotonic() - began
         if exit_status:
-            ended(exit_status)
-        delay_s = FIRST_RESTART_S if time.monotonic() - began > HEALTHY_AFTER_S else min(2 * delay_s, MAX_RESTART_S)
+            ended(exit_status, lived_s)
+        delay_s = FIRST_RESTART_S if lived_s > HEALTHY_AFTER_S else min(2 * delay_s, MAX_RESTART_S)
         log.error("event=worker_died restart_in_s=%.0f", delay_s)
         stop.wait(delay_s)
 

@@ -16,10 +16,11 @@ from dicom_node.study_moves import IllegalMoveError
 log = logging.getLogger(__name__)
 
 
-def note_worker_end(engine: Engine, worker_id: str, exit_status: int) -> None:
+def note_worker_end(engine: Engine, worker_id: str, exit_status: int, *, lived_s: float) -> None:
     """Count the end of a worker over the study that it was at, if it was at one; a database that is away is told.
 
-    A parent that dies with its child, as on a machine without power, sees nothing: then no study is to blame.
+    One that ended `lived_s` after its start without having begun a study is no study's fault, whatever an earlier one
+    left undone. A parent that dies with its child, as on a machine without power, sees nothing: no study is to blame.
     """
     ledger, claims = Ledger(engine), Claims(engine, worker_id)
     sentence = f"{worker_id} ended while it computed this: {how_it_ended(exit_status)}"
@@ -27,9 +28,8 @@ def note_worker_end(engine: Engine, worker_id: str, exit_status: int) -> None:
         for record in ledger.in_state(StudyState.COMPUTING):
             study = record.study_instance_uid
             with ledger.transaction() as connection:
-                if not claims.is_last_of(study, within=connection):
+                if not claims.died(study, lived_s=lived_s, within=connection):
                     continue
-                claims.died(study, within=connection)
                 ledger.note(study, StudyEvent.WORKER_DIED, sentence, at=time.time(), within=connection)
             log.error("event=worker_died_over_study study=%s", study)
     except IllegalMoveError:  # its study has an outcome by now: another worker was at it

@@ -113,7 +113,7 @@ def test_f24_a_study_over_which_two_workers_ended_is_failed_with_a_sentence_and_
         parts = DeskParts(tmp_path)  # a new process
         assert parts.desk.runs.begin(work) is not None
         with parts.ledger.transaction() as connection:
-            parts.claims.died(STUDY, within=connection)
+            parts.claims.died(STUDY, lived_s=60.0, within=connection)
     parts = DeskParts(tmp_path)
     parts.desk.compute(work)
     assert parts.record().detail == (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from desk_parts import DeskParts, hydrops_study
 
+from dicom_node.claims import MAX_DEATHS
 from dicom_node.cli.worker_ends import how_it_ended, note_worker_end
 from dicom_node.ledger import StudyEvent, StudyState
 
@@ -30,10 +32,25 @@ def test_f24_the_end_of_a_worker_is_noted_with_the_study_it_was_at_and_with_no_o
         parts.receive(hydrops_study(study))
     at_it, in_line = parts.look_round_after()
     parts.desk.runs.begin(at_it)
-    note_worker_end(parts.engine, "worker-2", -signal.SIGABRT)
+    note_worker_end(parts.engine, "worker-2", -signal.SIGABRT, lived_s=60.0)
     assert StudyEvent.WORKER_DIED not in parts.events(at_it.study_instance_uid)
-    note_worker_end(parts.engine, "worker-1", -signal.SIGABRT)
+    note_worker_end(parts.engine, "worker-1", -signal.SIGABRT, lived_s=60.0)
     told = [(line.event, line.detail) for line in parts.ledger.history(at_it.study_instance_uid)][-1]
     assert told == (StudyEvent.WORKER_DIED, "worker-1 ended while it computed this: signal SIGABRT")
     assert parts.state(at_it.study_instance_uid)[0] is StudyState.COMPUTING
     assert StudyEvent.WORKER_DIED not in parts.events(in_line.study_instance_uid)
+
+
+def test_f24_a_worker_that_ends_before_it_began_anything_is_no_fault_of_the_study_its_predecessor_left(
+    tmp_path: Path,
+) -> None:
+    parts = DeskParts(tmp_path)
+    parts.receive(hydrops_study())
+    (left,) = parts.look_round_after()
+    parts.desk.runs.begin(left)
+    time.sleep(0.2)
+    for _ in range(2 * MAX_DEATHS):  # its model's folder is gone, say
+        note_worker_end(parts.engine, "worker-1", 2, lived_s=0.1)
+    assert StudyEvent.WORKER_DIED not in parts.events()
+    parts.desk.compute(left)
+    assert parts.state()[0] is StudyState.REFUSED
