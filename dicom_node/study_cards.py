@@ -234,7 +234,7 @@ class StudyCards:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def put(self, card: StudyCard) -> None:
+    def put(self, card: StudyCard, *, within: Connection | None = None) -> None:
         """Keep the card of a study; it replaces an earlier one, and an equal one costs no write."""
         if self.get(card.study_instance_uid) == card:
             return
@@ -242,7 +242,7 @@ class StudyCards:
         # Both dialects spell ON CONFLICT alike; SQLAlchemy's generic INSERT does not know it.
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         upsert = dialect.insert(_cards).values(**values)
-        with writing(self._engine) as connection:
+        with nullcontext(within) if within is not None else writing(self._engine) as connection:
             connection.execute(upsert.on_conflict_do_update(index_elements=["study_instance_uid"], set_=values))
 
     def get(self, study_instance_uid: str) -> StudyCard | None:

@@ -181,15 +181,18 @@ class StudyDesk:
             self._ledger.seen(study, revision=activity.revision)
             return None
         examination = self._examiner.examine(activity, now, forced=_was_forced(record))
-        self._cards.put(examination.card)
         if changed:
             if record is not None and record.state in DECIDED and record.work_id == _work_id(examination):
-                self._ledger.seen(study, revision=activity.revision)
+                with self._ledger.transaction_at(study, record) as connection:
+                    self._cards.put(examination.card, within=connection)
+                    self._ledger.seen(study, revision=activity.revision, within=connection)
                 return None
             if _was_forced(record):  # what was asked for was another set of images: these are judged by themselves
                 examination = self._examiner.examine(activity, now)
             self._audit_arrival(activity, examination.card)
         with self._ledger.transaction_at(study, record) as connection:
+            # In here: a study that was erased while it was examined leaves no card of its patient behind.
+            self._cards.put(examination.card, within=connection)
             if changed:
                 self._ledger.arrived(study, revision=activity.revision, at=now, within=connection)
             return write_decision(self._ledger, examination, at=now, within=connection).work

@@ -164,6 +164,7 @@ delivery_rows = Table(
     Column("last_detail", String, nullable=False),
     UniqueConstraint("sop_instance_uid", "destination"),
     Index("outbox_due", "destination", "state", "next_attempt_at"),
+    sqlite_autoincrement=True,  # an attempt may end after its study was erased, and must not be noted at another's row
 )
 
 joined_rows = delivery_rows.join(object_rows, delivery_rows.c.sop_instance_uid == object_rows.c.sop_instance_uid)

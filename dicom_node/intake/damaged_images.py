@@ -54,6 +54,11 @@ class DamagedImages:
                         )
                     )
 
+    def names(self, study_instance_uid: str, *, within: sa.Connection) -> list[str]:
+        """Names of the files of a study that were ever set aside."""
+        of_study = damage_table.c.study_instance_uid == study_instance_uid
+        return list(within.scalars(sa.select(damage_table.c.file_name).where(of_study)))
+
     def refusals(self, study_instance_uid: str) -> list[Refusal]:
         """Why images of a study cannot be used: one reason for each that has not come again."""
         with self._engine.connect() as connection:

@@ -280,6 +280,11 @@ class Spool:
         names = self._index.take_out(study_instance_uid, at=at, within=within)
         return {self._index.path_of(name): name for name in names}
 
+    def set_aside(self, study_instance_uid: str, *, within: Connection) -> dict[Path, str]:
+        """Files of a study's damaged images, with a name that no image has: no image sent since is a use of them."""
+        names = self._damage.names(study_instance_uid, within=within)
+        return {self.directory / _DAMAGED / f"{name}.dcm": _DAMAGED for name in names}
+
     def is_here(self, connection: Connection, name: str) -> bool:
         """Whether the file of that name has its row."""
         return self._index.has(name, within=connection)

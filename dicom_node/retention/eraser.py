@@ -132,6 +132,7 @@ class Eraser:
     def _forget(self, connection: Connection, study: str, actor: str, why: str, now: float) -> None:
         """Delete every row of a study and list its files, with the entry in the audit trail."""
         files = self._spool.take_out(study, at=now, within=connection)
+        files |= self._spool.set_aside(study, within=connection)
         for uid, digest in results_of(connection, study).items():
             files[self._results.path(uid, digest)] = uid
         for work_id in works_of(connection, study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,8 +14,9 @@ from dicom_node import workflow
 from dicom_node.audit import AuditAction
 from dicom_node.cli import receiving
 from dicom_node.database import metadata
-from dicom_node.delivery.outbox import RetryPolicy
+from dicom_node.delivery.outbox import DeliveryState, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
+from dicom_node.examination import Examination, Examiner
 from dicom_node.ledger import StudyState
 from dicom_node.retention.study_rows import STAYS, tables_of_studies
 from dicom_node.reviews import Reviews, Verdict
@@ -162,3 +164,45 @@ def test_what_lies_about_for_a_month_goes_once_a_day(tmp_path: Path, state: str)
     assert path.exists()
     node.round_after(31)
     assert not path.exists()
+
+
+def test_a_delivery_that_ends_after_its_study_was_erased_is_not_noted_at_another_one(node: KeptStudies) -> None:
+    node.finish_study(deliver=False)
+    under_way = node.outbox.due("pacs", node.now)[0]
+    assert node.eraser.erase_study(STUDY, "root") == ""
+    node.finish_study(OTHER, deliver=False)
+    outcome = DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="the erased study's")
+    assert node.outbox.record(under_way.delivery_id, outcome, node.now, RetryPolicy()) is None
+    assert {one.state for one in node.outbox.deliveries(OTHER)} == {DeliveryState.WAITING}
+
+
+def test_s25_images_that_were_set_aside_as_damaged_go_with_their_study(node: KeptStudies) -> None:
+    node.finish_study()
+    image = node.spool.instances(STUDY)[0]
+    image.path.write_bytes(image.path.read_bytes()[:-1] + b"?")
+    assert node.spool.set_damaged_aside(STUDY, {image.sop_instance_uid}) == [image.sop_instance_uid]
+    aside = node.folder / "spool" / "damaged" / image.path.name
+    assert aside.exists()
+    assert node.eraser.erase_study(STUDY, "root") == ""
+    node.eraser.finish()
+    assert not aside.exists()
+
+
+def test_s25_a_study_erased_while_it_is_examined_leaves_no_card(
+    node: KeptStudies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.receive(hydrops_study())
+    node.now += 1
+    node.desk.look_round()
+    assert node.record().state is StudyState.WAITING
+    examine = Examiner.examine
+
+    def examine_and_lose(examiner: Examiner, *arguments: Any, **named: Any) -> Examination:
+        examination = examine(examiner, *arguments, **named)
+        assert node.eraser.erase_study(STUDY, "root") == ""
+        return examination
+
+    monkeypatch.setattr(Examiner, "examine", examine_and_lose)
+    node.now += 3600
+    assert node.desk.look_round() == []
+    assert (node.cards.get(STUDY), node.ledger.get(STUDY)) == (None, None)
