@@ -1,7 +1,7 @@
 """A TLS session whose end tells whether the peer has read everything.
 
-Either the peer answers our close_notify with its own, or (rsyslog) it just closes. A closed connection counts when TCP
-has every byte acknowledged and no reset comes: a program that closes with bytes unread resets, and bytes that arrive
+Either the peer answers our close_notify with its own and closes, or (rsyslog) it just closes. That counts when TCP has
+every byte acknowledged and no reset comes: a program that closes with bytes unread resets, and bytes that arrive
 after it closed are answered by a reset instead of an acknowledgment.
 
 `ssl.SSLSocket.unwrap` would not do: to it a fatal alert is an end like any other, and with TLS 1.3 a server that
@@ -52,8 +52,18 @@ class TlsSession:
             self._tls.read(_PIECE_BYTES)  # an alert that came already; it must not be taken for the answer below
         with suppress(ssl.SSLWantReadError):
             self._tls.unwrap()
-        with suppress(ssl.SSLZeroReturnError):  # its close_notify
+        try:
             self._run(self._read_away)
+        except ssl.SSLZeroReturnError:  # its close_notify
+            self._await_close()
+
+    def _await_close(self) -> None:
+        """Wait for TCP's end too: a server that stops says close_notify by itself, and resets what it left unread."""
+        self._flush()
+        self._connection.shutdown(socket.SHUT_WR)
+        while self._connection.recv(_PIECE_BYTES):
+            continue
+        self._require_all_acknowledged()
 
     def _read_away(self) -> None:
         """Read to the peer's end; a syslog server says nothing before it."""

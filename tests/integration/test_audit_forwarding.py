@@ -141,6 +141,16 @@ def test_s24_a_server_that_vanishes_in_the_middle_loses_nothing(trail, forward, 
     assert receiver.sequences == [*range(1, 11), *range(1, 51)]
 
 
+def test_s24_a_server_that_says_goodbye_without_reading_loses_nothing(trail, forward, receiver, caplog):
+    receiver.is_stopping = True
+    write(trail, 3)
+    forward().once()
+    assert "event=audit_not_sent" in caplog.text
+    receiver.is_stopping = False
+    forward().once()
+    assert receiver.sequences == [1, 2, 3]
+
+
 def test_s24_a_kill_before_the_end_is_confirmed_sends_that_batch_twice_and_loses_nothing(
     trail, forward, receiver, tmp_path, authority
 ):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+import select
 import socket
 import ssl
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,13 +22,14 @@ class SyslogReceiver:
     """Started with `start`, stopped with `stop`, and started again on the same port.
 
     `cut_after` closes a session without a word after so many messages; `holds_end` leaves the end of a session
-    unanswered until it is set.
+    unanswered until it is set; `is_stopping` says close_notify as soon as bytes are there, and closes without reading.
     """
 
     own: Certificate
     client_ca: Path | None = None
     port: int = 0
     cut_after: int | None = None
+    is_stopping: bool = False
     holds_end: threading.Event = field(default_factory=threading.Event)
     messages: list[bytes] = field(default_factory=list)
     sessions: int = 0
@@ -65,6 +68,9 @@ class SyslogReceiver:
     def _serve(self, plain: socket.socket, context: ssl.SSLContext) -> None:
         with plain, contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as secured:
             self.sessions += 1
+            if self.is_stopping:
+                _say_goodbye(secured)
+                return
             taken = 0
             with secured.makefile("rb") as stream:
                 while (length := _length(stream)) is not None:
@@ -76,6 +82,15 @@ class SyslogReceiver:
                         return
             self.holds_end.wait(30)
             secured.unwrap()
+
+
+def _say_goodbye(secured: ssl.SSLSocket) -> None:
+    """End a session whose bytes are here and not read, as a server does that is being stopped."""
+    select.select([secured], [], [], 30)
+    secured.setblocking(False)
+    with contextlib.suppress(OSError):
+        secured.unwrap()  # sends close_notify; the peer's is not waited for
+    time.sleep(0.2)  # it arrives before the reset
 
 
 def _length(stream: object) -> int | None:
