@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import pydicom
@@ -101,8 +102,11 @@ class Decision:
     recalled: FinishedWork | None = None
 
 
-_Opened = tuple[str, tuple[str, ...], tuple[Refusal, ...]]
-"""What a case was made from: study, names of its files (hashes of their content), what the intake holds against it."""
+_Version = tuple[int, int]
+"""One version of a file: its inode and when it was written. One that was damaged and came again has the same name."""
+
+_Opened = tuple[str, tuple[tuple[str, _Version | None], ...], tuple[Refusal, ...]]
+"""What a case was made from: study, names and versions of its files, what the intake holds against it."""
 
 
 class Examiner:
@@ -122,7 +126,7 @@ class Examiner:
         self._case_options = case_options
         self._quiet_s = quiet_s
         self._partner_wait_s = partner_wait_s
-        self._headers: OrderedDict[str, InstanceFile] = OrderedDict()
+        self._headers: OrderedDict[str, tuple[_Version | None, InstanceFile]] = OrderedDict()
         self._headers_lock = threading.Lock()
         self._last_opened: tuple[_Opened, Case] | None = None
 
@@ -167,7 +171,8 @@ class Examiner:
         """The case of a study as it lies in the spool; the last is kept, for what was examined is computed next."""
         instances = self._spool.instances(study_instance_uid)
         refusals = (*_conflicts(instances), *self._spool.refusals(study_instance_uid))
-        opened = (study_instance_uid, tuple(instance.path.name for instance in instances), refusals)
+        names = tuple((instance.path.name, _version(instance.path)) for instance in instances)
+        opened = (study_instance_uid, names, refusals)
         last = self._last_opened
         if last is not None and last[0] == opened:
             return last[1]
@@ -198,21 +203,33 @@ class Examiner:
         )
 
     def _file(self, instance: SpooledInstance) -> InstanceFile | None:
-        """One instance's header, read once (spool files never change); called from two threads."""
-        name = instance.path.name
+        """One instance's header, read once from each version of its file; called from two threads.
+
+        That of a file which is gone is still known: what is missing is found before computing, like what is damaged.
+        """
+        name, version = instance.path.name, _version(instance.path)
         with self._headers_lock:
             known = self._headers.get(name)
-        if known is not None:
-            return known
+        if known is not None and version in (known[0], None):
+            return known[1]
         file = read_instance(instance.path, instance.sha256)
         if file is None:
             log.error("event=header_unreadable sop=%s", instance.sop_instance_uid)
             return None
         with self._headers_lock:
-            self._headers[name] = file
+            self._headers[name] = (version, file)
             if len(self._headers) > HEADER_CACHE_SIZE:
                 self._headers.popitem(last=False)
         return file
+
+
+def _version(path: Path) -> _Version | None:
+    """Which version of a file is there; None if none is."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def write_decision(

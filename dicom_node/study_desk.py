@@ -255,6 +255,9 @@ class StudyDesk:
         """What the work comes to; None if an image that it needs is damaged: the study has changed then."""
         with step("read headers"):
             case = with_remark(self._examiner.open(work.study_instance_uid), work.remark)
+        with step("check files"):
+            if self._spool.set_damaged_aside(work.study_instance_uid, self._needed_images(work, case)):
+                return None
         now = datetime.fromtimestamp(self._clock()).astimezone()
         if work.refusal is not None:
             reason, detail = work.refusal
@@ -266,9 +269,6 @@ class StudyDesk:
                 step=step,
                 at=now,
             )
-        with step("check files"):
-            if self._spool.set_damaged_aside(work.study_instance_uid, _used_images(case)):
-                return None
         return work_case(
             case,
             segmenter=self._segmenter,
@@ -277,6 +277,11 @@ class StudyDesk:
             encoded_at=now,
             previous=self._earlier_values(work.study_instance_uid),
         )
+
+    def _needed_images(self, work: Work, case: Case) -> set[str]:
+        """SOP Instance UIDs of what the outcome rests on: the input set and what nobody can read; of a refusal, all."""
+        kept = {instance.sop_instance_uid for instance in self._spool.instances(work.study_instance_uid)}
+        return kept if work.refusal is not None else _used_images(case) | (kept - case.files.keys())
 
     def _earlier_values(self, study_instance_uid: str) -> dict[EarSide, PreviousValue]:
         card = self._cards.get(study_instance_uid)

@@ -412,6 +412,40 @@ def test_f12_an_image_damaged_on_disk_is_found_before_computing_and_cured_by_sen
     assert parts.spool.refusals("2.25.100") == []
 
 
+def test_f12_a_header_that_was_read_from_a_damaged_file_is_read_anew_when_the_image_comes_again(parts):
+    images = hydrops_study()
+    parts.receive(images)
+    victim = parts.spool.instances("2.25.100")[3]
+    row_of_pixels = parts.desk._examiner.open("2.25.100").files[victim.sop_instance_uid].header.Rows
+    parts = DeskParts(parts.folder)  # a worker that begins anew, after the disk has turned a bit
+    content = victim.path.read_bytes()
+    damage_file(victim.path, content.index(b"\x28\x00\x10\x00") + 8)  # Rows, explicit VR
+    (work,) = parts.look_round_after()
+    assert parts.desk._examiner.open("2.25.100").files[victim.sop_instance_uid].header.Rows != row_of_pixels
+    parts.desk.compute(work)
+    assert parts.sent() == []
+    parts.work_off()
+    assert parts.state() == (StudyState.REFUSED, "SOURCE_CORRUPT")
+    parts.receive(images)
+    parts.work_off()
+    assert parts.state() == (StudyState.REFUSED, "CONTENT")
+
+
+def test_f12_an_image_whose_header_is_too_damaged_to_be_read_is_not_left_out_in_silence(parts):
+    images = hydrops_study()
+    parts.receive(images)
+    victim = parts.spool.instances("2.25.100")[0]
+    damage_file(victim.path, 129)  # the letters DICM
+    damage_file(victim.path, victim.path.read_bytes().index(victim.sop_instance_uid.encode()) + 1)
+    for work in parts.look_round_after(PARTNER_WAIT_S):
+        parts.desk.compute(work)
+    parts.work_off()
+    assert parts.state() == (StudyState.REFUSED, "SOURCE_CORRUPT")
+    parts.receive(images)
+    parts.work_off()
+    assert parts.state() == (StudyState.REFUSED, "CONTENT")
+
+
 def test_f12_an_image_damaged_between_two_starts_refuses_its_study_though_its_file_is_only_missed_then(parts):
     parts.receive(hydrops_study())
     (work,) = parts.look_round_after()
