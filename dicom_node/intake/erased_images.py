@@ -6,7 +6,7 @@ nothing new; and another content under its UID is still found out, marked and re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -122,11 +122,19 @@ def take_out(connection: sa.Connection, study_instance_uid: str, *, at: float) -
     return [row.file_name for row in here]
 
 
-def leftovers(connection: sa.Connection, names: Iterable[str]) -> set[str]:
-    """Of the names of files without a row: those that an erasure did not get to, or that a power cut brought back."""
-    ordered = sorted(names)
+def leftovers(connection: sa.Connection, files: Mapping[str, int]) -> set[str]:
+    """Of files without a row: those that an erasure did not get to, or that a power cut brought back.
+
+    `files` has the time of the last change (ns) by name. One that was touched since it was listed to be removed is no
+    leftover: it was sent again, and acknowledged, while its row was still there.
+    """
+    ordered = sorted(files)
+    listed = removal_rows.c.known_as
     found: set[str] = set()
+    touched: set[str] = set()
     for some in [ordered[n : n + 500] for n in range(0, len(ordered), 500)]:
         found.update(connection.scalars(sa.select(erased_table.c.file_name).where(erased_table.c.file_name.in_(some))))
-        found.update(connection.scalars(sa.select(removal_rows.c.known_as).where(removal_rows.c.known_as.in_(some))))
-    return found
+        query = sa.select(listed, removal_rows.c.modified_ns).where(listed.in_(some))
+        for name, modified_ns in connection.execute(query):
+            (found if modified_ns == files[name] else touched).add(name)
+    return found - touched

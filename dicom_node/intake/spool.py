@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -250,11 +250,11 @@ class Spool:
             path.unlink(missing_ok=True)
         reindexed: list[str] = []
         damaged: list[Path] = []
-        without_row = files.keys() - rows.keys()
+        without_row = _modified_ns({name: path for name, path in files.items() if name not in rows})
         erased = self._index.leftovers(without_row)
         for name in erased:
             files[name].unlink(missing_ok=True)
-        for name in sorted(without_row - erased):
+        for name in sorted(without_row.keys() - erased):
             uid = self._reindex(name, files[name])
             if uid is None:
                 damaged.append(self._set_aside(files[name]))
@@ -352,6 +352,15 @@ def _touch(path: Path, at: float) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _modified_ns(files: Mapping[str, Path]) -> dict[str, int]:
+    """When each file was changed last; an erasure that runs at the same time may have removed some since."""
+    found: dict[str, int] = {}
+    for name, path in files.items():
+        with suppress(FileNotFoundError):
+            found[name] = path.stat().st_mtime_ns
+    return found
 
 
 def _is_whole(path: Path) -> bool:

@@ -251,10 +251,10 @@ class SpoolIndex:
         """What was erased of a study; None if nothing was."""
         return ErasedImageIndex(self._engine).of_study(study_instance_uid)
 
-    def leftovers(self, names: Iterable[str]) -> set[str]:
-        """Of the names of files without a row: those of images that were erased."""
+    def leftovers(self, files: Mapping[str, int]) -> set[str]:
+        """Of files without a row, with the time (ns) of their last change: the names of images that were erased."""
         with self._engine.connect() as connection:
-            return leftovers(connection, names)
+            return leftovers(connection, files)
 
     def _count_revision(self, connection: sa.Connection, studies: Iterable[str]) -> None:
         """One more change of each study; in the order of the UIDs, so that two writers never wait for each other."""

@@ -44,6 +44,15 @@ def test_a_known_image_acknowledged_just_before_the_row_went_is_taken_back(node:
     assert is_kept(node)
 
 
+def test_a_known_image_acknowledged_just_before_a_kill_is_taken_back_at_the_start(node: KeptStudies) -> None:
+    image = node.spool.instances(STUDY)[0]
+    assert node.eraser.erase_images(STUDY, node.periods)
+    image.path.touch()
+    assert node.spool.sweep().reindexed == (image.sop_instance_uid,)
+    node.eraser.finish()
+    assert is_kept(node)
+
+
 def test_an_image_sent_between_row_and_file_is_written_again(node: KeptStudies) -> None:
     assert node.eraser.erase_images(STUDY, node.periods)
     assert send_one(node) is StoredKind.NEW
