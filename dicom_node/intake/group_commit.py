@@ -17,7 +17,7 @@ class _Place(Generic[Item, Result]):
 
     item: Item
     result: Result | None = None
-    problem: Exception | None = None
+    problem: BaseException | None = None
     is_done: bool = False
 
 
@@ -54,9 +54,10 @@ class GroupCommit(Generic[Item, Result]):
             group, self._waiting = self._waiting, []
         try:
             results = self._commit([place.item for place in group])
-        except Exception as problem:  # noqa: BLE001 - not handled here: raised again in every caller of the group
-            for place in group:
+            ended = list(zip(group, results, strict=True))
+        except BaseException as problem:  # noqa: BLE001 - not handled here: raised again in every caller of the group
+            for place in group:  # an interrupt too: whoever is in this group and hears nothing of it would be promised
                 place.problem, place.is_done = problem, True
             return
-        for place, result in zip(group, results, strict=True):
+        for place, result in ended:
             place.result, place.is_done = result, True

@@ -19,14 +19,16 @@ class Ledger:
         self.may_commit = threading.Event()
         self.has_begun = threading.Event()
         self.fails_on: int | None = None
+        self.problem: BaseException = OSError(28, "No space left on device")
+        self.leaves_out = 0
 
     def commit(self, items: Sequence[int]) -> list[int]:
         self.has_begun.set()
         assert self.may_commit.wait(10)
         if self.fails_on in items:
-            raise OSError(28, "No space left on device")
+            raise self.problem
         self.groups.append(list(items))
-        return [item * 10 for item in items]
+        return [item * 10 for item in items][self.leaves_out :]
 
 
 @pytest.fixture
@@ -71,3 +73,23 @@ def test_a_commit_that_fails_fails_for_everybody_in_it_and_for_nobody_else(ledge
                 one.result(10)
     assert together(4) == 40
     assert ledger.groups == [[1], [4]]
+
+
+@pytest.mark.parametrize("how", ["interrupted", "without a result for each"])
+def test_a_commit_that_does_not_come_to_its_end_promises_nothing_to_anybody(ledger: Ledger, how: str) -> None:
+    together = GroupCommit(ledger.commit)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(together, 1)
+        assert ledger.has_begun.wait(10)
+        others = [pool.submit(together, item) for item in (2, 3)]
+        while len(together._waiting) < len(others):
+            pass
+        failing = others
+        if how == "interrupted":
+            ledger.fails_on, ledger.problem = 3, KeyboardInterrupt()
+        else:
+            ledger.leaves_out = 1
+            failing = [first, *others]
+        ledger.may_commit.set()
+        for one in failing:
+            assert isinstance(one.exception(10), KeyboardInterrupt | ValueError)
