@@ -59,6 +59,8 @@ class RetentionRounds:
         What the outbox and others do at their start to remove what a kill left behind; here once a day. Given the time.
     periods
         How long what is kept; may be replaced between two rounds.
+    clock, monotonic
+        POSIX seconds, and seconds that nobody sets: how a clock that was put forward is noticed.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RetentionRounds:
         audit: AuditTrail,
         periods: Periods,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.periods = periods
         self.erased = Erased()
@@ -81,10 +84,15 @@ class RetentionRounds:
         self._views = ViewShelf(state_dir / "views")
         self._audit = audit
         self._clock = clock
+        self._monotonic = monotonic
+        self._last_look: tuple[float, float] | None = None
+        self._believed_from: float | None = None
         self._tidied_at: float | None = None
 
     def once(self) -> bool:
         """Erase what is due, a few studies at most; True if there is more.
+
+        After the clock has jumped ahead, nothing ends for a day: by a wrong clock everything would have.
 
         Raises
         ------
@@ -93,6 +101,8 @@ class RetentionRounds:
         """
         now, periods = self._clock(), self.periods
         self._remove_files()
+        if not self._believes(now):
+            return False
         images = self._erase(
             self._due(now, periods.inputs_days, with_images=True), lambda one: self._eraser.erase_images(one, periods)
         )
@@ -105,6 +115,19 @@ class RetentionRounds:
             self._tidy(now)
             self._tidied_at = now
         return max(images, studies) >= STUDIES_A_ROUND
+
+    def _believes(self, now: float) -> bool:
+        """Whether the clock may be gone by; one that is set back again may be at once."""
+        steady = self._monotonic()
+        then, steady_then = self._last_look or (now, steady)
+        ahead_s = (now - then) - (steady - steady_then)
+        self._last_look = (now, steady)
+        if ahead_s > A_DAY_S:
+            self._believed_from = steady + A_DAY_S
+            log.error("event=clock_jumped ahead_s=%.0f nothing_ends_for_s=%.0f", ahead_s, A_DAY_S)
+        elif ahead_s < -A_DAY_S:
+            self._believed_from = None
+        return self._believed_from is None or steady >= self._believed_from
 
     def _remove_files(self) -> None:
         removed = self._eraser.finish()

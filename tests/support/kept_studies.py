@@ -24,6 +24,8 @@ class KeptStudies(DeskParts):
     def __init__(self, folder: Path, *, periods: Periods = PERIODS, **changes: Any) -> None:
         super().__init__(folder, **changes)
         self.periods = periods
+        self.put_forward_s = 0.0
+        """How far somebody has put the clock forward."""
         self.eraser = Eraser(
             self.engine, folder, spool=self.spool, audit=self.audit, clock=changes.get("clock") or (lambda: self.now)
         )
@@ -35,6 +37,7 @@ class KeptStudies(DeskParts):
             audit=self.audit,
             periods=periods,
             clock=changes.get("clock") or (lambda: self.now),
+            monotonic=lambda: self.now - self.put_forward_s,
         )
 
     def finish_study(self, study_uid: str = STUDY, *, deliver: bool = True) -> None:

@@ -162,3 +162,28 @@ def test_zero_days_keep_for_good(tmp_path: Path) -> None:
     node.round_after(100_000)
     assert node.image_files()
     assert (node.keeping().images_until, node.keeping().results_until) == (None, None)
+
+
+def test_a_clock_that_jumps_ahead_ends_nothing_for_a_day(tmp_path: Path) -> None:
+    node = KeptStudies(tmp_path)
+    node.finish_study()
+    node.round_after(1)
+    node.put_forward_s += 365 * 86400
+    node.round_after(365)
+    node.round_after(0.9)
+    assert len(node.image_files()) == len(hydrops_study())
+    node.round_after(0.2)
+    assert node.image_files() == [], "nobody set it back: it was wrong before"
+
+
+def test_a_clock_that_is_set_back_is_gone_by_at_once(tmp_path: Path) -> None:
+    node = KeptStudies(tmp_path)
+    node.finish_study()
+    node.round_after(1)
+    node.put_forward_s += 365 * 86400
+    node.round_after(365)
+    node.put_forward_s -= 365 * 86400
+    node.round_after(-365)
+    assert len(node.image_files()) == len(hydrops_study())
+    node.round_after(13.5)
+    assert node.image_files() == []
