@@ -184,7 +184,8 @@ class OnDuty(threading.Thread):
     Parameters
     ----------
     take_over
-        Makes what the workers of these ids held ready for whoever is free; asked again, it changes nothing more.
+        Makes what the workers of these ids held ready for whoever is free; asked again, it changes nothing more. Told
+        at every look, also that nobody is gone: who comes back and goes a second time is new to it then.
     on_place_lost
         Called once if another process entered itself under this worker's id: this one has to end.
     """
@@ -240,5 +241,4 @@ class OnDuty(threading.Thread):
         for one in sorted(silent - self._told_silent):
             log.warning("event=worker_silent worker=%s host=%s", one, workers[one].host)
         self._told_silent = silent
-        if gone:
-            self._take_over(gone)
+        self._take_over(gone)

@@ -218,11 +218,15 @@ class StudyWorker:
         for run in DBOS._recover_pending_workflows(list(worker_ids)):
             log.warning("event=work_up_for_take_over run=%s", run.workflow_id)
         if self._gone != frozenset(worker_ids):
-            self._gone = frozenset(worker_ids)
             self._take_over_versions(worker_ids)
+            self._queue_unfinished()  # also what they had decided on and did not live to queue
+            self._gone = frozenset(worker_ids)
 
     def _take_over_versions(self, gone: Sequence[str]) -> None:
-        """Begin anew what is left of versions of which no worker is on duty any more: the engine leaves it for ever."""
+        """End runs of versions of which no worker is on duty any more: the engine leaves them for ever.
+
+        `_queue_unfinished` begins their work anew.
+        """
         versions = {one.version for one in self._roster.workers() if one.worker_id not in gone}
         left = [
             run
@@ -232,8 +236,6 @@ class StudyWorker:
         for run in left:
             log.warning("event=work_of_other_version run=%s version=%s", run.workflow_id, run.app_version)
             DBOS.cancel_workflow(run.workflow_id)
-        if left:
-            self._queue_unfinished()
 
     def _forget_old_runs(self) -> None:
         """Once an hour, or at once again where there are many, let the engine forget the oldest runs that are over."""
