@@ -295,13 +295,15 @@ class StudyDesk:
             log_dropped(work)
             return True
         activity = self._spool.study(study)
-        if activity is not None and activity.revision == record.revision:
+        if activity is None:  # damaged, every one of them: no look round would ever come to this study again
+            self.runs.give_up(work, "no image of it is whole on this node's disk any more; send the study again")
+            return True
+        if activity.revision == record.revision:
             return False
         # Something arrived that the desk has not examined yet: is this still the work that it would decide on?
-        if activity is not None:
-            examination = self._examiner.examine(activity, self._clock(), forced=bool(work.remark))
-            if _work_id(examination) == work.work_id:
-                return False
+        examination = self._examiner.examine(activity, self._clock(), forced=bool(work.remark))
+        if _work_id(examination) == work.work_id:
+            return False
         detail = "other images came meanwhile"
         self._ledger.move(study, StudyEvent.SUPERSEDED, at=self._clock(), of_work=work.as_json(), detail=detail)
         log.info("event=work_superseded study=%s work=%s", study, work.work_id[:12])

@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from dicom_node.database import open_database
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger, StudyState
-from dicom_node.roster import Roster
+from dicom_node.roster import BEAT_S, Roster
 from dicom_node.workflow import APPLICATION_VERSION, StudyWorker, forget_runs_before
 from inference.phantom import PhantomOptions, make_study
 
@@ -131,13 +131,20 @@ def test_a_disk_that_fails_for_a_moment_is_tried_again(worker: RunningWorker) ->
     assert worker.parts.sent("2.25.303") == [("SR", "pacs")]
 
 
-def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(worker: RunningWorker) -> None:
-    worker.parts.receive(hydrops_study("2.25.304"), at=time.time())
-    wait_until(lambda: worker.parts.ledger.get("2.25.304"))
-    for instance in worker.parts.spool.instances("2.25.304"):  # after its headers were read: the pixels are gone
-        instance.path.unlink()
-    wait_until(lambda: worker.is_finished("2.25.304"))
-    assert worker.parts.state("2.25.304") == (StudyState.FAILED, "INTERNAL")
+def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(
+    worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_damaged_aside = worker.parts.spool.set_damaged_aside
+
+    def takes_the_images_away_once_they_were_checked(study: str, uids: Collection[str]) -> list[str]:
+        damaged = set_damaged_aside(study, uids)
+        for instance in worker.parts.spool.instances("2.25.304"):
+            instance.path.unlink()
+        return damaged
+
+    monkeypatch.setattr(worker.parts.spool, "set_damaged_aside", takes_the_images_away_once_they_were_checked)
+    assert worker.finish("2.25.304") == (StudyState.FAILED, "INTERNAL")
+    monkeypatch.undo()
     assert worker.parts.record("2.25.304").detail == "FileNotFoundError"
     assert worker.parts.sent("2.25.304") == []
     assert worker.finish("2.25.305")[0] is StudyState.REFUSED
@@ -186,6 +193,26 @@ def test_a_study_whose_run_is_over_without_an_outcome_is_failed_and_can_be_retri
     assert worker.parts.record(study).detail == "its run ended (SUCCESS) and left no outcome"
     assert worker.parts.actions.retry(study, "anna").accepted
     wait_until(lambda: worker.parts.state(study)[0] is StudyState.REFUSED)
+
+
+def test_f27_what_a_worker_decided_on_and_did_not_live_to_queue_is_queued_by_another(worker: RunningWorker) -> None:
+    study = "2.25.308"
+    worker.finish(study)
+    wait_until(lambda: worker.runs(study)[0]["status"] == "SUCCESS")
+    assert forget_runs_before(time.time() + 1) >= 1
+    roster = Roster(worker.parts.engine)
+    for _ in range(2):
+        gone = roster.sign_on("worker-8", "another machine", APPLICATION_VERSION)
+        time.sleep(2 * BEAT_S)  # it is seen on duty
+        with worker.parts.engine.begin() as connection:  # its last commit
+            connection.execute(
+                sa.text("UPDATE ledger_studies SET state = 'queued' WHERE study_instance_uid = '2.25.308'")
+            )
+            connection.execute(sa.text("DELETE FROM ledger_results WHERE study_instance_uid = '2.25.308'"))
+        roster.sign_off("worker-8", gone)
+        wait_until(lambda: worker.parts.state(study)[0] is StudyState.REFUSED)
+        wait_until(lambda: worker.runs(study)[0]["status"] == "SUCCESS")
+        forget_runs_before(time.time() + 1)
 
 
 @pytest.mark.dcmtk

@@ -446,6 +446,20 @@ def test_f12_an_image_whose_header_is_too_damaged_to_be_read_is_not_left_out_in_
     assert parts.state() == (StudyState.REFUSED, "CONTENT")
 
 
+def test_f12_a_study_without_one_whole_image_is_failed_and_cured_by_sending_it_again(parts):
+    images = hydrops_study()
+    parts.receive(images)
+    (work,) = parts.look_round_after()
+    for instance in parts.spool.instances("2.25.100"):
+        instance.path.unlink()
+    parts.desk.compute(work)
+    assert parts.state() == (StudyState.FAILED, "INTERNAL")
+    assert parts.record().detail.startswith("no image of it is whole on this node's disk any more")
+    parts.receive(images)
+    parts.work_off()
+    assert parts.state() == (StudyState.REFUSED, "CONTENT")
+
+
 def test_f12_an_image_damaged_between_two_starts_refuses_its_study_though_its_file_is_only_missed_then(parts):
     parts.receive(hydrops_study())
     (work,) = parts.look_round_after()
