@@ -55,9 +55,9 @@ class GroupCommit(Generic[Item, Result]):
         try:
             results = self._commit([place.item for place in group])
             ended = list(zip(group, results, strict=True))
-        except BaseException as problem:  # noqa: BLE001 - not handled here: raised again in every caller of the group
+        except BaseException as problem:
             for place in group:  # an interrupt too: whoever is in this group and hears nothing of it would be promised
                 place.problem, place.is_done = problem, True
-            return
+            raise
         for place, result in ended:
             place.result, place.is_done = result, True

@@ -215,7 +215,7 @@ def test_a_bad_file_leaves_the_old_configuration_running_and_is_told(node: Local
 def test_what_needs_a_restart_is_named(node: LocalNode) -> None:
     node.config.write_text(node.config.read_text().replace("min_free_bytes = 500000000", "min_free_bytes = 400000000"))
     wait_until(lambda: bool(httpx.get(node.health_url).json()["configuration_restart_needed"]))
-    assert httpx.get(node.health_url).json()["configuration_restart_needed"] == ["listener.min_free_bytes"]
+    assert browser(node).get("/health").json()["configuration_restart_needed"] == ["listener.min_free_bytes"]
     assert "With the next start take effect: listener.min_free_bytes" in browser(node).get("/configuration").text
 
 

@@ -34,6 +34,8 @@ def test_p19_results_of_a_node_are_done_when_orthanc_has_committed_to_them(tmp_p
             committed = [DeliveryStanding.COMMITTED] * 2
             wait_for(lambda: [one.standing for one in outbox.deliveries(STUDY)] == committed, seconds=60)
             assert done_at(open_database(f"sqlite:///{node.state_dir / 'node.db'}"), STUDY) is not None
+            # The answer may be there before the one who asked has written that he did.
+            wait_for(lambda: "event=commitment_asked destination=pacs" in node.log_tail(20000), seconds=10)
             log = node.log_tail(20000)
     assert log.count("event=commitment_asked destination=pacs") == 1
     assert "event=commitment_report destination=pacs" in log

@@ -66,6 +66,7 @@ class BusyNode:
             ],
             step_bounds_s=BOUNDS_S,
             duties=[Duty(worker=WORKER, study_instance_uid="2.25.1")],
+            commitments={("pacs", "not_committed"): 1},
             state_bytes={"spool": 1},
             erased=ErasedNumbers(images_of=1, studies=1, bytes=1),
         )
