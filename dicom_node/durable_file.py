@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 
-def write_durably(path: Path, temporary_name: str, parts: Sequence[bytes]) -> None:
+def write_durably(
+    path: Path, temporary_name: str, parts: Sequence[bytes], *, is_counted_on: Callable[[], bool] = lambda: False
+) -> None:
     """Write `parts` to `path`: temporary file beside it, fsync, rename, fsync of the directory.
 
     Without the first fsync a power cut leaves an empty file under the final name; without the second, only the
     temporary name. A failed fsync is final: the kernel may have dropped the pages, so asking again would lie.
 
+    Parameters
+    ----------
+    is_counted_on
+        Asked when the directory cannot be flushed: whether somebody else wrote the same content under the same name,
+        and was told that it is there.
+
     Raises
     ------
     OSError
-        Anything the disk says; the file is then gone under both names.
+        Anything the disk says; the file is then gone under both names, unless it is counted on.
     """
     temporary = path.with_name(temporary_name)
     try:
@@ -30,8 +38,9 @@ def write_durably(path: Path, temporary_name: str, parts: Sequence[bytes]) -> No
     try:
         sync_directory(path.parent)
     except OSError:
-        with suppress(OSError):
-            path.unlink()
+        if not is_counted_on():
+            with suppress(OSError):
+                path.unlink()
         raise
 
 

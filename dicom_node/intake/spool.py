@@ -165,7 +165,9 @@ class Spool:
         return Stored(kind=kind, identity=known, path=path, sha256=sha256)
 
     def _write(self, path: Path, parts: Sequence[bytes], at: float) -> None:
-        write_durably(path, f"{self._token}-{next(self._counter)}{_TEMPORARY_SUFFIX}", parts)
+        temporary = f"{self._token}-{next(self._counter)}{_TEMPORARY_SUFFIX}"
+        # The same image may come by two associations at once: what one was promised, the other's failure leaves alone.
+        write_durably(path, temporary, parts, is_counted_on=lambda: self._index.has(path.stem))
         _touch(path, at)
 
     def free_bytes(self) -> int:

@@ -250,6 +250,27 @@ def test_f10_a_failed_fsync_is_a_failure_and_leaves_nothing(keep, make_mr, spool
     assert keep(image).kind is StoredKind.NEW
 
 
+def test_f10_a_failed_flush_of_the_folder_leaves_alone_what_another_sender_was_promised(
+    keep, make_mr, spool, monkeypatch
+):
+    image = make_mr()
+    real_fsync, promised = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) and not promised:
+            promised.append(None)  # the same image by another association comes through just before
+            promised.append(keep(image))
+            raise OSError(errno.EIO, "injected")
+        real_fsync(descriptor)
+
+    keep(make_mr())  # folders are there
+    monkeypatch.setattr("dicom_node.durable_file.os.fsync", fsync)
+    with pytest.raises(TransientError):
+        keep(image)
+    assert promised[1].kind is StoredKind.NEW
+    assert promised[1].path.is_file()
+
+
 def test_f29_a_locked_index_is_try_later_and_the_file_is_found_at_the_next_start(tmp_path, encode, make_mr):
     url = f"sqlite:///{tmp_path / 'busy.db'}"
     spool = Spool(tmp_path / "busy", open_database(url, busy_timeout_s=0.1))
