@@ -256,7 +256,9 @@ class StudyDesk:
         with step("read headers"):
             case = with_remark(self._examiner.open(work.study_instance_uid), work.remark)
         with step("check files"):
-            if self._spool.set_damaged_aside(work.study_instance_uid, self._needed_images(work, case)):
+            # All of them: a header that the disk damaged may say that its image belongs to no series we use.
+            kept = {instance.sop_instance_uid for instance in self._spool.instances(work.study_instance_uid)}
+            if self._spool.set_damaged_aside(work.study_instance_uid, kept):
                 return None
         now = datetime.fromtimestamp(self._clock()).astimezone()
         if work.refusal is not None:
@@ -277,11 +279,6 @@ class StudyDesk:
             encoded_at=now,
             previous=self._earlier_values(work.study_instance_uid),
         )
-
-    def _needed_images(self, work: Work, case: Case) -> set[str]:
-        """SOP Instance UIDs of what the outcome rests on: the input set and what nobody can read; of a refusal, all."""
-        kept = {instance.sop_instance_uid for instance in self._spool.instances(work.study_instance_uid)}
-        return kept if work.refusal is not None else _used_images(case) | (kept - case.files.keys())
 
     def _earlier_values(self, study_instance_uid: str) -> dict[EarSide, PreviousValue]:
         card = self._cards.get(study_instance_uid)
@@ -308,12 +305,6 @@ class StudyDesk:
         self._ledger.move(study, StudyEvent.SUPERSEDED, at=self._clock(), of_work=work.as_json(), detail=detail)
         log.info("event=work_superseded study=%s work=%s", study, work.work_id[:12])
         return True
-
-
-def _used_images(case: Case) -> set[str]:
-    """SOP Instance UIDs of the input set."""
-    used = case.assembly.chosen.series.values() if case.assembly.chosen is not None else ()
-    return {uid for header in used for uid in header.sop_instance_uids}
 
 
 def with_remark(case: Case, remark: str) -> Case:
