@@ -53,8 +53,8 @@ def test_what_is_listed_goes_and_is_counted(folder: Folder) -> None:
 
 
 def test_a_folder_goes_as_a_whole_and_is_out_of_sight_before_it_is_emptied(folder: Folder) -> None:
-    pack = folder.file("views/work/manifest.json").parent
-    folder.file("views/work/picture.png")
+    pack = folder.file("views/work-1/manifest.json").parent
+    folder.file("views/work-1/picture.png")
     folder.list(pack)
     pack.rename(pack.with_name(f"{ASIDE}work"))  # where a kill left it
     (pack.with_name(f"{ASIDE}work") / "picture.png").unlink()
