@@ -53,11 +53,11 @@ def test_what_is_listed_goes_and_is_counted(folder: Folder) -> None:
 
 
 def test_a_folder_goes_as_a_whole_and_is_out_of_sight_before_it_is_emptied(folder: Folder) -> None:
-    pack = folder.file("views/work-1/manifest.json").parent
-    folder.file("views/work-1/picture.png")
+    pack = folder.file("views/pack/manifest.json").parent
+    folder.file("views/pack/picture.png")
     folder.list(pack)
-    pack.rename(pack.with_name(f"{ASIDE}work"))  # where a kill left it
-    (pack.with_name(f"{ASIDE}work") / "picture.png").unlink()
+    pack.rename(pack.with_name(f"{ASIDE}pack"))  # where a kill left it
+    (pack.with_name(f"{ASIDE}pack") / "picture.png").unlink()
     assert folder.removals.carry_out() == Removed(files=1, bytes=5)
     assert list((folder.path / "views").iterdir()) == []
 
