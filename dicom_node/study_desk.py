@@ -241,9 +241,11 @@ class StudyDesk:
             step = StepTimer(
                 self._monotonic, on_step=lambda name: self.runs.note_step(work, claim, name), on_done=self._on_step_done
             )
-            result = self._result(work, step)
-            if self._superseded(work) or result is None:
-                return
+            result = None
+            while result is None:  # again where a damaged image that was set aside makes no other work of it
+                result = self._result(work, step)
+                if self._superseded(work):
+                    return
             self._publisher.publish(work, claim, result, at=self._clock())
         except (IllegalMoveError, RunDropped):
             log_dropped(work)
@@ -252,13 +254,11 @@ class StudyDesk:
             raise
 
     def _result(self, work: Work, step: StepTimer) -> CaseResult | None:
-        """What the work comes to; None if an image that it needs is damaged: the study has changed then."""
+        """What the work comes to; None if an image was damaged, which is set aside now: the study may have changed."""
         with step("read headers"):
             case = with_remark(self._examiner.open(work.study_instance_uid), work.remark)
         with step("check files"):
-            # All of them: a header that the disk damaged may say that its image belongs to no series we use.
-            kept = {instance.sop_instance_uid for instance in self._spool.instances(work.study_instance_uid)}
-            if self._spool.set_damaged_aside(work.study_instance_uid, kept):
+            if self._spool.set_damaged_aside(work.study_instance_uid):
                 return None
         now = datetime.fromtimestamp(self._clock()).astimezone()
         if work.refusal is not None:

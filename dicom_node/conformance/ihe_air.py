@@ -34,6 +34,10 @@ class Capability:
 
 def capabilities() -> tuple[Capability, ...]:
     """Every primitive and rule of the profile that can be looked up in an object."""
+    return (*_of_the_results(), *_of_regions(), *_of_provenance())
+
+
+def _of_the_results() -> tuple[Capability, ...]:
     return (
         Capability(
             subject="Results as DICOM objects in the study that was analyzed",
@@ -55,6 +59,11 @@ def capabilities() -> tuple[Capability, ...]:
             ours="CODE: status of the computation and of each ear, image quality (CID 7036), quality remarks, reasons",
             holds=lambda: all(any(_items(report, "CODE", name) for name in QUALITATIVE) for report in _computed()),
         ),
+    )
+
+
+def _of_regions() -> tuple[Capability, ...]:
+    return (
         Capability(
             subject="Region: segment",
             ours="BINARY Segmentation, referenced by TID 1411 groups with its source series",
@@ -75,6 +84,11 @@ def capabilities() -> tuple[Capability, ...]:
             ours="Tracking Identifier and UID in every group; those of a fluid equal the segment's",
             holds=_tracked,
         ),
+    )
+
+
+def _of_provenance() -> tuple[Capability, ...]:
+    return (
         Capability(
             subject="Algorithm named with every result",
             ours="Algorithm Identification (TID 4019) with version and weights' SHA-256 in every group about an ear",

@@ -17,6 +17,7 @@ from pynetdicom.presentation import build_context
 from dicom_node import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.delivery.peer_answers import outcome_of_rejection
+from dicom_node.delivery.reactor_pause import hold_pauses
 from dicom_node.dicom_tls import handshake_problem
 from dicom_node.errors import ConfigError
 
@@ -76,6 +77,7 @@ def open_association(
     if not association.is_established:
         yield _why_not(association, destination, contexts, connected=bool(connected))
         return
+    hold_pauses(association)
     try:
         yield association
     finally:

@@ -11,7 +11,7 @@ from pynetdicom import evt
 from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.commitment_reports import ReportDesk
 from dicom_node.delivery.commitments import CommitmentRequest, Commitments
-from dicom_node.delivery.lane import Lane, stop_all
+from dicom_node.delivery.lane import Lane, Lanes
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 
 LOGGER = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Asker(Protocol):
         ...
 
 
-class CommitmentPump:
+class CommitmentPump(Lanes):
     """Puts due questions and notes what became of them, until stopped.
 
     Parameters
@@ -64,11 +64,13 @@ class CommitmentPump:
         self._commitments = commitments
         self._clock = clock
         self._not_asked = [one.name for one in destinations if not one.to_commit]
-        self._lanes = [
-            _CommitmentLane(commitments, one, reports=reports, asker=asker, clock=clock)
-            for one in destinations
-            if one.to_commit
-        ]
+        super().__init__(
+            [
+                _CommitmentLane(commitments, one, reports=reports, asker=asker, clock=clock)
+                for one in destinations
+                if one.to_commit
+            ]
+        )
 
     def start(self) -> None:
         """Forget what is not to be asked any more, then start one thread for each destination that is to commit."""
@@ -76,21 +78,7 @@ class CommitmentPump:
         if released:
             LOGGER.info("event=commitment_released objects=%d destinations=%s", released, ",".join(self._not_asked))
         self._commitments.sweep(self._clock())
-        for lane in self._lanes:
-            lane.start()
-
-    def wake(self) -> None:
-        """Look now. Returns at once."""
-        for lane in self._lanes:
-            lane.wake()
-
-    def stop(self, timeout_s: float = 30.0) -> bool:
-        """Finish the question that is being asked; True when all threads ended within `timeout_s`."""
-        return stop_all(self._lanes, timeout_s)
-
-    def dead(self) -> tuple[str, ...]:
-        """Names of destinations whose thread ended by a fault of ours: nothing is asked there until a restart."""
-        return tuple(lane.destination.name for lane in self._lanes if lane.broken)
+        super().start()
 
 
 class _CommitmentLane(Lane):

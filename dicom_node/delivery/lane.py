@@ -1,10 +1,11 @@
-"""A thread that serves one destination until it is told to stop, and whose database may go away for a while."""
+"""Threads that serve one destination each until they are told to stop; their database may go away for a while."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ DATABASE_PAUSE_S: Final = 5.0
 """How long to leave the database alone when it does not answer."""
 
 
-class Lane(threading.Thread):
+class Lane(threading.Thread, ABC):
     """The thread of one destination; `work` is what it does."""
 
     def __init__(self, purpose: str, destination: Destination) -> None:
@@ -62,16 +63,36 @@ class Lane(threading.Thread):
             self._awake.wait(pause_s)
         self._left_in_order = True
 
+    @abstractmethod
     def work(self) -> float:
         """Do what is due; seconds until there may be something to do, unless somebody wakes us."""
-        raise NotImplementedError
 
 
-def stop_all(lanes: Sequence[Lane], timeout_s: float) -> bool:
-    """End what is being done and begin nothing else; True when all threads ended within `timeout_s`."""
-    for lane in lanes:
-        lane.ask_to_stop()
-    deadline = time.monotonic() + timeout_s
-    for lane in lanes:
-        lane.join(max(0.0, deadline - time.monotonic()))
-    return not any(lane.is_alive() for lane in lanes)
+class Lanes:
+    """The threads of all destinations, none of which delays another."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+
+    def start(self) -> None:
+        """Start one thread for each destination; what was left waiting by the last run is done first."""
+        for lane in self._lanes:
+            lane.start()
+
+    def wake(self) -> None:
+        """Look for work now. Returns at once."""
+        for lane in self._lanes:
+            lane.wake()
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """End what is being done and begin nothing else; True when all threads ended within `timeout_s`."""
+        for lane in self._lanes:
+            lane.ask_to_stop()
+        deadline = time.monotonic() + timeout_s
+        for lane in self._lanes:
+            lane.join(max(0.0, deadline - time.monotonic()))
+        return not any(lane.is_alive() for lane in self._lanes)
+
+    def dead(self) -> tuple[str, ...]:
+        """Names of destinations whose thread ended by a fault of ours: nothing is done there until a restart."""
+        return tuple(lane.destination.name for lane in self._lanes if lane.broken)

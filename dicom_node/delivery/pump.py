@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.capabilities import FormChoice
-from dicom_node.delivery.lane import Lane, stop_all
+from dicom_node.delivery.lane import Lane, Lanes
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.errors import OutputMismatch
@@ -20,7 +20,7 @@ Sender = Callable[[bytes, Destination], DeliveryOutcome]
 LOOK_EVERY_S = 10.0
 
 
-class DeliveryPump:
+class DeliveryPump(Lanes):
     """Sends due deliveries and records their outcomes until stopped.
 
     A kill between sending and recording repeats the delivery: the same bytes under the same SOP Instance UID, which
@@ -55,7 +55,7 @@ class DeliveryPump:
         choice: FormChoice | None = None,
         on_delivered: Callable[[Delivery], None] = lambda _delivery: None,
     ) -> None:
-        self._lanes = [
+        lanes = [
             _DeliveryLane(
                 outbox,
                 one,
@@ -67,24 +67,7 @@ class DeliveryPump:
             )
             for one in destinations
         ]
-
-    def start(self) -> None:
-        """Start one thread for each destination; what was left waiting by the last run is sent first."""
-        for lane in self._lanes:
-            lane.start()
-
-    def wake(self) -> None:
-        """Look at the outbox now: something was put or queued again. Returns at once."""
-        for lane in self._lanes:
-            lane.wake()
-
-    def stop(self, timeout_s: float = 30.0) -> bool:
-        """Finish the object that is being sent, begin no other; True when all threads ended within `timeout_s`."""
-        return stop_all(self._lanes, timeout_s)
-
-    def dead(self) -> tuple[str, ...]:
-        """Names of destinations whose thread ended by a fault of ours: nothing is sent there until a restart."""
-        return tuple(lane.destination.name for lane in self._lanes if lane.broken)
+        super().__init__(lanes)
 
 
 class _DeliveryLane(Lane):

@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,8 +194,10 @@ class Spool:
         """Why images of a study cannot be had: not from their source, or not any more from this node's disk."""
         return self._index.refusals(study_instance_uid) + self._damage.refusals(study_instance_uid)
 
-    def set_damaged_aside(self, study_instance_uid: str, sop_instance_uids: Collection[str]) -> list[str]:
-        """Read these images of a study to the last byte, and set aside those that are not what was received.
+    def set_damaged_aside(self, study_instance_uid: str) -> list[str]:
+        """Read every image of a study to the last byte, and set aside those that are not what was received.
+
+        All of them: a header that the disk damaged may say that its image belongs to another series, which is not used.
 
         Returns
         -------
@@ -210,7 +212,7 @@ class Spool:
         """
         kept = self._index.instances(study_instance_uid)
         with _storage_failures_as_transient():
-            damaged = [one for one in kept if one.sop_instance_uid in sop_instance_uids and not _is_whole(one.path)]
+            damaged = [one for one in kept if not _is_whole(one.path)]
             if damaged:
                 self._damage.note(study_instance_uid, damaged)
                 for one in damaged:

@@ -41,7 +41,8 @@ def test_work_in_flight_is_left_to_its_version_and_begun_anew_when_the_last_work
     try:
         wait_until(lambda: StudyEvent.STARTED in parts.events() and parts.record().step == "load images")
         new = the_stem().fork(parts.folder, "new", NOBODY_LISTENS)
-        wait_until(lambda: "event=worker_ready" in (parts.folder / "new.log").read_text())
+        log = parts.folder / "new.log"
+        wait_until(lambda: log.exists() and "event=worker_ready" in log.read_text())
         time.sleep(2 * MISSED_BEATS * BEAT_S)
         assert parts.events().count(StudyEvent.STARTED) == 1
         os.kill(old, signal.SIGKILL)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,8 +136,8 @@ def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(
 ) -> None:
     set_damaged_aside = worker.parts.spool.set_damaged_aside
 
-    def takes_the_images_away_once_they_were_checked(study: str, uids: Collection[str]) -> list[str]:
-        damaged = set_damaged_aside(study, uids)
+    def takes_the_images_away_once_they_were_checked(study: str) -> list[str]:
+        damaged = set_damaged_aside(study)
         for instance in worker.parts.spool.instances("2.25.304"):
             instance.path.unlink()
         return damaged

@@ -14,6 +14,8 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
 
+from dicom_node.delivery.reactor_pause import hold_pauses
+
 COMMITMENT = "1.2.840.10008.1.20.1"
 WELL_KNOWN = "1.2.840.10008.1.20.1.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -86,6 +88,7 @@ class Archive:
         if self.takes_commitment:
             ae.add_supported_context(COMMITMENT, [IMPLICIT])
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action)]
+        handlers.append((evt.EVT_ACCEPTED, lambda event: hold_pauses(event.assoc)))
         self.port = self.port or free_port()
         server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
         try:
@@ -154,6 +157,7 @@ class Archive:
         ae.add_requested_context(COMMITMENT, [IMPLICIT])
         roles = [build_role(COMMITMENT, scp_role=True)] if self.with_role else []
         association = ae.associate("127.0.0.1", self.home, ae_title="HYDROPS", ext_neg=roles)
+        hold_pauses(association)
         try:
             yield association
         finally:

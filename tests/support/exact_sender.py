@@ -13,6 +13,8 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 
+from dicom_node.delivery.reactor_pause import hold_pauses
+
 VERIFICATION = "1.2.840.10008.1.1"
 
 
@@ -71,6 +73,7 @@ def associated(
     association = entity.associate(address, port, ae_title=called)
     if not association.is_established:
         raise ConnectionRefusedError("no association")
+    hold_pauses(association)
     try:
         yield ExactSender(association)
     finally:

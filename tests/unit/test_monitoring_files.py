@@ -14,12 +14,12 @@ import yaml
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
+from workers import a_worker
 
 from dicom_node.cli.step_durations import BOUNDS_S, StepDurations
 from dicom_node.duties import Duty
 from dicom_node.intake.admission import LIMIT_REACHED
 from dicom_node.intake.tally import IntakeTally
-from dicom_node.roster import Worker
 from dicom_node.web import metrics
 from dicom_node.web.node_numbers import BacklogNumbers, ErasedNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
 
@@ -29,17 +29,7 @@ SCRAPED = {"job", "instance"}
 """Labels that Prometheus adds to everything it reads."""
 
 
-WORKER = Worker(
-    worker_id="w",
-    host="h",
-    version="1",
-    incarnation="1",
-    beats=1,
-    began_at=0.0,
-    beat_at=0.0,
-    left_at=None,
-    silent_s=1.0,
-)
+WORKER = a_worker("w", silent_s=1.0)
 
 
 class BusyNode:

@@ -10,22 +10,13 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
+from workers import a_worker
 
 from dicom_node.database import open_database
 from dicom_node.errors import ConfigError
-from dicom_node.roster import MISSED_BEATS, OnDuty, Roster, Watch, Worker, wait_for_place
+from dicom_node.roster import MISSED_BEATS, OnDuty, Roster, Watch, wait_for_place
 
-ANNA = Worker(
-    worker_id="anna",
-    host="here",
-    version="1",
-    incarnation="1",
-    beats=7,
-    began_at=0.0,
-    beat_at=0.0,
-    left_at=None,
-    silent_s=0.0,
-)
+ANNA = a_worker("anna", host="here", beats=7)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from dicom_node.conformance.negotiation import VERIFICATION, accepted_contexts, 
 from dicom_node.conformance.status_codes import rejections
 from dicom_node.delivery.commitment_answers import STORAGE_COMMITMENT, WELL_KNOWN_INSTANCE
 from dicom_node.delivery.outcome import OutcomeKind
+from dicom_node.delivery.reactor_pause import hold_pauses
 from dicom_node.delivery.store_scu import echo, store
 
 ACCEPTED = {one.abstract_syntax: one.transfer_syntaxes for one in accepted_contexts()}
@@ -43,7 +44,9 @@ def call(
     entity = AE(calling)
     entity.acse_timeout = entity.dimse_timeout = 10.0
     proposed = [build_context(abstract, syntaxes) for abstract, syntaxes in contexts]
-    return entity.associate("127.0.0.1", node.dicom_port, contexts=proposed, ae_title=called)
+    association = entity.associate("127.0.0.1", node.dicom_port, contexts=proposed, ae_title=called)
+    hold_pauses(association)
+    return association
 
 
 @pytest.mark.parametrize("abstract_syntax", sorted(ACCEPTED))
@@ -95,6 +98,7 @@ def test_an_archive_that_reports_on_storage_commitment_is_scp_by_role_selection(
     entity.add_requested_context(STORAGE_COMMITMENT, ["1.2.840.10008.1.2"])
     role = build_role(STORAGE_COMMITMENT, scp_role=True)
     association = entity.associate("127.0.0.1", node.dicom_port, ae_title="HYDROPS", ext_neg=[role])
+    hold_pauses(association)
     try:
         (context,) = association.accepted_contexts
         assert (context.as_scu, context.as_scp) == (False, True)

@@ -23,6 +23,7 @@ from dicom_node.cli.messaging import conditions_of, digest_options
 from dicom_node.cli.node_state import NodeState
 from dicom_node.cli.step_durations import StepDurations
 from dicom_node.database import open_database
+from dicom_node.delivery.reactor_pause import hold_pauses
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
 from dicom_node.notices.notice import NoticeKind
 from dicom_node.settings import LoadedSettings, NoticeSettings, Settings
@@ -74,6 +75,7 @@ def send(listener: Listener, *, calling: str = "SCANNER", files: tuple[bytes, ..
     association = ae.associate("127.0.0.1", listener.port, ae_title="HYDROPS")
     if not association.is_established:
         return False
+    hold_pauses(association)
     for one in files:
         association.send_c_store(dcmread(BytesIO(one)))
     association.release()

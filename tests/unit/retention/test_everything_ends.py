@@ -180,7 +180,7 @@ def test_s25_images_that_were_set_aside_as_damaged_go_with_their_study(node: Kep
     node.finish_study()
     image = node.spool.instances(STUDY)[0]
     image.path.write_bytes(image.path.read_bytes()[:-1] + b"?")
-    assert node.spool.set_damaged_aside(STUDY, {image.sop_instance_uid}) == [image.sop_instance_uid]
+    assert node.spool.set_damaged_aside(STUDY) == [image.sop_instance_uid]
     aside = node.folder / "spool" / "damaged" / image.path.name
     assert aside.exists()
     assert node.eraser.erase_study(STUDY, "root") == ""

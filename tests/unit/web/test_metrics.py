@@ -10,24 +10,14 @@ from fastapi import FastAPI
 from prometheus_client.core import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
+from workers import a_worker
 
 from dicom_node.duties import Duty
-from dicom_node.roster import Worker
 from dicom_node.web import metrics
 from dicom_node.web.metrics import NodeCollector
 from dicom_node.web.node_numbers import BacklogNumbers, FeedNumbers, NodeNumbers, WorkerNumbers
 
-ON_DUTY = Worker(
-    worker_id="worker-1",
-    host="box-1",
-    version="1",
-    incarnation="1",
-    beats=5,
-    began_at=0.0,
-    beat_at=9.0,
-    left_at=None,
-    silent_s=1.0,
-)
+ON_DUTY = a_worker("worker-1", beat_at=9.0, silent_s=1.0)
 SILENT = replace(ON_DUTY, worker_id="worker-2", silent_s=60.0)
 
 NUMBERS = NodeNumbers(
