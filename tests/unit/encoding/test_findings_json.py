@@ -83,6 +83,16 @@ def test_every_series_says_what_it_was_taken_as_and_whether_it_was_used():
     assert all(item["rule"] and item["reason"] for item in series.values())
 
 
+@pytest.mark.parametrize("uid", ["1.02.3", "", "KÞ", "9." * 40], ids=["leading zero", "missing", "no UID", "too long"])
+def test_b07_a_series_that_names_itself_unlawfully_is_stated_as_it_is(uid: str):
+    study = assembly()
+    decisions = (*study.decisions[:-1], replace(study.decisions[-1], series_instance_uid=uid))
+    document = findings_document(
+        replace(study, decisions=decisions, left_out=()), study_findings(GRID), key=KEY, timings_s={}
+    )
+    assert [one["series_instance_uid"] for one in document["series"]] == [MRC_UID, HYDROPS_UID, uid]
+
+
 def test_what_was_noticed_while_choosing_is_kept():
     assert [remark["code"] for remark in computed()["remarks"]] == ["FOR_DIFFERS"]
 
