@@ -17,6 +17,7 @@ from typing import Any, Final
 import pydicom
 from sqlalchemy import Connection
 
+from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
 from dicom_node.assembly.pairing import StudyAssembly
 from dicom_node.casework import Case, CaseOptions, case_key, open_case
@@ -118,10 +119,12 @@ class Examiner:
         spool: Spool,
         model: ModelIdentity,
         case_options: CaseOptions,
+        arrival_times: ArrivalTimes,
         quiet_s: float,
         partner_wait_s: float,
     ) -> None:
         self._spool = spool
+        self._arrival_times = arrival_times
         self._model = model
         self._case_options = case_options
         self._quiet_s = quiet_s
@@ -140,7 +143,7 @@ class Examiner:
         verdict = judge(
             case.assembly,
             list(case.headers.values()),
-            self._spool.arrivals(activity.study_instance_uid),
+            self._arrival_times.as_of(self._spool.arrivals(activity.study_instance_uid), now),
             now=now,
             quiet_s=self._quiet_s,
             partner_wait_s=self._partner_wait_s,

@@ -93,9 +93,13 @@ class Ledger:
             ]
 
     def settled(self, now: float) -> Select[tuple[str, int]]:
-        """A query for studies and their revisions: those that nothing is to be decided about, unless they change."""
+        """A query for studies and their revisions: those that nothing is to be decided about, unless they change.
+
+        One that was looked at in the future is due at once: the clock was set back, and what was planned then counts
+        no more.
+        """
         columns = ledger_studies.c
-        due = columns.look_again_at.is_(None) | (columns.look_again_at <= now)
+        due = columns.look_again_at.is_(None) | (columns.look_again_at <= now) | (columns.updated_at > now)
         waits_for_us = (columns.state == StudyState.WAITING.value) & due
         return select(columns.study_instance_uid, columns.revision).where(~waits_for_us)
 

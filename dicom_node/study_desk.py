@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.casework import Case, CaseOptions, CaseResult, refuse_case, work_case
 from dicom_node.claims import Claims, TakenOverError
@@ -74,6 +75,7 @@ class StudyDesk:
         segmenter: FluidSegmenter,
         case_options: CaseOptions,
         options: DeskOptions,
+        arrival_times: ArrivalTimes,
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         on_published: Callable[[], None] = lambda: None,
@@ -87,6 +89,7 @@ class StudyDesk:
         self._audit = audit
         self._segmenter = segmenter
         self._case_options = case_options
+        self._arrival_times = arrival_times
         self._clock = clock
         self._monotonic = monotonic
         self._on_step_done = on_step_done
@@ -94,6 +97,7 @@ class StudyDesk:
             spool=spool,
             model=segmenter.identity,
             case_options=case_options,
+            arrival_times=arrival_times,
             quiet_s=options.quiet_s,
             partner_wait_s=options.partner_wait_s,
         )
@@ -124,6 +128,7 @@ class StudyDesk:
 
         Returns the work that this made ready, already in the ledger.
         """
+        self._arrival_times.look()
         asked_for = self._requests.carry_out()
         now = self._clock()
         self._settling = False
@@ -174,7 +179,7 @@ class StudyDesk:
             return None
         if not changed and record is not None and not _is_due(record, now):
             return None
-        if record is not None and _stays_canceled(record, activity):
+        if record is not None and _stays_canceled(record, activity, now):
             self._ledger.seen(study, revision=activity.revision)
             return None
         if record is not None and record.state in ENDED and self._came_back(activity):
@@ -316,9 +321,12 @@ def with_remark(case: Case, remark: str) -> Case:
     return replace(case, assembly=replace(case.assembly, chosen=said))
 
 
-def _stays_canceled(record: StudyRecord, activity: StudyActivity) -> bool:
-    """Whether what changed about a canceled study is no new image: a count was stated, say."""
-    return record.state is StudyState.CANCELED and activity.last_received_at < record.updated_at
+def _stays_canceled(record: StudyRecord, activity: StudyActivity, now: float) -> bool:
+    """Whether what changed about a canceled study is no new image: a count was stated, say.
+
+    One that was canceled in the future (the clock was set back since) does not stay so: it may be a new image.
+    """
+    return record.state is StudyState.CANCELED and activity.last_received_at < record.updated_at <= now
 
 
 def _was_forced(record: StudyRecord | None) -> bool:
@@ -333,4 +341,4 @@ def _work_id(examination: Examination) -> str | None:
 def _is_due(record: StudyRecord, now: float) -> bool:
     if record.state is not StudyState.WAITING:
         return False
-    return record.look_again_at is None or now >= record.look_again_at
+    return record.look_again_at is None or now >= record.look_again_at or record.updated_at > now

@@ -112,6 +112,7 @@ def _desk(
     on_step_done: Callable[[str, float], None],
 ) -> StudyDesk:
     """The desk on this node's spool, ledger, outbox and shelf of pictures."""
+    from dicom_node.arrival_times import ArrivalTimes
     from dicom_node.claims import Claims
     from dicom_node.cli.receiving import open_spool
     from dicom_node.cli.wiring import audit_trail, case_options, destinations
@@ -140,6 +141,7 @@ def _desk(
             send_not_computed=loaded.settings.results.send_not_computed,
             destinations=tuple(one.name for one in destinations(loaded)),
         ),
+        arrival_times=ArrivalTimes(clock=time.time, monotonic=time.monotonic),
         clock=time.time,
         monotonic=time.monotonic,
         on_published=on_published,

@@ -223,7 +223,7 @@ class FormChoice:
         known = self._capabilities.known(destination)
         if kind in known.kinds:
             return None
-        if known.asked_at is None or known.asked_at < queued_at:
+        if known.asked_at is None or not queued_at <= known.asked_at <= self._clock():  # or before the clock was set
             problem = self.look(destination)
             if problem is not None:
                 return problem
@@ -235,8 +235,8 @@ class FormChoice:
         if destination.kind == "orthanc":
             return
         known, now = self._capabilities.known(destination), self._clock()
-        answered_lately = known.asked_at is not None and now - known.asked_at < ASK_EVERY_S
-        tried_lately = known.tried_at is not None and now - known.tried_at < ASK_AGAIN_S
+        answered_lately = known.asked_at is not None and 0.0 <= now - known.asked_at < ASK_EVERY_S
+        tried_lately = known.tried_at is not None and 0.0 <= now - known.tried_at < ASK_AGAIN_S
         if not answered_lately and not tried_lately:
             self.look(destination)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -13,6 +14,7 @@ from dicom_node.delivery.commitment_reports import ReportDesk
 from dicom_node.delivery.commitments import CommitmentRequest, Commitments
 from dicom_node.delivery.lane import Lane, Lanes
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
+from dicom_node.delivery.planned_times import PlannedTimes
 
 LOGGER = logging.getLogger(__name__)
 
@@ -48,8 +50,8 @@ class CommitmentPump(Lanes):
         What takes answers that come on our own associations.
     asker
         How to ask.
-    clock
-        POSIX seconds.
+    clock, monotonic
+        POSIX seconds, and seconds that nobody sets.
     """
 
     def __init__(
@@ -60,13 +62,14 @@ class CommitmentPump(Lanes):
         reports: ReportDesk,
         asker: Asker,
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._commitments = commitments
         self._clock = clock
         self._not_asked = [one.name for one in destinations if not one.to_commit]
         super().__init__(
             [
-                _CommitmentLane(commitments, one, reports=reports, asker=asker, clock=clock)
+                _CommitmentLane(commitments, one, reports=reports, asker=asker, clock=clock, monotonic=monotonic)
                 for one in destinations
                 if one.to_commit
             ]
@@ -92,15 +95,24 @@ class _CommitmentLane(Lane):
         reports: ReportDesk,
         asker: Asker,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         super().__init__("commitment", destination)
         self._commitments = commitments
         self._reports = reports
         self._asker = asker
         self._clock = clock
+        self._times = PlannedTimes(
+            commitments,
+            destination.name,
+            longest_s=commitments.longest_pause_s,
+            clock=clock,
+            monotonic=monotonic,
+        )
 
     def work(self) -> float:
         while not self.stopping:
+            self._times.look()
             asked = self._commitments.begin(self.destination, self._clock())
             if asked is None:
                 break

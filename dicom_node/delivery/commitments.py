@@ -27,6 +27,7 @@ from dicom_node.delivery.commitment_rows import (
 from dicom_node.delivery.outbox import RetryPolicy
 from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, fresh, object_rows
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
+from dicom_node.delivery.planned_times import ClockChange, move_commitments
 
 MAX_SENT_AGAIN: Final = 3
 """A receiver that loses an object this often is broken; sending it once more would hide that from people."""
@@ -78,6 +79,7 @@ class Commitments:
     def __init__(self, engine: Engine, *, policy: RetryPolicy, random: Random | None = None) -> None:
         self._engine = engine
         self._policy = policy
+        self.longest_pause_s = policy.max_retry_s
         self._random = random or Random()
         with writing(engine) as connection:  # a database that was opened before this module was imported
             metadata.create_all(connection, tables=[commitment_rows, transaction_rows, reference_rows])
@@ -200,6 +202,11 @@ class Commitments:
         with self._engine.connect() as connection:
             found: float | None = connection.scalar(soonest)
         return found
+
+    def put_times_right(self, destination: str, change: ClockChange) -> None:
+        """Have what a destination has to vouch for wait as if the clock had always been as it is now."""
+        with writing(self._engine) as connection:
+            move_commitments(connection, destination, change)
 
     def release(self, destinations: Collection[str]) -> int:
         """Ask no more of destinations that are not to commit any longer; returns how many objects that concerns."""

@@ -39,6 +39,7 @@ from dicom_node.delivery.outbox_rows import (
     sendable,
 )
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
+from dicom_node.delivery.planned_times import ClockChange, move_deliveries
 from dicom_node.errors import OutputMismatch
 
 __all__ = [
@@ -368,6 +369,11 @@ class Outbox:
             connection.execute(
                 update(delivery_rows).where(waiting, delivery_rows.c.next_attempt_at > now).values(next_attempt_at=now)
             )
+
+    def put_times_right(self, destination: str, change: ClockChange) -> None:
+        """Have what waits for `destination` wait as if the clock had always been as it is now."""
+        with writing(self._engine) as connection:
+            move_deliveries(connection, destination, change)
 
     def sweep(self, now: float) -> int:
         """Remove files that a crash left half written, and old ones without a row; returns how many. Once at start."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from dicom_node.database import DATABASE_AWAY
@@ -10,6 +11,7 @@ from dicom_node.delivery.capabilities import FormChoice
 from dicom_node.delivery.lane import Lane, Lanes
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
+from dicom_node.delivery.planned_times import PlannedTimes
 from dicom_node.errors import OutputMismatch
 
 LOGGER = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ class DeliveryPump(Lanes):
         By `Destination.kind`: how to send one object. A sender returns an outcome; it does not raise because of a peer.
     policy
         When to try again and when to give up.
-    clock
-        POSIX seconds now.
+    clock, monotonic
+        POSIX seconds, and seconds that nobody sets.
     choice
         What goes where; without it everything is tried.
     on_delivered
@@ -52,6 +54,7 @@ class DeliveryPump(Lanes):
         *,
         policy: RetryPolicy,
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
         choice: FormChoice | None = None,
         on_delivered: Callable[[Delivery], None] = lambda _delivery: None,
     ) -> None:
@@ -62,6 +65,7 @@ class DeliveryPump(Lanes):
                 senders[one.kind],
                 policy=policy,
                 clock=clock,
+                monotonic=monotonic,
                 choice=choice,
                 on_delivered=on_delivered,
             )
@@ -81,6 +85,7 @@ class _DeliveryLane(Lane):
         *,
         policy: RetryPolicy,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         choice: FormChoice | None,
         on_delivered: Callable[[Delivery], None],
     ) -> None:
@@ -92,8 +97,12 @@ class _DeliveryLane(Lane):
         self._choice = choice
         self._on_delivered = on_delivered
         self._away_until: float | None = None
+        self._times = PlannedTimes(
+            outbox, destination.name, longest_s=policy.max_retry_s, clock=clock, monotonic=monotonic
+        )
 
     def work(self) -> float:
+        self._mind_the_clock()
         self._ask_daily()
         self._send_what_is_due()
         return self._pause_s()
@@ -108,6 +117,7 @@ class _DeliveryLane(Lane):
 
     def _deliver(self, delivery: Delivery) -> None:
         outcome = self._attempt(delivery)
+        self._mind_the_clock()  # before it is judged whether this was tried for long enough
         after = self._outbox.record(
             delivery.delivery_id, outcome, self._clock(), self._policy, to_commit=self.destination.to_commit
         )
@@ -125,6 +135,10 @@ class _DeliveryLane(Lane):
         elif outcome.kind is not OutcomeKind.RETRY_LATER and self._away_until is not None:
             self._away_until = None
             self._outbox.hurry(self.destination.name, self._clock())
+
+    def _mind_the_clock(self) -> None:
+        if self._times.look():
+            self._away_until = None
 
     def _attempt(self, delivery: Delivery) -> DeliveryOutcome:
         try:

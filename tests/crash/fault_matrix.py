@@ -118,7 +118,14 @@ MATRIX: Final[Mapping[str, MatrixRow]] = {
     "F27": MatrixRow(title="two workers at one study, one past its lease"),
     "F28": MatrixRow(
         title="clock jumps",
-        tests=("unit/test_study_desk.py::test_f28_a_clock_that_jumps_gives_one_result_under_the_same_uids",),
+        tests=(
+            "unit/test_clock_set_while_studies_wait.py::test_f28_a_clock_that_jumps_gives_one_result_under_the_same_uids",
+            "unit/test_clock_set_while_studies_wait.py::"
+            "test_f28_a_study_that_waits_while_the_clock_is_set_back_waits_for_one_quiet_time_more",
+            "unit/test_clock_set_while_studies_wait.py::test_f28_a_clock_put_forward_closes_no_study_early",
+            "unit/delivery/test_clock_set.py::test_f28_after_the_clock_was_set_what_waits_goes_at_once",
+            "unit/delivery/test_clock_set.py::test_f28_a_clock_put_forward_gives_nothing_up",
+        ),
     ),
     "F29": MatrixRow(
         title="database locked, growing, damaged",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 from scanned_series import MRC, PEI, PPI, Scan, data_sets
 
+from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.site_rules import read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.casework import CaseOptions
@@ -62,6 +64,8 @@ class DeskParts:
         self.folder = folder
         self.wakes = 0
         self.now = 1_000_000.0
+        self.put_forward_s = 0.0
+        """How far somebody has put the clock forward."""
         self.engine = open_database(database_url or f"sqlite:///{folder / 'node.db'}")
         self.spool = Spool(folder / "spool", self.engine)
         self.ledger = Ledger(self.engine)
@@ -100,6 +104,10 @@ class DeskParts:
                 send_not_computed=send_not_computed,
                 destinations=tuple(destinations),
             ),
+            arrival_times=ArrivalTimes(
+                clock=clock or (lambda: self.now),
+                monotonic=time.monotonic if clock else (lambda: self.now - self.put_forward_s),
+            ),
             clock=clock or (lambda: self.now),
             monotonic=self._time_of_step,
             on_published=self._wake,
@@ -118,6 +126,11 @@ class DeskParts:
             buffer = io.BytesIO()
             one.save_as(buffer, enforce_file_format=True)
             self.spool.store(buffer.getvalue(), source="SCANNER", at=self.now if at is None else at)
+
+    def set_clock(self, by_s: float) -> None:
+        """Put the clock forward, or back; no time passes."""
+        self.now += by_s
+        self.put_forward_s += by_s
 
     def look_round_after(self, seconds: float = QUIET_S + 1.0) -> list[Work]:
         """Let time pass without an image, and have the desk look round."""

@@ -24,8 +24,6 @@ class KeptStudies(DeskParts):
     def __init__(self, folder: Path, *, periods: Periods = PERIODS, **changes: Any) -> None:
         super().__init__(folder, **changes)
         self.periods = periods
-        self.put_forward_s = 0.0
-        """How far somebody has put the clock forward."""
         self.eraser = Eraser(
             self.engine, folder, spool=self.spool, audit=self.audit, clock=changes.get("clock") or (lambda: self.now)
         )

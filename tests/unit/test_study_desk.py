@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from desk_parts import LOCALIZER, PARTNER_WAIT_S, QUIET_S, DeskParts, hydrops_study, series_of
 from scanned_series import MRC, PEI, PPI
 
+from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.site_rules import read_rules
 from dicom_node.audit import AuditAction
 from dicom_node.casework import CaseOptions
@@ -75,6 +77,7 @@ def test_a_case_is_opened_anew_only_when_its_images_changed(parts: DeskParts) ->
         spool=parts.spool,
         model=ThresholdSegmenter().identity,
         case_options=CaseOptions(rules=read_rules(""), digest="0" * 64),
+        arrival_times=ArrivalTimes(clock=time.time, monotonic=time.monotonic),
         quiet_s=QUIET_S,
         partner_wait_s=PARTNER_WAIT_S,
     )
@@ -390,31 +393,3 @@ def test_a_look_round_does_not_read_what_is_settled_however_much_that_is(parts: 
     parts.work_off()
     assert {parts.state(f"2.25.{number}")[0] for number in range(100, 105)} == {StudyState.NOT_OURS}
     assert statements_of_a_look() == with_one
-
-
-DAY_S = 86_400.0
-END_OF_32_BITS = 2_147_483_647.0 + 10.0
-"""2038-01-19, ten seconds after a signed 32-bit clock has run over."""
-
-
-@pytest.mark.parametrize("forth", [DAY_S, 3600.0, END_OF_32_BITS - 1_000_000.0], ids=["a day", "an hour", "2038"])
-def test_f28_a_clock_that_jumps_gives_one_result_under_the_same_uids(tmp_path: Path, forth: float) -> None:
-    for name in ("undisturbed", "jumping"):
-        (tmp_path / name).mkdir()
-    undisturbed, jumping = DeskParts(tmp_path / "undisturbed"), DeskParts(tmp_path / "jumping")
-    for parts in (undisturbed, jumping):
-        parts.receive(hydrops_study())
-    undisturbed.work_off()
-    jumping.now += forth
-    jumping.work_off()
-    jumping.now -= forth + DAY_S
-    jumping.receive(hydrops_study())
-    jumping.work_off()
-    jumping.work_off()
-    assert [results_of(parts) for parts in (undisturbed, jumping)] == [results_of(undisturbed)] * 2
-    assert jumping.state() == undisturbed.state()
-
-
-def results_of(parts: DeskParts) -> list[tuple[str, str, str]]:
-    """UID, kind and destination of everything that is to be delivered."""
-    return [(one.sop_instance_uid, one.kind, one.destination) for one in parts.outbox.deliveries(STUDY)]
