@@ -113,6 +113,38 @@ def test_a_spline_where_it_is_asked_for_and_a_line_everywhere_else() -> None:
     assert np.abs(spline - line)[where].max() > 0.1
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    grid=grids(side_mm=6.0),
+    axes=st.permutations(range(3)),
+    signs=st.tuples(*[st.sampled_from((-1, 1))] * 3),
+    start=st.tuples(*[st.integers(-3, 9)] * 3),
+    interpolation=st.sampled_from(Interpolation),
+)
+def test_where_two_grids_share_their_voxels_values_are_copied_bit_for_bit(
+    grid: VolumeGeometry, axes: list[int], signs: tuple, start: tuple, interpolation: Interpolation
+) -> None:
+    volume = Volume(array=np.random.default_rng(3).normal(size=grid.shape).astype(np.float32), geometry=grid)
+    affine = grid.index_to_lps.copy()
+    affine[:3, :3] = grid.index_to_lps[:3, axes] * signs
+    affine[:3, 3] = grid.to_lps(start)
+    onto = VolumeGeometry(shape=(5, 4, 6), index_to_lps=affine, frame_of_reference_uid=FRAME)
+    found = resample(volume, onto, interpolation=interpolation, fill=-7.0).array
+    for place in np.ndindex(onto.shape):
+        there = np.rint(grid.to_index(onto.to_lps(place))).astype(int)
+        inside = (there >= 0).all() and (there < grid.shape).all()
+        assert found[place] == (volume.array[tuple(there)] if inside else np.float32(-7.0))
+
+
+def test_a_grid_a_hundredth_of_a_voxel_off_is_interpolated() -> None:
+    grid = VolumeGeometry(shape=(6, 6, 6), index_to_lps=np.eye(4), frame_of_reference_uid=FRAME)
+    ramp = Volume(array=np.indices(grid.shape)[2].astype(np.float32), geometry=grid)
+    moved = np.eye(4)
+    moved[:3, 3] = grid.to_lps((0.0, 0.0, 0.01))
+    onto = VolumeGeometry(shape=(6, 6, 5), index_to_lps=moved, frame_of_reference_uid=FRAME)
+    assert resample(ramp, onto).array == pytest.approx(np.broadcast_to(np.arange(5) + 0.01, onto.shape), abs=1e-4)
+
+
 def test_the_result_lives_in_the_frame_of_the_target() -> None:
     moving = VolumeGeometry(shape=(4, 4, 4), index_to_lps=np.eye(4), frame_of_reference_uid=OTHER_FRAME)
     onto = VolumeGeometry(shape=(4, 4, 4), index_to_lps=np.eye(4), frame_of_reference_uid=FRAME)
