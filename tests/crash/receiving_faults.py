@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import loop_disk
 from exact_sender import associated
 from fault import Fault, NotHere, Observation, Scale, Trial
+from process_size import size_of
 from receiver_stem import forked_receiver
 from sending import Acknowledged, Kept, ReceiverEnded, look_at, receiver, send_until_refused, send_while_it_lives
 
@@ -176,33 +176,14 @@ def many_associations(trial: Trial) -> Observation:
             with associated(port, timeout_s=60) as sender:
                 send_until_refused(sender, ledger, size=16, most=1)
             if number == WARM_UP:
-                before = _size_of(process_id)
+                before = size_of(process_id)
         time.sleep(1.0)
-        after = _size_of(process_id)
+        after = size_of(process_id)
     if after.memory_bytes - before.memory_bytes > MOST_GROWTH_BYTES:
         problems.append(f"the receiver grew from {before.memory_bytes} to {after.memory_bytes} bytes")
     if after.threads > before.threads or after.descriptors > before.descriptors:
         problems.append(f"before {before}, after {after}")
     return _seen(ledger, look_at(trial.folder, ledger), tuple(problems))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Size:
-    """What a process holds, as the kernel says."""
-
-    memory_bytes: int
-    threads: int
-    descriptors: int
-
-
-def _size_of(process_id: int) -> _Size:
-    folder = Path("/proc", str(process_id))
-    pages = int((folder / "statm").read_text().split()[1])
-    return _Size(
-        memory_bytes=pages * resource.getpagesize(),
-        threads=len(list((folder / "task").iterdir())),
-        descriptors=len(list((folder / "fd").iterdir())),
-    )
 
 
 TIMED_EVERY: Final = 10

@@ -1,6 +1,6 @@
 """Run by tests and bench as a process of its own that can be killed: a listener on a spool.
 
-Prints its port once it listens.
+Prints its port once it listens. With `node.pem` and `node.key` in its folder it speaks TLS.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from dicom_node.database import open_database
+from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.spool import Spool
 
@@ -19,7 +20,10 @@ def main(folder: Path) -> None:
     spool = Spool(folder / "spool", open_database(f"sqlite:///{folder / 'node.db'}"))
     spool.sweep()
     scanner = AllowedPeer(ae_title="SCANNER", networks=("127.0.0.0/8",))
-    listener = Listener(ListenerOptions(ae_title="HYDROPS", port=0, allowed=(scanner,), max_associations=20), spool)
+    files = ListenerTlsFiles(certificate=folder / "node.pem", key=folder / "node.key")
+    tls = ListenerTls(files) if files.certificate.exists() else None
+    options = ListenerOptions(ae_title="HYDROPS", port=0, allowed=(scanner,), max_associations=20, tls=tls)
+    listener = Listener(options, spool)
     listener.start()
     print(listener.port, flush=True)
     while True:
