@@ -7,6 +7,7 @@ knows what was decided, UIDs follow from the inputs, and the outbox keeps the fi
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -23,6 +24,7 @@ from dicom_node.encoding.measurements import PreviousValue
 from dicom_node.errors import Reason, Refusal, TransientError
 from dicom_node.examination import Examination, Examiner, Work, write_decision
 from dicom_node.intake.spool import Spool, StudyActivity
+from dicom_node.intake.spool_index import received_since
 from dicom_node.ledger import Ledger, StudyRecord
 from dicom_node.pipeline import StepTimer
 from dicom_node.publishing import Publisher
@@ -40,6 +42,13 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.2
 """A study is not examined while images come faster than this: its roles would be given anew for each of them.
 In one association 7 to 17 ms pass between two; a pause that was longer only costs one examination more."""
+
+LATELY_S: Final = 30.0
+LOOK_AT_ALL_S: Final = 5.0
+LOOK_AT_ALL_LATEST_S: Final = 60.0
+LOOK_AT_ALL_PAUSES: Final = 100
+"""An image whose time of receipt is older than `LATELY_S` when its row is there was held up by a disk, or indexed anew
+by the sweep; and a count may be stated long after. Such things wait for a look at all studies."""
 
 DECIDED: Final = (*UNDER_WAY, StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS)
 """States whose work id still holds; a failed study is examined anew, which queues it again."""
@@ -85,6 +94,7 @@ class StudyDesk:
         self._ledger = ledger
         self.runs = StudyRuns(ledger=ledger, claims=claims, clock=clock)
         self._settling = False
+        self._looked_at_all = (-math.inf, -math.inf)
         self._cards = cards
         self._audit = audit
         self._segmenter = segmenter
@@ -132,8 +142,24 @@ class StudyDesk:
         asked_for = self._requests.carry_out()
         now = self._clock()
         self._settling = False
-        ready = [self._look_at_or_fail(one, now) for one in self._spool.studies(but=self._ledger.settled(now))]
+        ready = [self._look_at_or_fail(one, now) for one in self._unsettled(now)]
         return asked_for + [work for work in ready if work is not None]
+
+    def _unsettled(self, now: float) -> list[StudyActivity]:
+        """Every study that something is to be decided about.
+
+        Several times a second, only what came lately or is due is looked at; all studies that ever came, for what
+        changed about an old one, at the first look and then so seldom that it takes about a hundredth of the time.
+        """
+        settled = self._ledger.settled(now)
+        looked_at_all, again_at = self._looked_at_all
+        if looked_at_all <= now < again_at:  # not so after the clock was set back
+            lately = received_since(now - LATELY_S).union(self._ledger.due(now))
+            return self._spool.studies(but=settled, among=lately)
+        found = self._spool.studies(but=settled)
+        pause_s = LOOK_AT_ALL_PAUSES * (self._clock() - now)
+        self._looked_at_all = now, now + min(max(pause_s, LOOK_AT_ALL_S), LOOK_AT_ALL_LATEST_S)
+        return found
 
     @property
     def settling(self) -> bool:

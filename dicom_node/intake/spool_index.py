@@ -74,6 +74,7 @@ _of_name = instance_table.c.file_name == sa.bindparam("name")
 _of_uid = instance_table.c.sop_instance_uid == sa.bindparam("uid")
 _of_study = instance_table.c.study_instance_uid == sa.bindparam("study")
 _HAS_NAME = sa.select(instance_table.c.file_name).where(_of_name)
+_OF_NAME = sa.select(instance_table).where(_of_name)
 _SAME_UID = sa.select(instance_table.c.file_name, instance_table.c.study_instance_uid).where(_of_uid)
 _ERASED_OF_UID = sa.select(erased_table.c.file_name).where(erased_table.c.sop_instance_uid == sa.bindparam("uid"))
 _MARK_CONFLICT = instance_table.update().where(_of_uid).values(conflict=True)
@@ -97,6 +98,11 @@ _STUDIES = (
     .order_by(_LAST)
 )
 _STUDY = _STUDIES.where(study_table.c.study_instance_uid == sa.bindparam("study"))
+
+
+def received_since(at: float) -> sa.Select[str]:
+    """A query for the studies of which an image came at `at` (POSIX seconds) or later."""
+    return sa.select(instance_table.c.study_instance_uid).where(instance_table.c.received_at >= at)
 
 
 class SpoolIndex:
@@ -203,9 +209,16 @@ class SpoolIndex:
                 for series, received, last, expected in connection.execute(_ARRIVALS, {"study": study_instance_uid})
             }
 
-    def studies(self, *, but: sa.Select[tuple[str, int]] | None = None) -> list[StudyActivity]:
-        """Every study that has rows, the one that changed last at the end; without those `but` names at a revision."""
+    def studies(
+        self, *, but: sa.Select[tuple[str, int]] | None = None, among: sa.SelectBase | None = None
+    ) -> list[StudyActivity]:
+        """Every study that has rows, the one that changed last at the end; without those `but` names at a revision.
+
+        With `among`, only studies whose UIDs this query gives: what the others have is not even looked at.
+        """
         query = _STUDIES
+        if among is not None:
+            query = query.where(study_table.c.study_instance_uid.in_(among))
         if but is not None:
             done = but.subquery()
             at_this_revision = (
@@ -228,10 +241,16 @@ class SpoolIndex:
         with self._engine.connect() as connection:
             return {str(row[0]): int(row[1]) for row in connection.execute(counted)}
 
-    def by_name(self) -> Mapping[str, SpooledInstance]:
-        """Every row by the name of its file."""
+    def names(self) -> set[str]:
+        """The names of all files that have a row: of a million of them no more than that is read."""
         with self._engine.connect() as connection:
-            return {row.file_name: self._instance(row) for row in connection.execute(sa.select(instance_table))}
+            return set(connection.scalars(sa.select(instance_table.c.file_name)))
+
+    def of_names(self, names: Sequence[str]) -> list[SpooledInstance]:
+        """The rows of these files, in this order."""
+        with self._engine.connect() as connection:
+            rows = (connection.execute(_OF_NAME, {"name": name}).one_or_none() for name in names)
+            return [self._instance(row) for row in rows if row is not None]
 
     def forget(self, names: Sequence[str]) -> None:
         """Take out the rows of files that are gone, and count that as a change of their studies."""

@@ -19,6 +19,7 @@ instance_table = sa.Table(
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
     sa.Column("conflict", sa.Boolean, nullable=False),
+    sa.Index("spool_instance_by_receipt", "received_at"),  # what came lately is found among all that ever came
 )
 series_table = sa.Table(
     "spool_series",
