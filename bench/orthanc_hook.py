@@ -29,7 +29,8 @@ from suite import Benchmark, Better, Found, Measurement, in_turns, run
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "demo"), str(ROOT / "tests" / "support")]
 
-from local_orthanc import LocalOrthanc, free_port  # noqa: E402
+from free_ports import free_port  # noqa: E402
+from local_orthanc import LocalOrthanc  # noqa: E402
 from orthanc_parts import mr_series  # noqa: E402
 
 IMAGES = 20

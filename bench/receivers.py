@@ -27,7 +27,8 @@ from machine import REPOSITORY
 
 sys.path[:0] = [str(REPOSITORY / "demo"), str(REPOSITORY / "tests" / "support")]
 
-from local_orthanc import LocalOrthanc, free_port  # noqa: E402 - of demo/, made known above
+from free_ports import free_port  # noqa: E402
+from local_orthanc import LocalOrthanc  # noqa: E402 - of demo/, made known above
 
 CALLING: Final = "SCANNER"
 MAX_ASSOCIATIONS: Final = 64

@@ -25,8 +25,9 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "demo"))
 
+from free_ports import free_port
 from local_node import LocalNode
-from local_orthanc import LocalOrthanc, free_port
+from local_orthanc import LocalOrthanc
 from machine import REPOSITORY
 from machine_limits import MachineLimits, machine_limits, network_gflop
 from suite import Benchmark, Better, Found, Measurement, run

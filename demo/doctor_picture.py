@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dashboard_pictures import PICTURES, chromium
-from local_orthanc import LocalOrthanc, free_port
+from free_ports import free_port
+from local_orthanc import LocalOrthanc
 from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from local_orthanc import LocalOrthanc, free_port
+from free_ports import free_port
+from local_orthanc import LocalOrthanc
 
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import DeliveryState, Outbox
@@ -27,8 +28,8 @@ from dicom_node.ledger import Ledger, StudyRecord, StudyState
 from dicom_node.web.viewer.links import viewer_link
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = 120.0
 FINISHED: Final = (StudyState.COMPUTED, StudyState.REFUSED, StudyState.FAILED, StudyState.NOT_OURS)
 
 
@@ -141,7 +142,7 @@ class LocalNode:
         Raises
         ------
         NodeFailedError
-            If it ends at once or does not listen within half a minute.
+            If it ends at once or does not listen within two minutes.
         """
         self._write_configuration()
         environment = os.environ | self._environment
@@ -170,7 +171,7 @@ class LocalNode:
                 os.kill(pid, signal.SIGKILL)
 
     def wait_until_finished(
-        self, study: str, *, timeout_s: float = 180.0, on_change: Callable[[str], None] = lambda _text: None
+        self, study: str, *, timeout_s: float = 600.0, on_change: Callable[[str], None] = lambda _text: None
     ) -> StudyRecord:
         """Follow one study until it has an outcome and nothing of it waits to be delivered.
 

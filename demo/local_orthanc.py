@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import requests
+from free_ports import free_port
 
 SITE_CONFIG = Path(__file__).resolve().parent.parent / "config" / "orthanc.json"
 PLUGIN_FOLDERS = (
@@ -31,8 +31,8 @@ PLUGIN_FOLDERS = (
     Path("/usr/lib/orthanc"),
 )
 USER = "hydrops"
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 40.0  # a clean stop was seen to take 4 to 8 s on an idle machine
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 120.0  # a clean stop was seen to take 4 to 8 s on an idle machine
 START_ATTEMPTS = 3  # somebody else may take a port between our looking and Orthanc's binding
 
 
@@ -71,13 +71,6 @@ def find_plugin(name: str) -> Path:
             return path
     package = name.replace("Orthanc", "orthanc-").lower()
     raise OrthancMissing(f"Orthanc's plugin {name} is not installed; on Debian or Ubuntu: apt-get install {package}")
-
-
-def free_port() -> int:
-    """A TCP port that nobody on this machine listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))  # every address, because Orthanc binds every address
-        return int(probe.getsockname()[1])
 
 
 def read_commented_json(path: Path) -> dict[str, Any]:
@@ -168,7 +161,7 @@ class LocalOrthanc:
         Raises
         ------
         OrthancFailed
-            If it ends at once or does not answer within a minute.
+            If it ends at once or does not answer within two minutes.
         """
         if self.pid is not None:
             return
@@ -248,8 +241,8 @@ class LocalOrthanc:
             try:
                 if self.session.get(f"{self.url}/system", timeout=2.0).status_code == requests.codes.ok:
                     return True
-            except requests.ConnectionError:
-                pass  # not listening yet
+            except (requests.ConnectionError, requests.Timeout):
+                pass  # not listening yet, or too busy to answer
             time.sleep(0.05)
         self.kill()
         return False

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pydicom
+from free_ports import free_port
 from local_node import LocalNode
-from local_orthanc import LocalOrthanc, OrthancMissing, free_port
+from local_orthanc import LocalOrthanc, OrthancMissing
 from pictures import draw_overview, draw_ratios, show_summary
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from chromium import Watched, chromium, needs_chromium, signed_in
+from chromium import PATIENCE_MS, Watched, chromium, needs_chromium, signed_in
 from dashboard_parts import Dashboard, make_parts, serving
 from hostile_text import HOSTILE, MARK, plant_hostile, refused_of, study_of
 from planted_studies import NOW, plant, plant_objects, work_of
@@ -74,6 +74,7 @@ def test_no_script_of_a_sender_runs_on_any_page(shown: Shown) -> None:
 
 def test_a_planted_script_would_be_seen_by_these_tests(shown: Shown) -> None:
     with shown.browser.new_context() as context:
+        context.set_default_timeout(PATIENCE_MS)
         page = context.new_page()
         page.add_init_script(f"window.ran = 0; window.{MARK} = () => {{ window.ran += 1; }};")
         page.goto("about:blank")

@@ -88,7 +88,7 @@ def opened(shown, request) -> tuple[Watched, StudyFindings]:
 
 def ready(watched: Watched, uid: str) -> None:
     watched.go(f"/studies/{uid}/views")
-    watched.page.wait_for_selector('[data-views][data-state="ready"]', timeout=20_000)
+    watched.page.wait_for_selector('[data-views][data-state="ready"]')
 
 
 def choose(watched: Watched, name: str, value: str) -> None:
@@ -198,7 +198,7 @@ def test_blinking_goes_by_itself_and_stops_on_request(shown):
     button = page.locator("[data-blink]")
     assert button.get_attribute("aria-pressed") == "true"
     for image in ("before", "hydrops", "before"):
-        page.wait_for_selector(f'[name="image"][value="{image}"]:checked', state="attached", timeout=3_000)
+        page.wait_for_selector(f'[name="image"][value="{image}"]:checked', state="attached")
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
     first = picture(watched, EarSide.RIGHT)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from committing_archive import Archive, Saying, committed, said
-from committing_node import PATIENCE_S, SEG_UID, SR_UID, CommittingNode, archive_at, committing_node
+from committing_node import SEG_UID, SR_UID, CommittingNode, archive_at, committing_node
 from fault import Fault, Observation, Scale, Trial
+from patience import PATIENCE_S
 from pydicom.dataset import Dataset
 
 from dicom_node.delivery.commitment_rows import CommitmentState

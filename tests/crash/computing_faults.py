@@ -24,8 +24,9 @@ from typing import Final
 
 from computing_worker import BEAT_S, the_stem
 from desk_parts import DeskParts
-from dicom_receivers import Receiver, free_port
+from dicom_receivers import Receiver
 from fault import Fault, Observation, Scale, Trial
+from free_ports import free_port
 from machine_faults import FAULTS as MACHINES
 from phantom_patients import images_of
 from small_studies import SMALL_EARS

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from chaos_proxy import NONE, Harm, chaos
-from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, Receiver, data_set_of, destination, encoded, free_port
+from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, Receiver, data_set_of, destination, encoded
 from fault import Fault, Observation, Scale, Trial
+from free_ports import free_port
 
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, OutboxObject, RetryPolicy
@@ -23,7 +24,7 @@ from dicom_node.delivery.store_scu import store
 
 QUICK: Final = RetryPolicy(first_retry_s=0.05, max_retry_s=0.2, give_up_after_s=3600)
 STUDY: Final = "2.25.7001"
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 120.0
 
 WARNINGS: Final = (0x0000, 0xB000, 0xB006, 0xB007, 0x0111)
 TRY_LATER: Final = (0xA700, 0xA701)

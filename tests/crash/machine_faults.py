@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dicom_receivers import Receiver, free_port
+from dicom_receivers import Receiver
 from exact_sender import associated
 from fault import Fault, NotHere, Observation, Scale, Trial
+from free_ports import free_port
 from local_postgresql import programs, running_postgresql
 from machines import Machine, missing, network
 from mr_images import encode

@@ -31,7 +31,7 @@ flushed, answer sent.
 
 IMAGES_BEFORE_A_KILL: Final = 12
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 120.0
 
 
 def kill_at_random(trial: Trial) -> Observation:
@@ -152,7 +152,7 @@ IMAGES_EACH: Final = 2
 
 def _send_patiently(port: int, ledger: Acknowledged) -> None:
     """Two images, however often it takes."""
-    deadline = time.monotonic() + 45
+    deadline = time.monotonic() + PATIENCE_S
     while len(ledger) < IMAGES_EACH and time.monotonic() < deadline:
         try:
             with associated(port, timeout_s=5) as sender:

@@ -18,9 +18,10 @@ from typing import Final
 from configuration_mutants import BASIS, MUTANTS
 from delivery_faults import PATIENCE_S, QUICK, result_object
 from desk_parts import DeskParts, hydrops_study
-from dicom_receivers import Receiver, destination, free_port
+from dicom_receivers import Receiver, destination
 from exact_sender import associated
 from fault import Fault, Observation, Scale, Trial
+from free_ports import free_port
 from mr_images import data_set_bytes
 from mutants import mutant, plain_bytes
 from receiver_stem import forked_receiver
@@ -81,7 +82,9 @@ def rotten_result(trial: Trial) -> Observation:
     victim = chance.choice(sorted(path for path in (trial.folder / "outbox").rglob("*") if path.is_file()))
     _turn_a_bit(victim, chance.randrange(victim.stat().st_size), chance.randrange(8))
     with Receiver().listening() as receiver:
-        pump = DeliveryPump(outbox, [destination(receiver.port)], {"dicom": store}, policy=QUICK, clock=time.time)
+        pump = DeliveryPump(
+            outbox, [destination(receiver.port, timeout_s=5.0)], {"dicom": store}, policy=QUICK, clock=time.time
+        )
         pump.start()
         deadline = time.monotonic() + PATIENCE_S
         while any(one.state is DeliveryState.WAITING for one in outbox.deliveries("2.25.7001")):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from desk_parts import DeskParts, hydrops_study
+from patience import STUDY_S
 
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.study_requests import RequestState
@@ -24,7 +25,7 @@ def work(folder: Path, *, kill_at: int = 0, digest: str = TODAY) -> int:
     """Run a worker to its end; returns its exit status."""
     command = [sys.executable, str(SCRIPT), str(folder), str(kill_at), digest]
     environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False).returncode
+    return subprocess.run(command, env=environment, capture_output=True, timeout=STUDY_S, check=False).returncode
 
 
 @pytest.mark.parametrize("kill_at", [2, 5])

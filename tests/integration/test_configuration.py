@@ -6,9 +6,8 @@ import html
 import os
 import re
 import subprocess
-import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from dashboard_parts import PASSWORD, hidden, sign_in
 from desk_parts import series_of
 from exact_sender import associated
 from local_node import LocalNode
+from patience import PATIENCE_S, STUDY_S, wait_until
 from scanned_series import HYDROPS, MRC, Scan, write_files
 
 from dicom_node.accounts.roles import Role
@@ -48,7 +48,7 @@ def node(running: LocalNode) -> Iterator[LocalNode]:
     for path, text in texts.items():
         path.write_bytes(text)
     wait_until(lambda: echo(running, "SCANNER") and not echo(running, "MR_VIDA"))
-    wait_until(lambda: not httpx.get(running.health_url).json()["configuration_problem"])
+    wait_until(lambda: not httpx.get(running.health_url, timeout=PATIENCE_S).json()["configuration_problem"])
 
 
 @contextmanager
@@ -64,23 +64,18 @@ def started(folder: Path, command: str) -> Iterator[LocalNode]:
 
 def browser(node: LocalNode, name: str = "ada") -> httpx.Client:
     """Somebody who is signed in."""
-    client = httpx.Client(base_url=f"http://127.0.0.1:{node.web_port}", headers={"Accept": "text/html"}, timeout=60)
+    client = httpx.Client(
+        base_url=f"http://127.0.0.1:{node.web_port}", headers={"Accept": "text/html"}, timeout=PATIENCE_S
+    )
     assert sign_in(client, name).status_code == 303
     return client
 
 
 def answers(client: httpx.Client) -> bool:
     try:
-        return client.get("/live").status_code == 200
+        return client.get("/live", timeout=PATIENCE_S).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def wait_until(happened: Callable[[], bool], timeout_s: float = 40.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not happened():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.1)
 
 
 def echo(node: LocalNode, calling: str) -> bool:
@@ -201,8 +196,8 @@ def test_a_bad_file_leaves_the_old_configuration_running_and_is_told(node: Local
     good = node.config.read_text()
     node.config.write_text(good.replace("quiet_s = 5.0", "quiet_s = -5.0"))
     wait_until(lambda: "assembly.quiet_s" in client.get("/health").json()["configuration_problem"])
-    assert httpx.get(node.health_url).json()["configuration_problem"] == FOR_ADMINS
-    assert httpx.get(node.health_url).status_code == 200
+    assert httpx.get(node.health_url, timeout=PATIENCE_S).json()["configuration_problem"] == FOR_ADMINS
+    assert httpx.get(node.health_url, timeout=PATIENCE_S).status_code == 200
     assert echo(node, "SCANNER")
     assert "The file on disk is not used" in client.get("/configuration").text
     assert "event=configuration_kept" in node.log_tail()
@@ -214,14 +209,14 @@ def test_a_bad_file_leaves_the_old_configuration_running_and_is_told(node: Local
 
 def test_what_needs_a_restart_is_named(node: LocalNode) -> None:
     node.config.write_text(node.config.read_text().replace("min_free_bytes = 500000000", "min_free_bytes = 400000000"))
-    wait_until(lambda: bool(httpx.get(node.health_url).json()["configuration_restart_needed"]))
+    wait_until(lambda: bool(httpx.get(node.health_url, timeout=PATIENCE_S).json()["configuration_restart_needed"]))
     assert browser(node).get("/health").json()["configuration_restart_needed"] == ["listener.min_free_bytes"]
     assert "With the next start take effect: listener.min_free_bytes" in browser(node).get("/configuration").text
 
 
 def test_the_worker_begins_anew_for_a_new_rule_and_keeps_its_process(tmp_path: Path) -> None:
     with started(tmp_path / "node", "serve") as node:
-        wait_until(lambda: "event=worker_ready" in node.log_tail(100_000), 120.0)
+        wait_until(lambda: "event=worker_ready" in node.log_tail(100_000), seconds=STUDY_S)
         (worker,) = node.worker_pids()
         rules = node.config.with_name("series_rules.toml")
         rules.write_text(
@@ -229,11 +224,11 @@ def test_the_worker_begins_anew_for_a_new_rule_and_keeps_its_process(tmp_path: P
             + '\n[[rule]]\nname = "none of ours"\nrole = "OTHER"\nwhen = { inversion_time_ms = { min = 2200.0 } }\n'
             "examples = [{ inversion_time_ms = 2250.0 }]\ncounterexamples = [{ inversion_time_ms = 2050.0 }]\n"
         )
-        wait_until(lambda: node.log_tail(100_000).count("event=worker_ready") == 2, 120.0)
+        wait_until(lambda: node.log_tail(100_000).count("event=worker_ready") == 2, seconds=STUDY_S)
         assert node.worker_pids() == [worker]
         assert "worker_died" not in node.log_tail(100_000)
         assert store(node, "SCANNER", images_in(tmp_path / "images", MRC, HYDROPS))
-        wait_until(lambda: any("none of ours" in str(one) for one in decisions(node)), 120.0)
+        wait_until(lambda: any("none of ours" in str(one) for one in decisions(node)), seconds=STUDY_S)
 
 
 def decisions(node: LocalNode) -> list[object]:

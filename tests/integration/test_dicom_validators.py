@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from highdicom.seg import segread
 from highdicom.sr import srread
 from mr_sources import ENCODED_AT, classic_series, enhanced_image, key_of, oblique_grid, study_findings
+from patience import STUDY_S
 from result_objects import OPTIONS, Results, make_results
 
 from dicom_node.encoding.identity import tracking_id
@@ -68,7 +69,7 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
     path = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
     assert path, f"{program} is not installed; run `make setup`"
     arguments = [str(argument) for argument in command[1:]]
-    return subprocess.run([path, *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([path, *arguments], capture_output=True, text=True, timeout=STUDY_S, check=False)
 
 
 def complaints(path: Path) -> list[str]:

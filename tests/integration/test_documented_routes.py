@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from local_orthanc import LocalOrthanc
-from orthanc_parts import mr_series, storescu, wait_for
+from orthanc_parts import mr_series, storescu
+from patience import wait_until
 
 from dicom_node.database import open_database
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
@@ -35,7 +36,7 @@ def test_the_script_of_the_page_forwards_mr_series_and_nothing_else_by_c_store(l
     try:
         with LocalOrthanc(extra={"DicomModalities": node, "StableAge": 1}, **loaded) as orthanc:
             storescu(orthanc, [*pictures, *images], tmp_path / "images")
-            wait_for(lambda: len(spool.instances(study)) == len(images))
+            wait_until(lambda: len(spool.instances(study)) == len(images))
     finally:
         listener.stop(drain_s=0)
     assert other not in {instance.series_instance_uid for instance in spool.instances(study)}

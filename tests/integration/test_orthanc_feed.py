@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from local_orthanc import LocalOrthanc
-from orthanc_parts import dicom_file, mr_series, put, stable_events, storescu, wait_for
+from orthanc_parts import dicom_file, mr_series, put, stable_events, storescu
+from patience import PATIENCE_S, wait_until
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -43,7 +44,7 @@ class Node:
         self.engine: sa.Engine = open_database(f"sqlite:///{folder / 'node.db'}")
         self.spool = Spool(folder / "spool", self.engine)
         self.client = OrthancClient(
-            orthanc.url, username=orthanc.username, password=password or orthanc.password, timeout_s=10
+            orthanc.url, username=orthanc.username, password=password or orthanc.password, timeout_s=PATIENCE_S
         )
         self.feed = OrthancFeed(
             self.client,
@@ -103,7 +104,7 @@ def test_results_written_back_start_nothing(orthanc: LocalOrthanc, node: Node) -
 def test_a_foreign_object_in_an_mr_series_does_not_count_as_expected(orthanc: LocalOrthanc, node: Node) -> None:
     study, series, files = mr_series(3)
     put(orthanc, [*files, dicom_file(study, series, 4, sop_class=UID("1.2.840.10008.5.1.4.1.1.66"))])
-    wait_for(lambda: stable_events(orthanc) == 1)
+    wait_until(lambda: stable_events(orthanc) == 1)
     node.feed.poll_once()
     assert node.spool.arrivals(study)[series].expected == 3
 
@@ -114,7 +115,7 @@ def test_the_count_is_asked_back_only_when_orthanc_has_come_to_rest(orthanc: Loc
     node.feed.poll_once()
     assert node.spool.arrivals(study)[series].expected is None
     put(orthanc, files[3:])
-    wait_for(lambda: stable_events(orthanc) == 1)
+    wait_until(lambda: stable_events(orthanc) == 1)
     node.feed.poll_once()
     assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (5, 5)
 
@@ -146,7 +147,7 @@ def test_a_series_that_came_while_the_node_was_down_is_read_from_the_cursor(
 def test_the_look_at_the_start_finds_what_the_change_log_no_longer_tells(orthanc: LocalOrthanc, node: Node) -> None:
     study, _, files = mr_series(3)
     put(orthanc, files)
-    assert orthanc.session.delete(f"{orthanc.url}/changes", timeout=10).status_code == 200
+    assert orthanc.session.delete(f"{orthanc.url}/changes", timeout=PATIENCE_S).status_code == 200
     assert node.feed.poll_once() == 0
     assert node.feed.reconcile_once() == 3
     assert node.datasets(study) == sent_datasets(files)
@@ -188,7 +189,7 @@ def test_a_deleted_study_leaves_a_gap_and_no_error(orthanc: LocalOrthanc, node: 
     study, _, files = mr_series(2)
     gone = put(orthanc, mr_series(2)[2])[0]["ParentStudy"]
     node.feed.poll_once()
-    assert orthanc.session.delete(f"{orthanc.url}/studies/{gone}", timeout=10).status_code == 200
+    assert orthanc.session.delete(f"{orthanc.url}/studies/{gone}", timeout=PATIENCE_S).status_code == 200
     assert node.feed.poll_once() == 0
     put(orthanc, files)
     assert node.feed.poll_once() == 2
@@ -283,7 +284,7 @@ def test_a_wrong_password_is_explained_and_tried_again(orthanc: LocalOrthanc, tm
     with pytest.raises(OrthancAccessDenied, match=r"refuses user 'hydrops'.*RegisteredUsers"):
         node.feed.poll_once()
     with running(node):
-        wait_for(lambda: node.feed.status().condition is FeedCondition.DENIED)
+        wait_until(lambda: node.feed.status().condition is FeedCondition.DENIED)
 
 
 class running:  # noqa: N801 - reads as a sentence: with running(node)
@@ -298,28 +299,28 @@ class running:  # noqa: N801 - reads as a sentence: with running(node)
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
-        self.thread.join(10)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
 
 
 def test_a_wake_up_is_answered_at_once(orthanc: LocalOrthanc, tmp_path: Path) -> None:
-    node = Node(tmp_path / "node", orthanc, poll_interval_s=60)
+    node = Node(tmp_path / "node", orthanc, poll_interval_s=10 * PATIENCE_S)
     with running(node):
-        wait_for(lambda: node.feed.status().condition is FeedCondition.READING)
+        wait_until(lambda: node.feed.status().condition is FeedCondition.READING)
         study, _, files = mr_series(2)
         put(orthanc, files)
         node.feed.wake()
-        wait_for(lambda: len(node.spool.instances(study)) == 2, seconds=5)
+        wait_until(lambda: len(node.spool.instances(study)) == 2)
         assert node.feed.status().condition is FeedCondition.READING
 
 
 def test_the_running_feed_waits_out_a_dead_orthanc(orthanc: LocalOrthanc, node: Node) -> None:
     with running(node):
-        wait_for(lambda: node.feed.status().condition is FeedCondition.READING)
+        wait_until(lambda: node.feed.status().condition is FeedCondition.READING)
         orthanc.kill()
-        wait_for(lambda: node.feed.status().condition is FeedCondition.UNREACHABLE)
+        wait_until(lambda: node.feed.status().condition is FeedCondition.UNREACHABLE)
         orthanc.start()
         study, series, files = mr_series(3)
         put(orthanc, files)
-        wait_for(lambda: node.spool.arrivals(study).get(series) is not None)
-        wait_for(lambda: node.spool.arrivals(study)[series].expected == 3)
+        wait_until(lambda: node.spool.arrivals(study).get(series) is not None)
+        wait_until(lambda: node.spool.arrivals(study)[series].expected == 3)

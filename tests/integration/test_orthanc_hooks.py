@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_orthanc import LocalOrthanc, free_port
-from orthanc_parts import get_json, mr_series, put, stable_events, storescu, wait_for
+from free_ports import free_port
+from local_orthanc import LocalOrthanc
+from orthanc_parts import get_json, mr_series, put, stable_events, storescu
+from patience import PATIENCE_S, wait_until
 from pydicom.uid import SegmentationStorage
 
 from dicom_node.database import open_database
@@ -85,7 +87,7 @@ def test_a_stable_mr_series_wakes_the_node_and_says_nothing_about_the_patient(
     with orthanc_with(hook, wake_server.server_port) as orthanc:
         put(orthanc, mr_series(1, modality="SEG", sop_class=SegmentationStorage)[2])
         series = put(orthanc, mr_series(1)[2])[0]["ParentSeries"]
-        wait_for(lambda: wake_server.calls and stable_events(orthanc) == 2)
+        wait_until(lambda: wake_server.calls and stable_events(orthanc) == 2)
     ((path, token, body),) = wake_server.calls
     assert (path, token) == ("/wake/orthanc", TOKEN)
     assert json.loads(body) == {"event": "StableSeries", "series": series}
@@ -105,13 +107,13 @@ def test_the_hook_brings_a_series_into_the_spool_long_before_the_next_poll(
         thread = threading.Thread(target=feed.run, args=(stop,))
         thread.start()
         try:
-            wait_for(lambda: feed.status().condition is FeedCondition.READING)
+            wait_until(lambda: feed.status().condition is FeedCondition.READING)
             put(orthanc, mr_series(1)[2])
-            wait_for(lambda: spool.studies())
+            wait_until(lambda: spool.studies())
             assert [study.instances for study in spool.studies()] == [1]
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(PATIENCE_S)
 
 
 @pytest.mark.dcmtk
@@ -120,7 +122,7 @@ def test_images_are_stored_while_the_hook_waits_for_a_hung_node(hook: str, tmp_p
     with socket.socket() as hung:  # accepts and never answers
         hung.bind(("127.0.0.1", 0))
         hung.listen()
-        hung.settimeout(20)
+        hung.settimeout(PATIENCE_S)
         with orthanc_with(hook, hung.getsockname()[1]) as orthanc:
             put(orthanc, mr_series(1)[2])
             call, _ = hung.accept()
@@ -136,8 +138,8 @@ def test_a_node_that_is_down_is_reported_once_and_nothing_fails(hook: str) -> No
     with orthanc_with(hook, free_port()) as orthanc:
         for _ in range(3):
             put(orthanc, mr_series(1)[2])
-        wait_for(lambda: stable_events(orthanc) == 3)
-        wait_for(lambda: "Hydrops Node does not answer" in orthanc.log_path.read_text())
+        wait_until(lambda: stable_events(orthanc) == 3)
+        wait_until(lambda: "Hydrops Node does not answer" in orthanc.log_path.read_text())
         time.sleep(0.5)  # two more calls would have been refused by now
         assert orthanc.log_path.read_text().count("Hydrops Node does not answer") == 1
 

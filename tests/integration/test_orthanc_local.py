@@ -18,6 +18,7 @@ from local_orthanc import (
     find_plugin,
     read_commented_json,
 )
+from patience import PATIENCE_S
 
 pytestmark = [pytest.mark.orthanc]
 
@@ -33,7 +34,7 @@ def echo(orthanc: LocalOrthanc, *, calling: str, called: str) -> subprocess.Comp
         ["echoscu", "-aet", calling, "-aec", called, "127.0.0.1", str(orthanc.dicom_port)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
 
 
@@ -45,8 +46,8 @@ def test_a_known_caller_may_echo_and_a_stranger_may_not(orthanc: LocalOrthanc) -
 
 
 def test_rest_answers_only_with_the_password(orthanc: LocalOrthanc) -> None:
-    assert requests.get(f"{orthanc.url}/system", timeout=10).status_code == 401
-    assert orthanc.session.get(f"{orthanc.url}/system", timeout=10).json()["DicomAet"] == orthanc.aet
+    assert requests.get(f"{orthanc.url}/system", timeout=PATIENCE_S).status_code == 401
+    assert orthanc.session.get(f"{orthanc.url}/system", timeout=PATIENCE_S).json()["DicomAet"] == orthanc.aet
 
 
 def test_it_starts_again_on_its_folder_and_ports_after_a_kill(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_it_starts_again_on_its_folder_and_ports_after_a_kill(tmp_path: Path) ->
         assert orthanc.pid is None
         orthanc.start()
         assert (orthanc.url, orthanc.pid == first) == (url, False)
-        assert orthanc.session.get(f"{orthanc.url}/statistics", timeout=10).json()["CountInstances"] == 0
+        assert orthanc.session.get(f"{orthanc.url}/statistics", timeout=PATIENCE_S).json()["CountInstances"] == 0
     assert (tmp_path / "pacs" / "db").is_dir()
 
 
@@ -75,7 +76,7 @@ def test_a_bad_setting_is_reported_with_the_end_of_the_log(tmp_path: Path) -> No
 def test_every_setting_of_ours_is_one_that_orthanc_knows(tmp_path: Path) -> None:
     # Orthanc passes over unknown keys without a word, so a misspelt one would switch a guard off unseen.
     sample = tmp_path / "sample.json"
-    subprocess.run([find_orthanc(), f"--config={sample}"], capture_output=True, check=True, timeout=30)
+    subprocess.run([find_orthanc(), f"--config={sample}"], capture_output=True, check=True, timeout=PATIENCE_S)
     known = set(re.findall(r'^\s*(?://\s*)?"(\w+)"\s*:', sample.read_text(encoding="utf-8"), flags=re.M))
     read_by_plugins_and_hooks = {"DicomWeb", "HydropsNode"}
     assert read_commented_json(SITE_CONFIG).keys() - known == read_by_plugins_and_hooks

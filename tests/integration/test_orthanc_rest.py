@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_orthanc import LocalOrthanc, free_port
+from free_ports import free_port
+from local_orthanc import LocalOrthanc
 from orthanc_parts import dicom_file
+from patience import PATIENCE_S
 from pydicom import dcmread
 from pydicom.uid import EnhancedSRStorage, generate_uid
 
@@ -40,13 +42,13 @@ def destination(orthanc: LocalOrthanc, *, password: str | None = None, url: str 
         url=url or orthanc.url,
         username=orthanc.username,
         password=orthanc.password if password is None else password,
-        timeout_s=10,
+        timeout_s=PATIENCE_S,
     )
 
 
 def stored_bytes(orthanc: LocalOrthanc, data: bytes) -> bytes:
-    (found,) = orthanc.session.post(f"{orthanc.url}/tools/lookup", data=uid_of(data), timeout=10).json()
-    return orthanc.session.get(f"{orthanc.url}/instances/{found['ID']}/file", timeout=10).content
+    (found,) = orthanc.session.post(f"{orthanc.url}/tools/lookup", data=uid_of(data), timeout=PATIENCE_S).json()
+    return orthanc.session.get(f"{orthanc.url}/instances/{found['ID']}/file", timeout=PATIENCE_S).content
 
 
 def test_a_result_is_delivered_when_orthanc_holds_its_bytes(orthanc: LocalOrthanc) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dicom_receivers import MR_IMAGE, SEG, Receiver, encoded, free_port
+from dicom_receivers import MR_IMAGE, SEG, Receiver, encoded
+from free_ports import free_port
 
 from dicom_node.cli import main
 

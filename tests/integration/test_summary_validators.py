@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from mr_sources import classic_series
+from patience import STUDY_S
 from PIL import Image
 from summary_pages import SLAB, page, summary_source
 
@@ -48,7 +49,9 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
 def said_by(*command: str | Path) -> str:
     program = shutil.which(str(command[0]))
     assert program, f"{command[0]} is not installed; run `make setup`"
-    done = subprocess.run([program, *map(str, command[1:])], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [program, *map(str, command[1:])], capture_output=True, text=True, timeout=STUDY_S, check=False
+    )
     return done.stdout + done.stderr
 
 

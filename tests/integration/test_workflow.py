@@ -6,7 +6,7 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from desk_parts import DeskParts, hydrops_study
 from local_node import LocalNode
 from local_postgresql import running_postgresql
+from patience import PATIENCE_S, STUDY_S, wait_until
 from phantom_patients import images_of
 
 from dicom_node.database import open_database
@@ -72,15 +73,8 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     thread.start()
     yield RunningWorker(parts=parts, folder=folder)
     stop.set()
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)
 
 
 def test_a_study_runs_once_under_an_id_made_from_its_work(worker: RunningWorker) -> None:
@@ -229,7 +223,7 @@ def test_a_study_is_computed_with_all_state_in_postgresql(tmp_path: Path, monkey
             command = ["dcmsend", "-aet", "SCANNER", "-aec", "HYDROPS", "--scan-directories", "127.0.0.1"]
             subprocess.run([*command, str(node.dicom_port), str(sent)], check=True, capture_output=True)
             study = str(images[0].StudyInstanceUID)
-            wait_until(lambda: (one := ledger.get(study)) and one.state is StudyState.COMPUTED, seconds=120)
+            wait_until(lambda: (one := ledger.get(study)) and one.state is StudyState.COMPUTED, seconds=STUDY_S)
             assert node.stop() == 0
         assert not list(node.state_dir.glob("*.db"))
         with sa.create_engine(url).connect() as connection:

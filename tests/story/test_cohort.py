@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from patience import STUDY_S
 from phantom_patients import images_of
 
 from dicom_node.cli import main
@@ -200,7 +201,7 @@ def test_the_program_of_the_quick_start_draws_its_figure_from_the_table(cohort: 
     (tmp_path / "results").mkdir()
     shutil.copy(cohort.results / "cohort.csv", tmp_path / "results")
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=STUDY_S
     )
     assert re.search(r"computed +1\nrefused +1", ran.stdout)
     assert "The study lacks a series that is needed" in ran.stdout

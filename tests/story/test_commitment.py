@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from committing_node import STUDY, result
-from dicom_receivers import free_port
+from free_ports import free_port
 from local_node import LocalNode
 from local_orthanc import LocalOrthanc
-from orthanc_parts import wait_for
+from patience import wait_until
 
 from dicom_node.database import open_database
 from dicom_node.delivery.completion import done_at
@@ -32,10 +32,10 @@ def test_p19_results_of_a_node_are_done_when_orthanc_has_committed_to_them(tmp_p
             outbox = node.outbox
             outbox.put("key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=time.time())
             committed = [DeliveryStanding.COMMITTED] * 2
-            wait_for(lambda: [one.standing for one in outbox.deliveries(STUDY)] == committed, seconds=60)
+            wait_until(lambda: [one.standing for one in outbox.deliveries(STUDY)] == committed)
             assert done_at(open_database(f"sqlite:///{node.state_dir / 'node.db'}"), STUDY) is not None
             # The answer may be there before the one who asked has written that he did.
-            wait_for(lambda: "event=commitment_asked destination=pacs" in node.log_tail(20000), seconds=10)
+            wait_until(lambda: "event=commitment_asked destination=pacs" in node.log_tail(20000))
             log = node.log_tail(20000)
     assert log.count("event=commitment_asked destination=pacs") == 1
     assert "event=commitment_report destination=pacs" in log

@@ -18,12 +18,14 @@ import pytest
 import requests
 from local_node import LocalNode
 from local_orthanc import LocalOrthanc, OrthancMissing
+from patience import PATIENCE_S, STUDY_S, wait_until
 from phantom_patients import images_of
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scanned_series import with_raw, write_files
 
 from dicom_node.ledger import StudyState
 from dicom_node.views.shelf import ViewShelf
+from dicom_node.web.progress import STEPS
 from inference.phantom import PhantomStudy
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.dcmtk]
@@ -168,7 +170,7 @@ def test_an_image_that_the_pacs_cannot_give_as_we_need_it_refuses_its_study_soon
         one.save_as(content, enforce_file_format=True)
         assert orthanc.session.post(f"{orthanc.url}/instances", data=content.getvalue()).status_code == 200
     with LocalNode(tmp_path, orthanc=orthanc) as node:
-        record = node.wait_until_finished(study_uid, timeout_s=90)
+        record = node.wait_until_finished(study_uid)
         assert (record.state, record.reason) == (StudyState.REFUSED, "TS_UNSUPPORTED")
         at_pacs = results(orthanc, study_uid)
         assert {kind: len(objects) for kind, objects in at_pacs.items()} == {"SEG": 0, "SR": 1, "SC": 1}
@@ -207,7 +209,7 @@ def test_health_tells_of_worker_and_orthanc(orthanc: LocalOrthanc, tmp_path: Pat
 def test_a_second_node_on_the_same_state_folder_refuses_to_start(tmp_path: Path) -> None:
     with LocalNode(tmp_path) as node:
         command = [sys.executable, "-m", "dicom_node.cli", "listen", "--config", str(node.config)]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=STUDY_S, check=False)
         assert second.returncode == 2
         assert "another process already runs as 'listen'" in second.stderr
 
@@ -217,33 +219,34 @@ def test_status_tells_the_whole_history_of_a_study(study_folder: Path, study_uid
         send(study_folder, "HYDROPS", node.dicom_port)
         node.wait_until_finished(study_uid)
         command = [sys.executable, "-m", "dicom_node.cli", "status", study_uid, "--config", str(node.config)]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        told = subprocess.run(command, capture_output=True, text=True, timeout=STUDY_S, check=True).stdout
     for expected in ("state computed", "taken as MRC because", "Left ear: EH ratio", "deliveries\n  none", "arrived"):
         assert expected in told, told
 
 
 def wait_for_health(node: LocalNode, status: int) -> dict[str, Any]:
     """The node's answer as soon as it has this status and a worker has shown itself."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        time.sleep(0.2)
+    told: list[dict[str, Any]] = []
+
+    def is_settled() -> bool:
         try:
-            answer = requests.get(node.health_url, timeout=5)
+            answer = requests.get(node.health_url, timeout=PATIENCE_S)
         except requests.ConnectionError:  # it listens for DICOM first
-            continue
-        document: dict[str, Any] = answer.json()
-        settled = document["worker_heartbeat_age_s"] is not None and document["orthanc_feed"] != "starting"
-        if answer.status_code == status and settled:
-            return document
-    raise AssertionError(f"health was never {status}:\n{node.log_tail()}")
+            return False
+        told.append(answer.json())
+        settled = told[-1]["worker_heartbeat_age_s"] is not None and told[-1]["orthanc_feed"] != "starting"
+        return answer.status_code == status and settled
+
+    wait_until(is_settled, found=node.log_tail)
+    return told[-1]
 
 
 def wait_for_step(node: LocalNode, study: str, step: str) -> None:
-    ledger = node.ledger
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
+    """Wait until the study is computed and has come to this step, or further."""
+    steps, ledger = list(STEPS), node.ledger
+
+    def has_come_so_far() -> bool:
         record = ledger.get(study)
-        if record is not None and record.step == step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"step {step!r} was not reached:\n{node.log_tail()}")
+        return record is not None and record.step in steps[steps.index(step) :]
+
+    wait_until(has_come_so_far, seconds=STUDY_S, found=node.log_tail)

@@ -12,8 +12,10 @@ import pydicom
 import pytest
 import requests
 from desk_parts import hydrops_study
-from dicom_receivers import Receiver, free_port
+from dicom_receivers import Receiver
+from free_ports import free_port
 from local_node import LocalNode
+from patience import STUDY_S
 from pydicom.dataset import Dataset
 from scanned_series import write_files
 
@@ -107,7 +109,7 @@ def used_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
 
 def _send(folder: Path, calling: str, port: int, *, check: bool = True) -> None:
     command = ["dcmsend", "-aet", calling, "-aec", "HYDROPS", "--scan-directories", "127.0.0.1", str(port), str(folder)]
-    subprocess.run(command, check=check, capture_output=True, env=os.environ | {"TCP_NODELAY": "1"}, timeout=60)
+    subprocess.run(command, check=check, capture_output=True, env=os.environ | {"TCP_NODELAY": "1"}, timeout=STUDY_S)
 
 
 def markers_in(text: str) -> list[str]:
@@ -138,7 +140,7 @@ def test_s23_no_planted_value_is_in_a_file_name_or_a_process_title(used_node: Lo
 
 @pytest.mark.parametrize("route", ["/live", "/health", "/metrics"])
 def test_s23_no_planted_value_is_in_what_machines_ask_for(used_node: LocalNode, route: str) -> None:
-    answer = requests.get(f"http://127.0.0.1:{used_node.web_port}{route}", timeout=10)
+    answer = requests.get(f"http://127.0.0.1:{used_node.web_port}{route}", timeout=STUDY_S)
     assert answer.text
     assert markers_in(answer.text) == []
 

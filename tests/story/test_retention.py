@@ -11,8 +11,10 @@ import httpx
 import pytest
 from dashboard_parts import PASSWORD, sign_in
 from desk_parts import hydrops_study
-from dicom_receivers import Receiver, free_port
+from dicom_receivers import Receiver
+from free_ports import free_port
 from local_node import LocalNode
+from patience import STUDY_S, wait_until
 from scanned_series import write_files
 
 from dicom_node.accounts.roles import Role
@@ -33,7 +35,7 @@ PERIODS = Periods(inputs_days=14, results_days=1825, audit_days=2190)
 def send(folder: Path, port: int) -> None:
     titles = ["-aet", "SCANNER", "-aec", "HYDROPS"]
     command = ["dcmsend", *titles, "--scan-directories", "127.0.0.1", str(port), str(folder)]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"TCP_NODELAY": "1"}, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"TCP_NODELAY": "1"}, timeout=STUDY_S)
 
 
 class StateFolder:
@@ -64,20 +66,17 @@ class StateFolder:
 
     def wait_until_looked_at(self, images: int) -> None:
         """Wait until so many images are here and the node has looked at all of them."""
-        deadline = time.monotonic() + 120
-        while True:
-            activity, record = self.spool.study(STUDY), self.ledger.get(STUDY)
-            assert record is not None
-            if activity is not None and (activity.instances, activity.revision) == (images, record.revision):
-                return
-            assert time.monotonic() < deadline, f"{activity} {record.revision}"
-            time.sleep(0.1)
+        wait_until(lambda: self._looked_at() == images)
+
+    def _looked_at(self) -> int:
+        activity, record = self.spool.study(STUDY), self.ledger.get(STUDY)
+        return activity.instances if activity and record and activity.revision == record.revision else 0
 
 
 def page(node: LocalNode) -> str:
     """The study's page, as a reader sees it."""
     with httpx.Client(
-        base_url=f"http://127.0.0.1:{node.web_port}", headers={"Accept": "text/html"}, timeout=60
+        base_url=f"http://127.0.0.1:{node.web_port}", headers={"Accept": "text/html"}, timeout=STUDY_S
     ) as client:
         assert sign_in(client, "vera", PASSWORD).status_code == 303
         return client.get(f"/studies/{STUDY}").text
@@ -91,7 +90,7 @@ def test_s25_images_end_after_delivery_the_result_stays_and_the_study_can_be_sen
         settings = {"assembly": "quiet_s = 1.0\npartner_wait_s = 2.0", "[destinations]": receiver}
         with LocalNode(tmp_path / "node", entrance="dicom", overrides=settings) as node:
             send(tmp_path / "sent", node.dicom_port)
-            decided = node.wait_until_finished(STUDY, timeout_s=300)
+            decided = node.wait_until_finished(STUDY)
             assert decided.state is StudyState.REFUSED
             state, arrived = StateFolder(node.state_dir), len(pacs.received)
             assert arrived > 0

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from patience import STUDY_S
+
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
@@ -63,7 +65,7 @@ class Authority:
         )
 
     def _openssl(self, *words: object) -> None:
-        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, timeout=60)
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, timeout=STUDY_S)
 
 
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")

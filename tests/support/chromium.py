@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from dashboard_parts import PASSWORD
 from numpy.typing import NDArray
+from patience import PATIENCE_S
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -26,12 +27,16 @@ SOFTWARE_WEBGL: Final = ("--use-angle=swiftshader-webgl", "--enable-unsafe-swift
 """As Chromium draws on a machine without graphics card: WebGL by SwiftShader (asked for by name since version 137), and
 the rest of the page not. Plain "swiftshader" draws every pixel of the page that way, at twice the work."""
 
+PATIENCE_MS: Final = PATIENCE_S * 1000
+
+expect.set_options(timeout=PATIENCE_MS)  # its own five seconds end on a busy machine before a page is drawn
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Headless Chromium; it ends with the block."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SOFTWARE_WEBGL))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SOFTWARE_WEBGL), timeout=PATIENCE_MS)
         try:
             yield browser
         finally:
@@ -47,7 +52,9 @@ def chromium_with_profile(folder: Path, *, width: int, height: int) -> Iterator[
             executable_path=CHROMIUM,
             args=list(SOFTWARE_WEBGL),
             viewport={"width": width, "height": height},
+            timeout=PATIENCE_MS,
         )
+        context.set_default_timeout(PATIENCE_MS)
         try:
             yield context
         finally:
@@ -77,6 +84,7 @@ class Watched:
 def signed_in(browser: Browser, url: str, name: str = "vera", **context: Any) -> Iterator[Watched]:
     """A fresh page on which `name` signed in; `context` is what playwright's `new_context` takes."""
     with browser.new_context(viewport={"width": 900, "height": 800}, **context) as opened:
+        opened.set_default_timeout(PATIENCE_MS)
         page = opened.new_page()
         watched = Watched(page=page, url=url)
         page.on("console", lambda said: watched.errors.append(said.text) if said.type == "error" else None)

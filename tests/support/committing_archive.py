@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, free_port
+from dicom_receivers import COMPREHENSIVE_3D_SR, SEG
+from free_ports import free_port
+from patience import PATIENCE_S
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
@@ -95,7 +97,7 @@ class Archive:
             yield self
         finally:
             for one in self._speakers:
-                one.join(10)
+                one.join(PATIENCE_S)
             server.shutdown()
 
     @property

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, destination, encoded
+from patience import PATIENCE_S, wait_until
 from sqlalchemy import Engine
 
 from dicom_node.database import open_database
@@ -32,7 +33,6 @@ ONCE = RetryPolicy(first_retry_s=600, max_retry_s=600)
 """No second question by time: what comes of the first one does not depend on how busy the machine is."""
 STAY_S = 1.0
 """So long our association waits for the answer here: reports after it have to come by another one."""
-PATIENCE_S = 60.0
 
 
 class CommittingNode:
@@ -78,13 +78,14 @@ class CommittingNode:
 
     def deliveries(self, condition: Callable[[list[Delivery]], bool]) -> list[Delivery]:
         """All deliveries as soon as the condition holds."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not condition(found := self.outbox.deliveries(STUDY)):
-            assert time.monotonic() < deadline, found
+
+        def holds() -> bool:
             if self._sending is not None:
                 self._sending.wake()  # what another process queued it would find by itself, only later
-            time.sleep(0.02)
-        return found
+            return condition(self.outbox.deliveries(STUDY))
+
+        wait_until(holds, found=lambda: self.outbox.deliveries(STUDY))
+        return self.outbox.deliveries(STUDY)
 
     def commitments_once(self, *states: CommitmentState) -> list[Commitment]:
         """The commitments of all deliveries in their order, once they are in these states."""
@@ -112,7 +113,7 @@ def committing_node(folder: Path, *, policy: RetryPolicy = ONCE, port: int = 0) 
 
 def archive_at(port: int) -> Destination:
     """The destination "pacs", which is to commit."""
-    return replace(destination(port, timeout_s=5.0), to_commit=True)
+    return replace(destination(port), to_commit=True)
 
 
 def asking(commitments: Commitments, *destinations: Destination) -> CommitmentPump:

@@ -35,15 +35,22 @@ class Stem:
         )
 
     def fork(
-        self, folder: Path, worker_id: str, pacs_port: int, point: str = "", harm: str = "", version: str = ""
+        self,
+        folder: Path,
+        worker_id: str,
+        pacs_port: int,
+        point: str = "",
+        harm: str = "",
+        version: str = "",
+        beat_s: float = BEAT_S,
     ) -> int:
         """Start a worker that comes to `harm` at `point` of its first study; returns its process id.
 
-        `version` is that of the steps which it knows, if not today's.
+        `version` is that of the steps which it knows, if not today's; signs of life come every `beat_s` seconds.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(folder), worker_id, pacs_port, point, harm, version]) + "\n")
+        self._process.stdin.write(json.dumps([str(folder), worker_id, pacs_port, point, harm, version, beat_s]) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -57,7 +64,9 @@ def the_stem() -> Stem:
     return Stem()
 
 
-def run_worker(folder: Path, worker_id: str, pacs_port: int, point: str, harm: str, version: str) -> None:
+def run_worker(
+    folder: Path, worker_id: str, pacs_port: int, point: str, harm: str, version: str, beat_s: float
+) -> None:
     """Work for ever, as worker `worker_id`; its log is `WORKER_ID.log` in the folder."""
     import logging
 
@@ -76,7 +85,9 @@ def run_worker(folder: Path, worker_id: str, pacs_port: int, point: str, harm: s
         arm(point, harm)
     parts = DeskParts(folder, clock=time.time, worker_id=worker_id)
     policy = RetryPolicy(first_retry_s=0.1, max_retry_s=0.5)
-    pump = DeliveryPump(parts.outbox, [destination(pacs_port)], {"dicom": store}, policy=policy, clock=time.time)
+    pump = DeliveryPump(
+        parts.outbox, [destination(pacs_port, timeout_s=5.0)], {"dicom": store}, policy=policy, clock=time.time
+    )
     pump.start()
     threading.Thread(target=_wake_often, args=(pump,), daemon=True).start()
     workflow.APPLICATION_VERSION = version or workflow.APPLICATION_VERSION  # type: ignore[misc]
@@ -85,7 +96,7 @@ def run_worker(folder: Path, worker_id: str, pacs_port: int, point: str, harm: s
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id=worker_id,
         roster=Roster(parts.engine),
-        beat_s=BEAT_S,
+        beat_s=beat_s,
     )
     worker.run(threading.Event())
 

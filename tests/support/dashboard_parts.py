@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Final
 import httpx
 import uvicorn
 from argon2 import PasswordHasher
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.accounts.pauses import SignInPauses
 from dicom_node.accounts.roles import Role
@@ -96,7 +96,7 @@ class Dashboard:
 
     def client(self, name: str | None = None, password: str = PASSWORD) -> httpx.Client:
         """A client as a browser would be; signed in as `name` unless that is None."""
-        client = httpx.Client(base_url=self.url, headers={"Accept": "text/html"}, timeout=10)
+        client = httpx.Client(base_url=self.url, headers={"Accept": "text/html"}, timeout=PATIENCE_S)
         if name is not None:
             answer = sign_in(client, name, password)
             assert answer.status_code == 303, answer.text
@@ -110,14 +110,12 @@ def serving(parts: WebParts) -> Iterator[Dashboard]:
     server = uvicorn.Server(uvicorn.Config(create_app(parts), log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    deadline = time.monotonic() + 10
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: server.started)
     try:
         yield Dashboard(url=f"http://127.0.0.1:{listening.getsockname()[1]}", parts=parts)
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(PATIENCE_S)
         listening.close()
         parts.engine.dispose()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,11 +11,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from free_ports import free_port
+from patience import wait_until
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as ItemSequence
 from pydicom.uid import JPEG2000Lossless, generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.transport import ThreadedAssociationServer
 
 from dicom_node.delivery.outcome import Destination
 
@@ -69,13 +71,7 @@ def data_set_of(part10: bytes) -> bytes:
     return part10[128 + 4 + 12 + meta_length :]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def destination(port: int, *, name: str = "pacs", called_ae: str = "PACS", timeout_s: float = 5.0) -> Destination:
+def destination(port: int, *, name: str = "pacs", called_ae: str = "PACS", timeout_s: float = 60.0) -> Destination:
     return Destination(name=name, kind="dicom", host="127.0.0.1", port=port, called_ae=called_ae, timeout_s=timeout_s)
 
 
@@ -89,6 +85,7 @@ class Receiver:
     port: int = 0
     received: list[tuple[str, str, bytes]] = field(default_factory=list)
     associations: int = 0
+    _server: ThreadedAssociationServer | None = None
 
     def _store(self, event: evt.Event) -> int | Dataset:
         request = event.request
@@ -100,6 +97,11 @@ class Receiver:
     def _accepted(self, event: evt.Event) -> None:
         self.associations += 1
 
+    @property
+    def connections(self) -> int:
+        """How many peers it counts right now, those included that have asked for nothing yet."""
+        return 0 if self._server is None else len(self._server.active_associations)
+
     @contextmanager
     def listening(self, ae_title: str = "PACS", *, host: str = "127.0.0.1", **settings: Any) -> Iterator[Receiver]:
         ae = AE(ae_title=ae_title)
@@ -109,7 +111,7 @@ class Receiver:
             ae.add_supported_context(sop_class, [*self.syntaxes, "1.2.840.10008.1.2"])
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_ACCEPTED, self._accepted)]
         self.port = self.port or free_port()
-        server = ae.start_server((host, self.port), block=False, evt_handlers=handlers)
+        self._server = server = ae.start_server((host, self.port), block=False, evt_handlers=handlers)
         try:
             yield self
         finally:
@@ -134,7 +136,7 @@ def storescp(
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for_port(port)
+        wait_until(lambda: _listens(port))
         yield port
     finally:
         process.kill()
@@ -165,11 +167,6 @@ def _negotiation_profile(folder: Path, classes: Sequence[str]) -> Path:
     return path
 
 
-def _wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"nothing listens on port {port}")
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

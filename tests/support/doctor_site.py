@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_orthanc import free_port
+from free_ports import free_port
 
 from dicom_node.cli import main
 
@@ -76,5 +76,5 @@ def dicom_destination(port: int, *, called_ae: str = "PACS", name: str = "pacs",
     """TOML of one receiver on this machine."""
     return (
         f'[[destinations]]\nname = "{name}"\nkind = "dicom"\nhost = "127.0.0.1"\nport = {port}\n'
-        f'called_ae = "{called_ae}"\ntimeout_s = 5.0\n{more}\n'
+        f'called_ae = "{called_ae}"\ntimeout_s = 60.0\n{more}\n'
     )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from patience import PATIENCE_S
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
@@ -62,7 +63,7 @@ def associated(
     called: str = "HYDROPS",
     syntaxes: Sequence[str] = (ExplicitVRLittleEndian,),
     sop_class: str = MRImageStorage,
-    timeout_s: float = 20.0,
+    timeout_s: float = PATIENCE_S,
 ) -> Iterator[ExactSender]:
     """An open association, released at the end; ConnectionRefusedError when it is rejected."""
     entity = AE(calling)

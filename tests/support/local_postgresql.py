@@ -8,12 +8,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import wait_until
 from sqlalchemy.exc import OperationalError
 
 from dicom_node.database import open_database
@@ -54,7 +54,7 @@ def running_postgresql(host: str = "127.0.0.1") -> Iterator[str]:
     process = subprocess.Popen([*as_postgres, *postgres], stderr=subprocess.DEVNULL, cwd="/")
     try:
         url = f"postgresql+psycopg://node@{host}:{port}/postgres"
-        _wait_for(url)
+        wait_until(lambda: _answers(url))
         yield url
     finally:
         # To the server itself: runuser, which is our child where we are root, kills it after two seconds of patience.
@@ -64,12 +64,9 @@ def running_postgresql(host: str = "127.0.0.1") -> Iterator[str]:
         shutil.rmtree(data)
 
 
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            open_database(url).dispose()
-            return
-        except OperationalError:
-            assert time.monotonic() < deadline, "PostgreSQL did not start"
-            time.sleep(0.1)
+def _answers(url: str) -> bool:
+    try:
+        open_database(url).dispose()
+    except OperationalError:
+        return False
+    return True

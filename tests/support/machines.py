@@ -10,11 +10,12 @@ import secrets
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
+
+from patience import wait_until
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +105,7 @@ def network(count: int) -> Iterator[Network]:
 
 def _remove(machine: Machine) -> None:
     machine.lose_power()
-    deadline = time.monotonic() + 10
-    while machine.pids() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: not machine.pids())
     _ip("netns", "del", machine.name)
 
 

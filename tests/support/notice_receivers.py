@@ -16,7 +16,7 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
-from local_orthanc import free_port
+from free_ports import free_port
 
 
 @dataclass

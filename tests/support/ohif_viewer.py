@@ -29,7 +29,7 @@ from inference.anatomy import EarSide, FluidSpace
 
 PANES: Final = ("hydrops-slices", "hydrops-report", "hydrops-coronal", "hydrops-sagittal")
 OVERLAYS: Final = ("hydrops-slices", "hydrops-coronal", "hydrops-sagittal")
-OPEN_S: Final = 120.0
+OPEN_S: Final = 240.0
 """On a machine with two busy cores and no graphics card; alone it takes a few seconds."""
 
 COLORS: Final = {
@@ -153,6 +153,7 @@ class Pane:
 def watched(browser: Browser, *, width: int = 1600, height: int = 1000) -> Iterator[Shown]:
     """A page of a fresh browser session, and what it complains of."""
     with browser.new_context(viewport={"width": width, "height": height}) as context:
+        context.set_default_timeout(OPEN_S * 1000)
         yield watch(context.new_page())
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import os
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from local_orthanc import LocalOrthanc
+from patience import PATIENCE_S
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
@@ -56,7 +55,7 @@ def mr_series(count: int, *, study: str | None = None, **more: Any) -> tuple[str
 
 def put(orthanc: LocalOrthanc, files: list[bytes]) -> list[dict[str, str]]:
     """What Orthanc answers to each file put in over REST: ID, ParentSeries, ParentStudy, Status."""
-    answers = [orthanc.session.post(f"{orthanc.url}/instances", data=one, timeout=20) for one in files]
+    answers = [orthanc.session.post(f"{orthanc.url}/instances", data=one, timeout=PATIENCE_S) for one in files]
     assert {one.status_code for one in answers} <= {200}
     return [one.json() for one in answers]
 
@@ -70,23 +69,15 @@ def storescu(orthanc: LocalOrthanc, files: list[bytes], folder: Path) -> None:
         ["storescu", "-R", "+sd", "-aet", "SCANNER", "-aec", orthanc.aet, "127.0.0.1", str(orthanc.dicom_port), folder],
         env={**os.environ, "TCP_NODELAY": "1"},
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
 
 
 def get_json(orthanc: LocalOrthanc, path: str) -> Any:
     """Orthanc's answer to GET `path`."""
-    answer = orthanc.session.get(orthanc.url + path, timeout=10)
+    answer = orthanc.session.get(orthanc.url + path, timeout=PATIENCE_S)
     assert answer.status_code == 200
     return answer.json()
-
-
-def wait_for(condition: Callable[[], object], *, seconds: float = 20) -> None:
-    """Returns when `condition` holds; fails the test when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def stable_events(orthanc: LocalOrthanc) -> int:

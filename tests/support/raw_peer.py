@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 
+from patience import PATIENCE_S
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 _VERIFICATION = "1.2.840.10008.1.1"
@@ -40,7 +41,7 @@ def store_command(sop_instance: bytes, *, sop_class: bytes = MRImageStorage.enco
     return _element(0x0000, struct.pack("<I", len(elements))) + elements
 
 
-def connect(port: int, *, timeout_s: float = 20.0) -> socket.socket:
+def connect(port: int, *, timeout_s: float = PATIENCE_S) -> socket.socket:
     """A TCP connection to the listener."""
     return socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
 

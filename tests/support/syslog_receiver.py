@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from certificates import Certificate
+from patience import PATIENCE_S
 
 _SEQUENCE = re.compile(rb'sequenceId="(\d+)"')
 
@@ -80,13 +81,13 @@ class SyslogReceiver:
                         plain_again = secured.detach()
                         socket.socket(fileno=plain_again).close()
                         return
-            self.holds_end.wait(30)
+            self.holds_end.wait(PATIENCE_S)
             secured.unwrap()
 
 
 def _say_goodbye(secured: ssl.SSLSocket) -> None:
     """End a session whose bytes are here and not read, as a server does that is being stopped."""
-    select.select([secured], [], [], 30)
+    select.select([secured], [], [], PATIENCE_S)
     secured.setblocking(False)
     with contextlib.suppress(OSError):
         secured.unwrap()  # sends close_notify; the peer's is not waited for

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import STUDY_S
 
 from dicom_node.cli import COMMANDS, _parser
 from dicom_node.cohort.result_folder import FINDINGS, IMAGE_FILES, OBJECTS
@@ -158,7 +159,7 @@ def test_every_make_target_that_a_page_names_exists() -> None:
 
 def test_the_demo_gets_the_choices_that_its_text_promises() -> None:
     make = ["make", "-n", "demo", "KEEP=1", "ENTRANCE=dicom"]
-    planned = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True, timeout=30).stdout
+    planned = subprocess.run(make, cwd=ROOT, check=True, capture_output=True, text=True, timeout=STUDY_S).stdout
     assert "demo/run_demo.py --keep --entrance dicom" in planned
 
 
@@ -316,7 +317,12 @@ def test_systemd_accepts_the_service_and_finds_little_exposed(tmp_path: Path) ->
     environment = os.environ | {"SYSTEMD_COLORS": "0"}
     for arguments in (["verify", unit], ["security", "--offline=true", "--threshold=20", unit]):
         checked = subprocess.run(
-            ["systemd-analyze", *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+            ["systemd-analyze", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STUDY_S,
         )
         assert checked.returncode == 0, checked.stdout[-2000:] + checked.stderr
         assert "hydrops-node.service:" not in checked.stderr, checked.stderr

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S, wait_until
 from sqlalchemy import Engine
 from workers import a_worker
 
@@ -24,13 +25,6 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
     yield engine
     engine.dispose()
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def test_a_worker_is_silent_after_ten_looks_at_the_same_count() -> None:
@@ -111,7 +105,7 @@ def test_a_worker_whose_id_another_process_took_is_told_to_end(engine: Engine) -
     duty = OnDuty(roster, "anna", "here", "1", take_over=lambda _ids: None, on_place_lost=ended.set, beat_s=0.01)
     duty.start()
     roster.sign_on("anna", "there", "1")
-    assert ended.wait(20)
+    assert ended.wait(PATIENCE_S)
     duty.leave()
     (worker,) = roster.workers()
     assert (worker.host, worker.left_at) == ("there", None)

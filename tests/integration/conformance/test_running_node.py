@@ -9,9 +9,10 @@ from io import BytesIO
 import pydicom
 import pytest
 from dicom_receivers import destination
+from free_ports import free_port
 from local_node import LocalNode
-from local_orthanc import free_port
 from mr_images import as_file, make_mr
+from patience import PATIENCE_S
 from pydicom.dataset import Dataset
 from pydicom.uid import AllTransferSyntaxes
 from pynetdicom import AE, AllStoragePresentationContexts, build_context, build_role, evt
@@ -42,7 +43,7 @@ def call(
     node: LocalNode, contexts: list[tuple[str, list[str]]], *, calling: str = "SCANNER", called: str = "HYDROPS"
 ) -> Association:
     entity = AE(calling)
-    entity.acse_timeout = entity.dimse_timeout = 10.0
+    entity.acse_timeout = entity.dimse_timeout = PATIENCE_S
     proposed = [build_context(abstract, syntaxes) for abstract, syntaxes in contexts]
     association = entity.associate("127.0.0.1", node.dicom_port, contexts=proposed, ae_title=called)
     hold_pauses(association)

@@ -25,9 +25,9 @@ def send_and_die(data: bytes, destination: Destination) -> DeliveryOutcome:
 def main(folder: Path, port: int) -> None:
     """Pump the outbox in `folder` to the receiver on `port` of the loopback."""
     outbox = Outbox(folder / "outbox", open_database(f"sqlite:///{folder / 'node.db'}"))
-    pacs = Destination(name="pacs", kind="dicom", host="127.0.0.1", port=port, called_ae="PACS", timeout_s=5.0)
+    pacs = Destination(name="pacs", kind="dicom", host="127.0.0.1", port=port, called_ae="PACS", timeout_s=60.0)
     DeliveryPump(outbox, [pacs], {"dicom": send_and_die}, policy=RetryPolicy(), clock=time.time).start()
-    time.sleep(30)
+    time.sleep(600)
 
 
 if __name__ == "__main__":

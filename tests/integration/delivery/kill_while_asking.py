@@ -45,7 +45,7 @@ def main(folder: Path, port: int, step: str) -> None:
     """Send what is in the outbox to the archive on `port` of the loopback, ask it, and die at `step`."""
     engine = open_database(f"sqlite:///{folder / 'node.db'}")
     commitments, policy = Commitments(engine, policy=RetryPolicy()), RetryPolicy()
-    pacs = Destination(name="pacs", kind="dicom", host="127.0.0.1", port=port, called_ae="PACS", timeout_s=5.0)
+    pacs = Destination(name="pacs", kind="dicom", host="127.0.0.1", port=port, called_ae="PACS", timeout_s=60.0)
     pacs = replace(pacs, to_commit=True)
     reports = DyingReports(commitments, clock=time.time)
     reports.step = step
@@ -75,7 +75,7 @@ def main(folder: Path, port: int, step: str) -> None:
     )
     asking.start()
     sending.start()
-    time.sleep(60)
+    time.sleep(600)
 
 
 if __name__ == "__main__":

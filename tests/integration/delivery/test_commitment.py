@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from committing_archive import Archive, Saying, committed, said
 from committing_node import ONCE, QUICK, SEG_UID, SR_UID, STUDY, CommittingNode, archive_at, asking, committing_node
-from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, free_port
+from dicom_receivers import COMPREHENSIVE_3D_SR, SEG
+from free_ports import free_port
 from local_orthanc import LocalOrthanc
+from patience import PATIENCE_S
 from pydicom.dataset import Dataset
 from sqlalchemy import update
 
@@ -103,7 +105,7 @@ def test_p19_an_answer_that_comes_twice_changes_nothing_the_second_time(tmp_path
 
 def test_p19_without_an_answer_it_asks_again_under_new_transactions_and_ends_visibly(tmp_path: Path) -> None:
     archive = Archive(plan=lambda _number, _asked: [])
-    with running(tmp_path, archive, policy=replace(QUICK, give_up_after_s=3.0)) as node:
+    with running(tmp_path, archive, policy=replace(QUICK, give_up_after_s=5.0)) as node:
         node.put("SEG")
         (found,) = node.commitments_once(NOT_COMMITTED)
         assert node.outbox.not_committed_since(0.0)[0].sop_instance_uid == SEG_UID
@@ -269,7 +271,7 @@ def test_p19_a_node_killed_at_any_step_goes_on_and_sends_nothing_twice(tmp_path:
     with silent.listening(), committing_node(tmp_path) as node:
         node.put("SEG")
         command = [sys.executable, str(KILL_WHILE_ASKING), str(tmp_path), str(silent.port), step]
-        ended = subprocess.run(command, timeout=60, check=False)
+        ended = subprocess.run(command, timeout=PATIENCE_S, check=False)
         assert ended.returncode == -signal.SIGKILL
     archive = Archive(port=silent.port)
     with running(tmp_path, archive, policy=QUICK) as node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,11 @@ from dicom_receivers import (
     Receiver,
     destination,
     encoded,
-    free_port,
     storescp,
 )
+from free_ports import free_port
 from local_orthanc import LocalOrthanc
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.database import open_database
 from dicom_node.delivery import orthanc_rest
@@ -65,17 +66,15 @@ class Node:
         try:
             yield
         finally:
-            assert pump.stop(20.0)
+            assert pump.stop(PATIENCE_S)
 
     def settled(self, study: str = STUDY) -> dict[str, tuple[DeliveryState, str]]:
         """State and detail of each kind, once nothing of the study waits any more."""
-        deadline = time.monotonic() + 20.0
-        while True:
-            found = self.outbox.deliveries(study)
-            if all(one.state is not DeliveryState.WAITING for one in found):
-                return {one.kind: (one.state, one.last_detail) for one in found}
-            assert time.monotonic() < deadline, found
-            time.sleep(0.05)
+        wait_until(
+            lambda: all(one.state is not DeliveryState.WAITING for one in self.outbox.deliveries(study)),
+            found=lambda: self.outbox.deliveries(study),
+        )
+        return {one.kind: (one.state, one.last_detail) for one in self.outbox.deliveries(study)}
 
 
 @pytest.fixture
@@ -162,7 +161,7 @@ def test_a_receiver_that_unlearned_a_form_is_noticed_by_its_refusal(node: Node, 
 def test_a_list_in_the_configuration_is_all_that_goes_there(node: Node, folder: Path) -> None:
     with storescp(folder) as port:
         chosen = Destination(
-            name="pacs", kind="dicom", host="127.0.0.1", port=port, called_ae="PACS", timeout_s=5.0, send=("PDF",)
+            name="pacs", kind="dicom", host="127.0.0.1", port=port, called_ae="PACS", timeout_s=60.0, send=("PDF",)
         )
         node.put(STUDY, chosen)
         with node.pumping(chosen):
@@ -196,7 +195,7 @@ def test_a_receiver_that_refuses_the_class_after_accepting_the_context_is_no_dea
 def test_an_orthanc_takes_every_form_by_both_ways(node: Node, tmp_path: Path) -> None:
     with LocalOrthanc() as orthanc:
         by_dicom = Destination(
-            name="dicom", kind="dicom", host="127.0.0.1", port=orthanc.dicom_port, called_ae=orthanc.aet, timeout_s=10.0
+            name="dicom", kind="dicom", host="127.0.0.1", port=orthanc.dicom_port, called_ae=orthanc.aet, timeout_s=60.0
         )
         by_rest = Destination(
             name="rest",
@@ -211,10 +210,3 @@ def test_an_orthanc_takes_every_form_by_both_ways(node: Node, tmp_path: Path) ->
             for study in (STUDY, "2.25.7002"):
                 assert {state for state, _ in node.settled(study).values()} == {DeliveryState.DELIVERED}
     assert node.capabilities.of(by_dicom).sentence == "gets SEG, SR, SC, PDF"
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

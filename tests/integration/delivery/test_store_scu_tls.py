@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from certificates import Authority, Certificate
-from dicom_receivers import MR_IMAGE, destination, encoded, free_port
+from dicom_receivers import MR_IMAGE, destination, encoded
+from free_ports import free_port
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.delivery.outcome import OutcomeKind
 from dicom_node.delivery.store_scu import echo, store
@@ -32,10 +34,8 @@ def storescp(shown: Certificate, folder: Path, *, trusting: Authority | None) ->
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
         try:
             anyone = SenderTls(ca=shown.certificate).context()
-            deadline = time.monotonic() + 10
-            while "refused" in (handshake_problem("127.0.0.1", port, anyone, name="x", timeout_s=1) or "").lower():
-                assert time.monotonic() < deadline, "storescp did not start"
-                time.sleep(0.05)
+            problem = partial(handshake_problem, "127.0.0.1", port, anyone, name="x", timeout_s=PATIENCE_S)
+            wait_until(lambda: "refused" not in (problem() or "").lower())
             yield port
         finally:
             program.terminate()

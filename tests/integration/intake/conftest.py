@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import STUDY_S
 
 from dicom_node.database import open_database
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
@@ -49,6 +50,6 @@ def dcmtk() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "TCP_NODELAY": "1"}
         words = [str(word) for word in command]
-        return subprocess.run(words, env=environment, check=check, capture_output=True, text=True, timeout=60)
+        return subprocess.run(words, env=environment, check=check, capture_output=True, text=True, timeout=STUDY_S)
 
     return run

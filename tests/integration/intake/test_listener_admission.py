@@ -14,6 +14,7 @@ import pytest
 from certificates import Authority
 from exact_sender import associated
 from mr_images import encode, make_mr
+from patience import PATIENCE_S, wait_until
 from raw_peer import associate_request, connect, fragment, pdu, receive_pdu, store_command
 
 from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles
@@ -23,6 +24,7 @@ from dicom_node.intake.spool import Spool
 
 ACCEPTED, REJECTED, ABORTED, CLOSED = 0x02, 0x03, 0x07, 0
 STALLED_PEERS = 15
+TIME_TO_ASK_S = 4.0
 
 
 def answer_to(port: int, request: bytes) -> tuple[int, tuple[int, ...]]:
@@ -90,16 +92,15 @@ def test_f20_one_association_too_many_is_a_transient_reject_and_a_place_comes_fr
     ],
 )
 def test_f21_stalled_peers_hold_no_association_and_are_dropped(start_listener, opening):
-    listener = start_listener(max_associations=3, acse_timeout_s=1.5)
+    listener = start_listener(max_associations=3, acse_timeout_s=TIME_TO_ASK_S)
     stalled = [connect(listener.port) for _ in range(STALLED_PEERS)]
     for peer in stalled:
         peer.sendall(opening)
     started_s = time.monotonic()
     with associated(listener.port) as sender:
         assert sender.echo() == 0x0000
-    assert time.monotonic() - started_s < 2
     assert [receive_pdu(peer)[0] for peer in stalled] == [CLOSED] * STALLED_PEERS
-    assert time.monotonic() - started_s < 10
+    assert time.monotonic() - started_s < STALLED_PEERS * TIME_TO_ASK_S  # not one after another
     for peer in stalled:
         peer.close()
 
@@ -109,12 +110,12 @@ def test_f21_a_byte_now_and_then_does_not_stretch_the_time_to_ask(start_listener
     with connect(listener.port) as peer:
         started_s = time.monotonic()
         with pytest.raises(OSError, match=r"reset|pipe"):
-            send_byte_by_byte(peer, associate_request(), pause_s=0.2)
-    assert time.monotonic() - started_s < 5
+            send_byte_by_byte(peer, bytes(10_000), pause_s=0.2)
+    assert time.monotonic() - started_s < PATIENCE_S  # all of it would have taken half an hour
 
 
 def test_f21_a_crowd_of_silent_peers_loses_its_oldest_not_the_good_one(start_listener):
-    listener = start_listener(max_waiting_peers=8, acse_timeout_s=30)
+    listener = start_listener(max_waiting_peers=8, acse_timeout_s=2 * PATIENCE_S)
     silent = [connect(listener.port) for _ in range(20)]
     with associated(listener.port) as sender:
         assert sender.echo() == 0x0000
@@ -132,8 +133,7 @@ def test_f21_an_announced_pdu_of_4_gib_is_never_collected(start_listener, kind):
             peer.sendall(associate_request())
             assert receive_pdu(peer)[0] == ACCEPTED
         with pytest.raises(OSError, match=r"reset|pipe"):
-            send_for_ever(peer, struct.pack(">BxI", kind, 0xFFFFFFFE))
-    assert resident_kib() - before_kib < 32 * 1024
+            send_until_cut_off(peer, struct.pack(">BxI", kind, 0xFFFFFFFE), most_kib=before_kib + 32 * 1024)
     with associated(listener.port) as sender:
         assert sender.echo() == 0x0000
 
@@ -144,9 +144,7 @@ def test_f21_a_stall_in_the_middle_of_an_object_ends_after_the_network_timeout(s
         peer.sendall(associate_request())
         assert receive_pdu(peer)[0] == ACCEPTED
         peer.sendall(fragment(3, 3, store_command(b"1.2.3")) + fragment(3, 2, bytes(1000))[:500])
-        started_s = time.monotonic()
-        assert receive_pdu(peer)[0] in (ABORTED, CLOSED)
-        assert time.monotonic() - started_s < 5
+        assert receive_pdu(peer)[0] in (ABORTED, CLOSED)  # within the patience of this test's own socket
     wait_until(lambda: listener.live_associations == 0)
     assert spool.studies() == []
 
@@ -168,13 +166,13 @@ def test_f07_stop_lets_a_live_association_finish_and_takes_no_new_one(start_list
     port = listener.port
     images = [make_mr() for _ in range(5)]
     aborted: list[int] = []
-    stopping = threading.Thread(target=lambda: aborted.append(listener.stop(drain_s=20)))
+    stopping = threading.Thread(target=lambda: aborted.append(listener.stop(drain_s=PATIENCE_S)))
     with associated(port) as sender:
         stopping.start()
         wait_until(lambda: is_closed(port))
         for image in images:
             assert sender.store(encode(image), sop_instance=image.SOPInstanceUID)[0] == 0x0000
-    stopping.join(timeout=10)
+    stopping.join(PATIENCE_S)
     assert aborted == [0]
     assert spool.studies()[0].instances == len(images)
 
@@ -208,7 +206,7 @@ def test_f20_two_hundred_connects_and_eight_senders_lose_nothing(start_listener,
     for one in senders:
         one.start()
     for one in senders:
-        one.join(timeout=60)
+        one.join(PATIENCE_S)
     assert spool.studies()[0].instances == len(images)
     for peer in crowd:
         peer.close()
@@ -221,7 +219,7 @@ def listener_tls(tmp_path_factory: pytest.TempPathFactory) -> ListenerTls:
 
 
 def test_s06_silent_tls_peers_do_not_hold_up_a_good_one(start_listener, listener_tls):
-    listener = start_listener(tls=listener_tls, acse_timeout_s=5)
+    listener = start_listener(tls=listener_tls, acse_timeout_s=2 * PATIENCE_S)
     silent = [connect(listener.port) for _ in range(STALLED_PEERS)]
     anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
@@ -229,7 +227,7 @@ def test_s06_silent_tls_peers_do_not_hold_up_a_good_one(start_listener, listener
     with anyone.wrap_socket(connect(listener.port)) as peer:
         peer.sendall(associate_request())
         assert receive_pdu(peer)[0] == ACCEPTED
-        assert time.monotonic() - started_s < 2
+        assert time.monotonic() - started_s < PATIENCE_S  # the silent ones are still waited for
         peer.sendall(pdu(0x05, bytes(4)))
         assert receive_pdu(peer)[0] == 0x06
     for one in silent:
@@ -242,18 +240,13 @@ def send_byte_by_byte(peer: socket.socket, content: bytes, *, pause_s: float) ->
         time.sleep(pause_s)
 
 
-def send_for_ever(peer: socket.socket, opening: bytes) -> None:
+def send_until_cut_off(peer: socket.socket, opening: bytes, *, most_kib: int) -> None:
+    """Send on and on, and look whether anybody in this process collects it."""
     peer.sendall(opening)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         peer.sendall(bytes(1 << 20))
-
-
-def wait_until(condition, *, timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
+        assert resident_kib() < most_kib
 
 
 def is_closed(port: int) -> bool:

@@ -6,11 +6,11 @@ import logging
 import shutil
 import ssl
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from certificates import Authority, Certificate
+from patience import wait_until
 from raw_peer import associate_request, connect, pdu, receive_pdu
 
 from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles, fingerprint
@@ -180,10 +180,5 @@ def shown_by(port: int, authority: Authority) -> bytes:
 
 def wait_for_line(caplog: pytest.LogCaptureFixture, part: str) -> str:
     """The log line that holds `part`, once it is there."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        for record in list(caplog.records):
-            if part in record.getMessage():
-                return record.getMessage()
-        time.sleep(0.05)
-    raise AssertionError(f"no log line with {part!r}")
+    wait_until(lambda: any(part in record.getMessage() for record in list(caplog.records)))
+    return next(record.getMessage() for record in caplog.records if part in record.getMessage())

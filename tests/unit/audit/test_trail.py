@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from patience import STUDY_S
 
 from dicom_node.audit import AuditAction, AuditEntry, AuditOutcome, AuditTrail
 from dicom_node.audit import trail as trail_module
@@ -220,7 +221,7 @@ def test_two_processes_write_one_chain(tmp_path: Path) -> None:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
     for writer in writers:
-        writer.communicate(b"\n", timeout=60)
+        writer.communicate(b"\n", timeout=STUDY_S)
         assert writer.returncode == 0
     trail = AuditTrail(folder)
     entries = list(trail.entries())

@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from mr_images import STUDY
+from patience import STUDY_S, wait_until
 from small_studies import quick_config, write_small_study
 
 from dicom_node.cli.cohort_report import Reporter
@@ -44,7 +44,7 @@ def test_a_terminal_shows_a_bar_and_a_line_for_each_study(tmp_path: Path) -> Non
     os.close(theirs)
     said = everything_read_from(ours)
     os.close(ours)
-    assert run.wait(250) == 0
+    assert run.wait(STUDY_S) == 0
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said)
     assert "━" in plain
     assert "2/2" in plain
@@ -55,7 +55,7 @@ def test_a_terminal_shows_a_bar_and_a_line_for_each_study(tmp_path: Path) -> Non
 def test_without_a_terminal_every_study_is_a_plain_line(tmp_path: Path) -> None:
     run = subprocess.run(
         command(tmp_path, 2),
-        capture_output=True, text=True, check=True, timeout=250,
+        capture_output=True, text=True, check=True, timeout=STUDY_S,
     )  # fmt: skip
     lines = run.stderr.splitlines()
     assert [line[:5] for line in lines[:2]] == ["[1/2]", "[2/2]"]
@@ -66,11 +66,9 @@ def test_without_a_terminal_every_study_is_a_plain_line(tmp_path: Path) -> None:
 def test_stopping_says_how_to_go_on_and_leaves_nothing_half_done(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run = subprocess.Popen(command(tmp_path, 40), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 200
-    while not list(out.glob("1.*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: list(out.glob("1.*")), seconds=STUDY_S)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: everybody gets it
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=STUDY_S)
     assert run.returncode == 130
     assert said.rstrip().endswith("stopped; the same command goes on from here")
     assert "Traceback" not in said

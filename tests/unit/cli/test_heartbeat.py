@@ -47,3 +47,16 @@ def test_the_dead_deliveries_of_all_workers_are_told(tmp_path: Path) -> None:
 def test_an_empty_sign_of_a_full_disk_still_counts_as_life(tmp_path: Path) -> None:
     (tmp_path / "worker-1.alive").touch()
     assert worker_signs(tmp_path).age_s is not None
+
+
+def test_f28_a_worker_that_has_not_written_since_the_clock_was_set_back_counts_as_silent(tmp_path: Path) -> None:
+    beat_once(tmp_path, "worker-1")
+    (path,) = tmp_path.iterdir()
+    os.utime(path, (time.time() + 86_400, time.time() + 86_400))
+    age_s = worker_signs(tmp_path).age_s
+    assert age_s is not None
+    assert age_s > 86_000
+    beat_once(tmp_path, "worker-2")
+    age_s = worker_signs(tmp_path).age_s
+    assert age_s is not None
+    assert age_s < 60.0

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from patience import STUDY_S
 from scanned_series import MRC, PEI, PPI, data_sets, with_raw, write_files
 
 from dicom_node.cli.logs import LOG_FORMAT, DiscreetFormatter
@@ -50,7 +51,7 @@ def test_neither_warnings_nor_a_dying_thread_nor_the_engine_quote_a_patient() ->
             logging.getLogger("dbos").error("event=engine_failed", exc_info=True)
     """
     said = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=STUDY_S, check=True
     )
     assert MARKER not in said.stderr + said.stdout
     assert "event=thread_ended thread=Failing" in said.stderr
@@ -65,6 +66,6 @@ def test_process_prints_nothing_of_a_patient_even_where_the_values_are_illegal(t
         with_raw(one, "PatientBirthDate", "DA", MARKER.encode())
     write_files(images, tmp_path / "study")
     command = [sys.executable, "-m", "dicom_node.cli", "process", str(tmp_path / "study"), "--out", str(tmp_path / "r")]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    said = subprocess.run(command, capture_output=True, text=True, timeout=STUDY_S, check=False)
     assert "not computed" in said.stderr
     assert MARKER not in said.stderr + said.stdout

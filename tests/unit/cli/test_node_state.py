@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from desk_parts import DeskParts, hydrops_study
-from orthanc_parts import dicom_file, wait_for
+from orthanc_parts import dicom_file
+from patience import wait_until
 from prometheus_client.core import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -89,7 +90,7 @@ def test_images_are_counted_by_what_became_of_them(desk: DeskParts, listener: Li
     found = scrape(state)
     assert found["hydrops_images_total", "outcome=new"] == 1
     assert found["hydrops_images_total", "outcome=duplicate"] == 1
-    wait_for(lambda: scrape(state)["hydrops_associations_open", ""] == 0)
+    wait_until(lambda: scrape(state)["hydrops_associations_open", ""] == 0)
 
 
 def test_a_stranger_under_many_names_adds_no_time_series(desk: DeskParts, listener: Listener) -> None:

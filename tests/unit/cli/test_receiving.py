@@ -7,11 +7,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from local_orthanc import free_port
+from free_ports import free_port
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.cli.receiving import Receiving, run_feed
 from dicom_node.database import open_database
@@ -43,13 +43,10 @@ def test_a_fault_in_the_feed_is_logged_and_reading_goes_on(tmp_path: Path, caplo
     thread = threading.Thread(target=run_feed, args=(feed, stop), kwargs={"pause_s": 0.1})
     with caplog.at_level(logging.ERROR):
         thread.start()
-        deadline = time.monotonic() + 20
-        while feed.status().condition is not FeedCondition.UNREACHABLE:
-            assert time.monotonic() < deadline, "the feed did not go on"
-            time.sleep(0.02)
+        wait_until(lambda: feed.status().condition is FeedCondition.UNREACHABLE)
         stop.set()
         feed.wake()
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert "event=orthanc_feed_failed" in caplog.text
 
@@ -65,10 +62,9 @@ def test_health_answers_on_a_state_folder_that_no_worker_has_seen(tmp_path: Path
         from dicom_node.settings import read_settings
         assert "fastapi" not in sys.modules  # its import would delay the first C-ECHO
         with Receiving(read_settings(Path({str(config)!r}), {{}})):
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
+            while True:
                 try:
-                    answer = requests.get("http://127.0.0.1:{loaded.settings.web.port}/health", timeout=5)
+                    answer = requests.get("http://127.0.0.1:{loaded.settings.web.port}/health", timeout={PATIENCE_S})
                 except requests.ConnectionError:
                     time.sleep(0.05)
                     continue
@@ -76,7 +72,7 @@ def test_health_answers_on_a_state_folder_that_no_worker_has_seen(tmp_path: Path
                 break
     """
     told = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert told.stdout == "200 []\n", told.stderr
 

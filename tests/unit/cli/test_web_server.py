@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import httpx
 import pytest
 from certificates import Authority
 from dashboard_parts import make_parts, sign_in
-from local_orthanc import free_port
+from free_ports import free_port
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.cli.taken_ports import taken_port
 from dicom_node.cli.web_server import WebServer
@@ -33,17 +33,17 @@ def secured(tmp_path: Path) -> Iterator[httpx.Client]:
     server.start(taken_port("127.0.0.1", settings.settings.web.port, key="web.port"))
     context = ssl.create_default_context(cafile=authority.certificate)
     address = f"https://localhost:{settings.settings.web.port}"
-    with httpx.Client(base_url=address, verify=context, headers={"Accept": "text/html"}) as client:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                client.get("/live")
-                break
-            except httpx.ConnectError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+    with httpx.Client(base_url=address, verify=context, headers={"Accept": "text/html"}, timeout=PATIENCE_S) as client:
+        wait_until(lambda: answers(client))
         yield client
-    server.stop(10)
+    server.stop(PATIENCE_S)
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/live").is_success
+    except httpx.ConnectError:
+        return False
 
 
 def test_over_tls_the_cookie_is_secure_and_bound_to_this_host(secured: httpx.Client) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from patience import PATIENCE_S
 
 from dicom_node.intake.group_commit import GroupCommit
 
@@ -24,7 +25,7 @@ class Ledger:
 
     def commit(self, items: Sequence[int]) -> list[int]:
         self.has_begun.set()
-        assert self.may_commit.wait(10)
+        assert self.may_commit.wait(PATIENCE_S)
         if self.fails_on in items:
             raise self.problem
         self.groups.append(list(items))
@@ -47,7 +48,7 @@ def test_what_comes_during_a_commit_is_committed_together_and_everybody_gets_his
     together = GroupCommit(ledger.commit)
     with ThreadPoolExecutor(9) as pool:
         first = pool.submit(together, 1)
-        assert ledger.has_begun.wait(10)
+        assert ledger.has_begun.wait(PATIENCE_S)
         others = [pool.submit(together, item) for item in range(2, 10)]
         while len(together._waiting) < len(others):
             pass
@@ -62,7 +63,7 @@ def test_a_commit_that_fails_fails_for_everybody_in_it_and_for_nobody_else(ledge
     ledger.fails_on = 3
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(together, 1)
-        assert ledger.has_begun.wait(10)
+        assert ledger.has_begun.wait(PATIENCE_S)
         others = [pool.submit(together, item) for item in (2, 3)]
         while len(together._waiting) < len(others):
             pass
@@ -80,7 +81,7 @@ def test_a_commit_that_does_not_come_to_its_end_promises_nothing_to_anybody(ledg
     together = GroupCommit(ledger.commit)
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(together, 1)
-        assert ledger.has_begun.wait(10)
+        assert ledger.has_begun.wait(PATIENCE_S)
         others = [pool.submit(together, item) for item in (2, 3)]
         while len(together._waiting) < len(others):
             pass

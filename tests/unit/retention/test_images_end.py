@@ -187,3 +187,31 @@ def test_a_clock_that_is_set_back_is_gone_by_at_once(tmp_path: Path) -> None:
     assert len(node.image_files()) == len(hydrops_study())
     node.round_after(13.5)
     assert node.image_files() == []
+
+
+def test_f28_a_node_that_starts_with_a_clock_far_ahead_ends_nothing_for_a_day(tmp_path: Path) -> None:
+    before = KeptStudies(tmp_path)
+    before.finish_study()
+    before.round_after(1)
+    after = KeptStudies(tmp_path)
+    after.now = before.now + 365 * 86400
+    after.round_after(0)
+    after.round_after(0.9)
+    again = KeptStudies(tmp_path)
+    again.now = after.now  # starting once more is no way round it
+    again.round_after(0.9)
+    assert len(again.image_files()) == len(hydrops_study())
+    again.round_after(0.2)
+    assert again.image_files() == []
+
+
+def test_a_node_that_starts_anew_every_night_goes_by_its_clock(tmp_path: Path) -> None:
+    first = KeptStudies(tmp_path)
+    first.finish_study()
+    now = first.now
+    for _ in range(15):
+        node = KeptStudies(tmp_path)
+        node.now = now
+        node.round_after(0.95)
+        now = node.now
+    assert node.image_files() == []

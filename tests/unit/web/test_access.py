@@ -12,6 +12,7 @@ import pytest
 from dashboard_parts import PASSWORD, PEOPLE, Dashboard, hidden, make_parts, post, serving, sign_in
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
+from patience import PATIENCE_S
 from planted_studies import STUDY, plant, plant_objects, work_of
 
 from dicom_node import web
@@ -342,7 +343,7 @@ def test_a_fault_of_ours_is_answered_with_the_same_headers(tmp_path: Path, accep
             raise KeyError("a bug of ours")
 
     with serving(make_parts(tmp_path, health=Faulty())) as dashboard:
-        answer = httpx.get(f"{dashboard.url}/health", headers={"Accept": accept})
+        answer = httpx.get(f"{dashboard.url}/health", headers={"Accept": accept}, timeout=PATIENCE_S)
     assert answer.status_code == 500
     assert "a bug of ours" not in answer.text
     assert answer.headers["cache-control"] == "no-store"
@@ -355,7 +356,7 @@ def test_an_unknown_study_is_not_found(people: dict[str, httpx.Client]) -> None:
 
 
 def test_a_program_without_session_is_told_so_and_not_sent_to_a_form(dashboard: Dashboard) -> None:
-    answer = httpx.get(f"{dashboard.url}/studies", headers=PROGRAM)
+    answer = httpx.get(f"{dashboard.url}/studies", headers=PROGRAM, timeout=PATIENCE_S)
     assert (answer.status_code, answer.text) == (401, "Sign in first.\n")
 
 

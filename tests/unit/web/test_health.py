@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 from dashboard_parts import make_parts, serving
+from patience import PATIENCE_S
 
 from dicom_node.web.node_health import FOR_ADMINS, WORKER_SILENT_S, HealthSnapshot
 
@@ -53,7 +54,7 @@ def open_node(tmp_path: Path) -> Iterator[Node]:
 
 
 def test_a_healthy_node_answers_200_with_what_it_knows(node: Node) -> None:
-    answer = requests.get(f"{node.url}/health", timeout=5)
+    answer = requests.get(f"{node.url}/health", timeout=PATIENCE_S)
     assert answer.status_code == 200
     assert answer.json() == {
         "status": "healthy",
@@ -86,7 +87,7 @@ def test_a_healthy_node_answers_200_with_what_it_knows(node: Node) -> None:
 )
 def test_one_ill_part_answers_503_and_names_it(node: Node, ill: dict[str, object], words: str) -> None:
     node.now = replace(GOOD, **ill)
-    answer = requests.get(f"{node.url}/health", timeout=5)
+    answer = requests.get(f"{node.url}/health", timeout=PATIENCE_S)
     assert answer.status_code == 503
     assert answer.json()["status"] == "unhealthy"
     (problem,) = answer.json()["problems"]
@@ -121,16 +122,16 @@ def test_an_admin_reads_why(tmp_path: Path) -> None:
 
 def test_parts_that_this_process_does_not_run_are_not_judged(node: Node) -> None:
     node.now = replace(GOOD, listener_up=None, worker_heartbeat_age_s=None)
-    assert requests.get(f"{node.url}/health", timeout=5).status_code == 200
+    assert requests.get(f"{node.url}/health", timeout=PATIENCE_S).status_code == 200
 
 
 def test_it_is_alive_even_when_unhealthy(node: Node) -> None:
     node.now = replace(GOOD, database_ok=False)
-    assert requests.get(f"{node.url}/live", timeout=5).status_code == 200
+    assert requests.get(f"{node.url}/live", timeout=PATIENCE_S).status_code == 200
 
 
 def test_a_wake_up_with_the_token_wakes_and_returns_at_once(node: Node) -> None:
-    answer = requests.post(f"{node.url}/wake/orthanc", headers={"X-Hydrops-Token": "s3cret"}, timeout=5)
+    answer = requests.post(f"{node.url}/wake/orthanc", headers={"X-Hydrops-Token": "s3cret"}, timeout=PATIENCE_S)
     assert (answer.status_code, answer.content) == (202, b"")
     assert node.woken.is_set()
 
@@ -138,27 +139,27 @@ def test_a_wake_up_with_the_token_wakes_and_returns_at_once(node: Node) -> None:
 @pytest.mark.parametrize("token", [None, "", "S3cret", "s3cret2", "s3cre\u00e9"])
 def test_a_wake_up_without_the_right_token_is_turned_away(node: Node, token: str | None) -> None:
     headers = {} if token is None else {"X-Hydrops-Token": token.encode("latin-1")}
-    assert requests.post(f"{node.url}/wake/orthanc", headers=headers, timeout=5).status_code == 401
+    assert requests.post(f"{node.url}/wake/orthanc", headers=headers, timeout=PATIENCE_S).status_code == 401
     assert not node.woken.is_set()
 
 
 def test_without_a_configured_token_every_caller_on_the_loopback_may_wake(open_node: Node) -> None:
-    assert requests.post(f"{open_node.url}/wake/orthanc", timeout=5).status_code == 202
+    assert requests.post(f"{open_node.url}/wake/orthanc", timeout=PATIENCE_S).status_code == 202
     assert open_node.woken.is_set()
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/"])
 def test_there_are_no_documentation_pages(node: Node, path: str) -> None:
-    assert requests.get(f"{node.url}{path}", timeout=5).status_code == 404
+    assert requests.get(f"{node.url}{path}", timeout=PATIENCE_S).status_code == 404
 
 
 def test_other_origins_get_no_permission(node: Node) -> None:
     asked = {"Origin": "http://elsewhere.example", "Access-Control-Request-Method": "POST"}
-    answer = requests.options(f"{node.url}/wake/orthanc", headers=asked, timeout=5)
+    answer = requests.options(f"{node.url}/wake/orthanc", headers=asked, timeout=PATIENCE_S)
     assert answer.status_code == 405
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
 def test_a_wake_up_is_not_a_link_that_a_page_can_follow(node: Node) -> None:
-    assert requests.get(f"{node.url}/wake/orthanc", timeout=5).status_code == 405
+    assert requests.get(f"{node.url}/wake/orthanc", timeout=PATIENCE_S).status_code == 405
     assert not node.woken.is_set()

@@ -18,6 +18,7 @@ from certificates import Authority
 from dicom_receivers import storescp
 from doctor_site import DoctorSite, dicom_destination
 from notice_receivers import HookServer, MailServer
+from patience import STUDY_S
 
 from dicom_node.cli.doctor import CHECKS, certificates, character_sets, clocks, storage
 from dicom_node.cli.doctor.checkup import Level, Site
@@ -302,7 +303,7 @@ def test_real_archives_get_nothing_while_nobody_can_be_asked(tmp_path: Path) -> 
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=STUDY_S,
         check=False,
     )
     assert asked.returncode == 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import wait_until
 
 from inference.training.crop_pool import CropPool, CropPoolError
 from inference.training.crops import CROP_SHAPE, GROUPS, EarCrop
@@ -56,10 +56,7 @@ def test_nobody_goes_on_drawing_when_the_training_is_killed(tmp_path: Path) -> N
         worker = int(training.stdout.readline())
         assert runs(worker)
         training.kill()
-    deadline = time.monotonic() + 60.0
-    while runs(worker) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not runs(worker)
+    wait_until(lambda: not runs(worker))
 
 
 def runs(pid: int) -> bool:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from patience import STUDY_S
 
 from dicom_node.web.viewer.origin import OUR_FILES
 
@@ -42,7 +43,7 @@ console.log(JSON.stringify([...shown, left.contentF({})].map(text => text ?? '')
 
 def test_the_corner_names_the_numbers_of_the_study_that_the_pane_shows() -> None:
     program = f"const window = {{}};\n{OUR_FILES['app-config.js'].read_text(encoding='utf-8')}\n{CORNER}"
-    told = subprocess.run(["node"], input=program, capture_output=True, text=True, timeout=30, check=True)
+    told = subprocess.run(["node"], input=program, capture_output=True, text=True, timeout=STUDY_S, check=True)
     assert json.loads(told.stdout) == [
         "Left EH 27.1 % (26.1 to 28.1)",
         "Left EH 80.0 % (79.0 to 81.0)",
