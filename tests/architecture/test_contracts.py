@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import STUDY_S
 
 ROOT = Path(__file__).parents[2]
 LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
@@ -22,7 +23,7 @@ HEAVY = ("torch", "SimpleITK", "scipy", "dbos", "matplotlib", "highdicom")
 def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
     command = [LINT_IMPORTS, "--no-logo", "--no-cache"]
     wide = {**os.environ, "COLUMNS": "200"}  # it wraps long names of contracts
-    return subprocess.run(command, cwd=root, env=wide, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=root, env=wide, capture_output=True, text=True, check=False, timeout=STUDY_S)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_a_module_that_nobody_placed_breaks_the_build(copy: Path) -> None:
 def test_the_wheel_holds_exactly_the_two_packages(copy: Path, tmp_path: Path) -> None:
     out = tmp_path / "wheel"
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", out, copy]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=STUDY_S)
     (wheel,) = out.iterdir()
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
@@ -121,7 +122,7 @@ def test_what_runs_inside_orthanc_needs_nothing_but_python() -> None:
 )
 def test_it_starts_without_the_heavy_libraries(module: str) -> None:
     script = f"import sys, {module}; print(*(name for name in {HEAVY} if name in sys.modules))"
-    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=STUDY_S)
     assert run.stdout.split() == []
 
 
