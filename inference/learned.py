@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.cases import InputSet
 from inference.ear_grid import INPUTS, SHAPE, SPACING_MM, channels, ear_grid, scaled
 from inference.findings import EarFluid, EarImages, ModelIdentity
 from inference.geometry import Volume, VolumeGeometry
+from inference.graphics_card import Answer, GraphicsCard
 from inference.model_store import LoadedModel, ModelError
+from inference.networks.folding import folded
 from inference.networks.pair import PAIR_INPUTS, PairNetwork
 from inference.resampling import Interpolation, resample
 from inference.segmentation import fluid_from_fractions
@@ -47,7 +49,16 @@ WIDEST: Final = 0.5
 class NetworkSegmenter:
     """A `FluidSegmenter` around a model folder's network.
 
-    All ears of a study go through the network at once, in float32.
+    All ears of a study go through the network at once, in float32 on the processor.
+
+    Parameters
+    ----------
+    model
+        What to ask.
+    card
+        A device that is asked first, in half precision (`inference.graphics_card`); None asks the processor alone.
+    tell
+        Gets a sentence each time the processor has to step in for the card.
 
     Raises
     ------
@@ -56,6 +67,8 @@ class NetworkSegmenter:
     """
 
     model: LoadedModel
+    card: torch.device | None = None
+    tell: Callable[[str], None] = lambda _sentence: None
 
     def __post_init__(self) -> None:
         told = self.model.description
@@ -65,13 +78,14 @@ class NetworkSegmenter:
                 f"model {told.name} {told.version} expects (inputs, spacing mm, shape) {found}, "
                 f"the node makes {(INPUTS, SPACING_MM, SHAPE)}; choose a model trained by `hydrops-node train`"
             )
-        self.model.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # unknown to the stubs
 
     @cached_property
-    def _network(self) -> nn.Module:
-        """What answers (logits, log_sd) to the node's channels, endolymph as a share."""
-        for_pairs = tuple(self.model.description.inputs) == PAIR_INPUTS
-        return PairNetwork(self.model.network, shares=True).eval() if for_pairs else self.model.network
+    def _network(self) -> Callable[[Tensor], Answer]:
+        """What answers (logits, log_sd) to the node's channels, endolymph as a share; made once for all studies."""
+        network = folded(self.model.network)
+        if tuple(self.model.description.inputs) == PAIR_INPUTS:
+            network = PairNetwork(network, shares=True).eval()
+        return network if self.card is None else GraphicsCard(network, self.card, tell=self.tell)
 
     @property
     def identity(self) -> ModelIdentity:

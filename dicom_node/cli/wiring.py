@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -26,10 +27,13 @@ from dicom_node.study_actions import StudyActions
 from dicom_node.study_requests import StudyRequests
 
 if TYPE_CHECKING:
+    import torch
     from sqlalchemy import Engine
 
     from dicom_node.casework import CaseOptions
     from inference.segmentation import FluidSegmenter
+
+log = logging.getLogger(__name__)
 
 
 def load_settings(path: Path | None) -> LoadedSettings:
@@ -99,7 +103,7 @@ def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
 def settings_digest(settings: Settings, rules: SeriesRules) -> str:
     """SHA-256 over the node's version and everything configured that can change a result."""
     processing = asdict(settings.processing)
-    for key in ("threads", "time_limit_s"):  # how fast, not what
+    for key in ("device", "threads", "time_limit_s"):  # how fast, not what
         del processing[key]
     results = asdict(settings.results)
     for switch in ("summary", "pdf"):  # whether a page goes along, not what any object says
@@ -118,25 +122,48 @@ THRESHOLD: Final = "threshold"
 
 
 def make_segmenter(loaded: LoadedSettings) -> FluidSegmenter:
-    """The method that makes the numbers, as configured.
+    """The method that makes the numbers, as configured; torch gets its threads, too.
 
     Raises
     ------
     ConfigError
         If the model folder cannot be used; says which file, what was expected and found.
     """
+    import torch
+
     from inference.learned import NetworkSegmenter
     from inference.model_store import SHIPPED, ModelError, load_model
     from inference.segmentation import ThresholdSegmenter
 
-    chosen = loaded.settings.processing.model
+    processing = loaded.settings.processing
+    if processing.threads:
+        torch.set_num_threads(processing.threads)
+    chosen = processing.model
     if chosen == THRESHOLD:
         return ThresholdSegmenter()
     folder = SHIPPED if chosen == SHIPPED_MODEL else loaded.config_dir / chosen
     try:
-        return NetworkSegmenter(model=load_model(folder))
+        model = load_model(folder)
+        return NetworkSegmenter(model=model, card=_card(processing.device), tell=_processor_steps_in)
     except ModelError as error:
         raise ConfigError(f"processing.model = {chosen!r}: {error}") from error
+
+
+def _card(device: str) -> torch.device | None:
+    """The graphics card that the network runs on, if one is wanted and torch sees it."""
+    import torch
+
+    if device == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        _processor_steps_in("torch sees none; the processor computes")
+        return None
+    return torch.device(device)
+
+
+def _processor_steps_in(sentence: str) -> None:
+    """Say so in the log: the result is the same but for rounding, so that the report says nothing."""
+    log.warning("event=graphics_card_unused reason=%s", sentence)
 
 
 def destinations(loaded: LoadedSettings) -> tuple[Destination, ...]:

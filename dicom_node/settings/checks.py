@@ -151,6 +151,8 @@ def _check_numbers(s: Settings, require: Require) -> None:
     ]
     for key, value in positive:
         require(0 < value < float("inf"), key, "a finite number above 0", value)
+    devices = ("cpu", "cuda")
+    require(s.processing.device in devices, "processing.device", f"one of {', '.join(devices)}", s.processing.device)
     require(s.processing.threads >= 0, "processing.threads", "0 (all cores) or more", s.processing.threads)
     first, cap = s.delivery.first_retry_s, s.delivery.max_retry_s
     require(not first > cap, "delivery.max_retry_s", f"at least delivery.first_retry_s ({first:g} s)", cap)

@@ -79,10 +79,14 @@ class AssemblySettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessingSettings:
-    """Registration and segmentation. `model`: "shipped", "threshold" (no training), or a model folder."""
+    """Registration and segmentation. `model`: "shipped", "threshold" (no training), or a model folder.
+
+    `device` is "cpu", or "cuda" for a network on an NVIDIA card with the processor behind it.
+    """
 
     model: str = "shipped"
     threads: int = 0
+    device: str = "cpu"
     max_shift_mm: float = 10.0
     max_rotation_deg: float = 10.0
     time_limit_s: float = 600.0

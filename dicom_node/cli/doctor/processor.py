@@ -14,8 +14,6 @@ NEEDED_BYTES: Final = 4 * 10**9
 
 def check(site: Site) -> Iterator[Line]:
     """Cores, memory, GPU."""
-    import torch
-
     threads = site.loaded.settings.processing.threads
     cores = len(os.sched_getaffinity(0))
     yield ok(f"{cores} CPU cores, {threads or 'all'} of them used for a study")
@@ -29,7 +27,20 @@ def check(site: Site) -> Iterator[Line]:
         )
     else:
         yield ok(f"{memory / 1e9:.1f} GB of memory")
-    if torch.cuda.is_available():
-        yield ok(f"a GPU is here ({torch.cuda.get_device_name(0)}); studies are computed on the CPU all the same")
-    else:
-        yield ok("no GPU, and none is needed: the network is small and runs on the CPU")
+    yield _graphics_card(wanted=site.loaded.settings.processing.device == "cuda")
+
+
+def _graphics_card(*, wanted: bool) -> Line:
+    import torch
+
+    if not torch.cuda.is_available():
+        if wanted:
+            return warning(
+                "processing.device is cuda, but torch sees no GPU; the CPU computes instead",
+                'set it to "cpu", or install the GPU\'s driver and a torch that was built for it',
+            )
+        return ok("no GPU, and none is needed: the network is small and runs on the CPU")
+    name = torch.cuda.get_device_name(0)
+    if wanted:
+        return ok(f"a GPU is here ({name}) and runs the network, with the CPU behind it")
+    return ok(f"a GPU is here ({name}); the network runs on the CPU all the same, as processing.device says")
