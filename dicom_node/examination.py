@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +25,9 @@ from dicom_node.errors import Reason, Refusal
 from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
 from dicom_node.ledger import FinishedWork, Ledger
-from dicom_node.study_cards import StudyCard, card_of
+from dicom_node.study_cards import StudyCard, card_of, readable_text
 from dicom_node.study_moves import StudyEvent
+from dicom_node.urgency import ROUTINE, URGENT_PRIORITIES, StudyUrgency, Urgency, put_urgency
 from inference.findings import ModelIdentity
 
 log = logging.getLogger(__name__)
@@ -86,13 +87,14 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What can be said about a study at one moment; `work` is None while it waits."""
+    """What can be said about a study at one moment; `work` is None while it waits, and then it is not urgent either."""
 
     study_instance_uid: str
     verdict: Completeness
     decisions: tuple[Mapping[str, Any], ...]
     work: Work | None
     card: StudyCard
+    urgency: StudyUrgency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +124,10 @@ class Examiner:
         arrival_times: ArrivalTimes,
         quiet_s: float,
         partner_wait_s: float,
+        urgent_from: Collection[str] = (),
     ) -> None:
         self._spool = spool
+        self._urgent_from = frozenset(urgent_from)
         self._arrival_times = arrival_times
         self._model = model
         self._case_options = case_options
@@ -168,6 +172,7 @@ class Examiner:
             decisions=tuple(decision_rows(case.assembly)),
             work=work,
             card=case_card(case),
+            urgency=ROUTINE if work is None else self._urgency(case),
         )
 
     def open(self, study_instance_uid: str) -> Case:
@@ -194,6 +199,20 @@ class Examiner:
         """Read the headers that are here already, while the other images of the study still come."""
         for instance in self._spool.instances(study_instance_uid):
             self._file(instance)
+
+    def _urgency(self, case: Case) -> StudyUrgency:
+        """Whether a study goes before others: by who sent it, or by what its images say (PS3.3 C.4.11)."""
+        if self._urgent_from:
+            senders = {one.source for one in self._spool.instances(case.study_instance_uid)} & self._urgent_from
+            if senders:
+                return StudyUrgency(urgency=Urgency.URGENT, because=f"{', '.join(sorted(senders))} sent it")
+        for header in case.headers.values():
+            image = case.files[header.sop_instance_uids[0]].header
+            priority = readable_text(image, "RequestedProcedurePriority").upper()
+            if priority in URGENT_PRIORITIES:
+                because = f"its images say {priority} (Requested Procedure Priority)"
+                return StudyUrgency(urgency=Urgency.URGENT, because=because)
+        return ROUTINE
 
     def _work(self, case: Case, activity: StudyActivity, verdict: Completeness) -> Work:
         digest = case_key(case, self._model, self._case_options).digest
@@ -271,6 +290,7 @@ def write_decision(
         work = replace(work, run=ledger.runs(study, within=connection))
         queued: dict[str, Any] = {"work_id": work.work_id, "work": work.as_json(), "detail": verdict.reason}
         ledger.move(study, StudyEvent.COMPLETED, at=at, within=connection, decisions=decisions, **queued)
+        put_urgency(connection, study, examination.urgency)
     return Decision(work=work)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -22,6 +23,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.study_actions import AUDIT, objection
 from dicom_node.study_moves import IllegalMoveError, StudyEvent, StudyState
 from dicom_node.study_requests import RequestState, StudyAction, StudyRequest, StudyRequests
+from dicom_node.urgency import StudyUrgency, Urgency, put_urgency
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class RequestDesk:
             StudyAction.RETRY: self._retry,
             StudyAction.REPLAY: self._replay,
             StudyAction.FORCE: self._force,
+            StudyAction.FIRST: self._put_first,
             StudyAction.CANCEL: self._cancel,
             StudyAction.RESEND: self._resend,
         }
@@ -136,6 +139,28 @@ class RequestDesk:
             )
             self._done(request, "canceled; only new images or a replay open it again", now, connection)
         return None
+
+    def _put_first(self, request: StudyRequest, now: float) -> Work | None:
+        """Queue the study's work anew, as a run that goes before all others; the run that stood in line is dropped."""
+        study = request.study_instance_uid
+        record = self._ledger.get(study)
+        if record is None or record.state is not StudyState.QUEUED:
+            raise IllegalMoveError
+        with self._ledger.transaction() as connection:
+            work = replace(Work.from_json(record.work), run=self._ledger.runs(study, within=connection) + 1)
+            self._ledger.move(
+                study,
+                StudyEvent.PUT_FIRST,
+                at=now,
+                within=connection,
+                of_work=record.work,
+                detail=f"{request.actor} asked for it to be computed before all others",
+                work=work.as_json(),
+            )
+            because = f"{request.actor} asked for it"
+            put_urgency(connection, study, StudyUrgency(urgency=Urgency.FIRST, because=because))
+            self._done(request, "it is computed next", now, connection)
+        return work
 
     def _force(self, request: StudyRequest, now: float) -> Work | None:
         examination = self._examination(request, now, forced=True)

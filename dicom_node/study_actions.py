@@ -22,6 +22,7 @@ EVENTS: Final[Mapping[StudyAction, StudyEvent]] = {
     StudyAction.RETRY: StudyEvent.RETRIED,
     StudyAction.REPLAY: StudyEvent.REPLAYED,
     StudyAction.FORCE: StudyEvent.FORCED,
+    StudyAction.FIRST: StudyEvent.PUT_FIRST,
     StudyAction.CANCEL: StudyEvent.CANCELED,
     StudyAction.RESEND: StudyEvent.RESENT,
 }
@@ -31,6 +32,7 @@ AUDIT: Final[Mapping[StudyAction, AuditAction]] = {
     StudyAction.RETRY: AuditAction.STUDY_RETRY,
     StudyAction.REPLAY: AuditAction.STUDY_REPLAY,
     StudyAction.FORCE: AuditAction.STUDY_FORCE,
+    StudyAction.FIRST: AuditAction.STUDY_FIRST,
     StudyAction.CANCEL: AuditAction.STUDY_CANCEL,
     StudyAction.RESEND: AuditAction.STUDY_RESEND,
 }
@@ -46,7 +48,7 @@ _STANDING: Final[Mapping[StudyState, str]] = {
     StudyState.CANCELED: "it was canceled",
 }
 _NEEDS_IMAGES: Final = (StudyAction.RETRY, StudyAction.REPLAY, StudyAction.FORCE)
-_MOVES: Final = (StudyAction.RETRY, StudyAction.REPLAY, StudyAction.FORCE, StudyAction.CANCEL)
+_MOVES: Final = (StudyAction.RETRY, StudyAction.REPLAY, StudyAction.FORCE, StudyAction.FIRST, StudyAction.CANCEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,10 @@ class StudyActions:
     def force(self, study_instance_uid: str, actor: str) -> ActionOutcome:
         """Have a waiting study taken as complete, with what is there."""
         return self._ask(StudyAction.FORCE, study_instance_uid, actor)
+
+    def first(self, study_instance_uid: str, actor: str) -> ActionOutcome:
+        """Have a study that stands in line computed before all others."""
+        return self._ask(StudyAction.FIRST, study_instance_uid, actor)
 
     def cancel(self, study_instance_uid: str, actor: str) -> ActionOutcome:
         """Have a study stopped before it is published."""

@@ -38,6 +38,7 @@ from dicom_node.database import metadata, writing
 from dicom_node.encoding.patient_module import attribute_text
 from dicom_node.encoding.person_names import written_name
 from dicom_node.ledger import StudyState, ledger_studies
+from dicom_node.urgency import Urgency, urgency_rows
 from inference.findings import EarFindings, StudyFindings
 
 MAX_CHARACTERS: Final = 256
@@ -112,6 +113,7 @@ class ListedStudy:
     first_seen_at: float
     updated_at: float
     card: StudyCard | None
+    urgency: Urgency = Urgency.ROUTINE
 
 
 _cards = Table(
@@ -151,7 +153,7 @@ _ear_results = Table(
 def card_of(study_instance_uid: str, header: pydicom.Dataset) -> StudyCard:
     """The card of a study, from the header of one of its images; whatever is unreadable is empty."""
     read = {
-        keyword: _read(header, keyword)
+        keyword: readable_text(header, keyword)
         for keyword in (
             "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientName", "PatientSex", "StudyDate", "StudyTime",
             "AccessionNumber", "StudyDescription", "InstitutionName", "Manufacturer", "ManufacturerModelName",
@@ -221,7 +223,8 @@ def inert_text(text: str) -> str:
     return "".join(kept)
 
 
-def _read(header: pydicom.Dataset, keyword: str) -> str:
+def readable_text(header: pydicom.Dataset, keyword: str) -> str:
+    """The text of an attribute as the sender wrote it; "" where it is absent or unreadable."""
     try:
         return attribute_text(header, keyword)[0]
     except CONVERSION_ERRORS:
@@ -267,7 +270,11 @@ class StudyCards:
         """Studies whose card or UID contains every word of `text`, whatever its case; what changed last comes first."""
         names = ("work_id", "state", "step", "reason", "detail", "first_seen_at", "updated_at")
         listed = (ledger_studies.c[name] for name in names)
-        query = _matching(select(ledger_studies.c.study_instance_uid.label("uid"), *listed, _cards), text, state)
+        urgent = select(urgency_rows.c.urgency).where(
+            urgency_rows.c.study_instance_uid == ledger_studies.c.study_instance_uid
+        )
+        shown = (ledger_studies.c.study_instance_uid.label("uid"), urgent.scalar_subquery().label("urgency"))
+        query = _matching(select(*shown, *listed, _cards), text, state)
         query = query.order_by(ledger_studies.c.updated_at.desc(), ledger_studies.c.study_instance_uid)
         with self._engine.connect() as connection:
             return [_listed(row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
@@ -385,6 +392,7 @@ def _listed(row: Any) -> ListedStudy:
         first_seen_at=row["first_seen_at"],
         updated_at=row["updated_at"],
         card=None if row["study_instance_uid"] is None else _card(row),
+        urgency=Urgency(row["urgency"] or Urgency.ROUTINE),
     )
 
 

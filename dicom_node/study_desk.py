@@ -30,9 +30,10 @@ from dicom_node.pipeline import StepTimer
 from dicom_node.publishing import Publisher
 from dicom_node.request_desk import RequestDesk
 from dicom_node.study_cards import StudyCard, StudyCards
-from dicom_node.study_moves import IllegalMoveError, OvertakenError, StudyEvent, StudyState
+from dicom_node.study_moves import UNDER_WAY, IllegalMoveError, OvertakenError, StudyEvent, StudyState
 from dicom_node.study_requests import StudyRequests
-from dicom_node.study_runs import UNDER_WAY, RunDropped, StudyRuns, log_dropped
+from dicom_node.study_runs import RunDropped, StudyRuns, log_dropped
+from dicom_node.urgency import Urgencies, place_in_queue
 from dicom_node.views.shelf import ViewShelf
 from inference.anatomy import EarSide
 from inference.segmentation import FluidSegmenter
@@ -59,12 +60,13 @@ ENDED: Final = (StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS, St
 
 @dataclass(frozen=True, kw_only=True)
 class DeskOptions:
-    """When a study counts as complete, and what becomes of a refusal. Times in seconds."""
+    """When a study counts as complete, whose go before others, what becomes of a refusal. Times in seconds."""
 
     quiet_s: float
     partner_wait_s: float
     send_not_computed: bool
     destinations: tuple[str, ...]
+    urgent_from: tuple[str, ...] = ()
 
 
 class StudyDesk:
@@ -80,6 +82,7 @@ class StudyDesk:
         outbox: Outbox,
         views: ViewShelf,
         requests: StudyRequests,
+        urgencies: Urgencies,
         audit: AuditTrail,
         segmenter: FluidSegmenter,
         case_options: CaseOptions,
@@ -96,6 +99,7 @@ class StudyDesk:
         self._settling = False
         self._looked_at_all = (-math.inf, -math.inf)
         self._cards = cards
+        self._urgencies = urgencies
         self._audit = audit
         self._segmenter = segmenter
         self._case_options = case_options
@@ -110,6 +114,7 @@ class StudyDesk:
             arrival_times=arrival_times,
             quiet_s=options.quiet_s,
             partner_wait_s=options.partner_wait_s,
+            urgent_from=options.urgent_from,
         )
         self._publisher = Publisher(
             ledger=ledger,
@@ -170,6 +175,10 @@ class StudyDesk:
         """Work that was queued or running when the node stopped; to be queued again under the same ids."""
         records = self._ledger.in_state(*UNDER_WAY)
         return [Work.from_json(record.work) for record in records if record.work]
+
+    def place_in_queue(self, work: Work) -> int:
+        """Where work that is queued now stands: the lower, the earlier it is computed."""
+        return place_in_queue(self._urgencies.of_study(work.study_instance_uid).urgency, self._clock())
 
     def _look_at_or_fail(self, activity: StudyActivity, now: float) -> Work | None:
         """Examine one study; a fault of ours in doing so is kept with it and does not hold up the others."""

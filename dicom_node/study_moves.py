@@ -40,6 +40,7 @@ class StudyEvent(StrEnum):
     REPLAYED = "replayed"
     FORCED = "forced"
     CANCELED = "canceled"
+    PUT_FIRST = "put_first"
     RESENT = "resent"
     DECLINED = "declined"
 
@@ -47,7 +48,16 @@ class StudyEvent(StrEnum):
 _ENDED: Final = (StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS, StudyState.CANCELED)
 _STOPPABLE: Final = (StudyState.WAITING, StudyState.QUEUED, StudyState.COMPUTING)
 
-REOPENING: Final = (StudyEvent.RETRIED, StudyEvent.REPLAYED, StudyEvent.FORCED, StudyEvent.CANCELED)
+UNDER_WAY: Final = (StudyState.QUEUED, StudyState.COMPUTING)
+"""In line, or being computed."""
+
+REOPENING: Final = (
+    StudyEvent.RETRIED,
+    StudyEvent.REPLAYED,
+    StudyEvent.FORCED,
+    StudyEvent.CANCELED,
+    StudyEvent.PUT_FIRST,
+)
 """Each of them ends what the workflow engine may still hold of a study: work that is queued afterwards is a new run."""
 
 TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
@@ -87,6 +97,8 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     **{(state, StudyEvent.REPLAYED): StudyState.WAITING for state in _ENDED},
     # ... or says that no more images will come: the study is examined as complete at once
     (StudyState.WAITING, StudyEvent.FORCED): StudyState.WAITING,
+    # ... or has it computed before all that wait
+    (StudyState.QUEUED, StudyEvent.PUT_FIRST): StudyState.QUEUED,
     # ... or stops it; only new images or a replay open it again
     **{(state, StudyEvent.CANCELED): StudyState.CANCELED for state in _STOPPABLE},
 }

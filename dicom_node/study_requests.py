@@ -19,13 +19,14 @@ class StudyAction(StrEnum):
     """What can be asked for.
 
     RETRY: compute a failed study again. REPLAY: examine an ended one again, with the rules, model and settings of
-    today. FORCE: take a waiting one as complete now. CANCEL: stop one that is not finished. RESEND: send the results
-    that are there to one destination again, as they are.
+    today. FORCE: take a waiting one as complete now. FIRST: compute one that stands in line before all others. CANCEL:
+    stop one that is not finished. RESEND: send the results that are there to one destination again, as they are.
     """
 
     RETRY = "retry"
     REPLAY = "replay"
     FORCE = "force"
+    FIRST = "first"
     CANCEL = "cancel"
     RESEND = "resend"
 

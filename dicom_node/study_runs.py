@@ -16,11 +16,9 @@ from dicom_node.claims import Claim, Claims
 from dicom_node.errors import Reason
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger
-from dicom_node.study_moves import IllegalMoveError, StudyEvent, StudyState
+from dicom_node.study_moves import UNDER_WAY, IllegalMoveError, StudyEvent, StudyState
 
 log = logging.getLogger(__name__)
-
-UNDER_WAY: Final = (StudyState.QUEUED, StudyState.COMPUTING)
 
 MAX_OVERRUNS: Final = 2
 """Once may have been a busy machine; a study that hangs twice would take the worker from all others for ever."""

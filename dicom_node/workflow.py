@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dbos import DBOS, DBOSConfiguredInstance, SetWorkflowID
+from dbos import DBOS, DBOSConfiguredInstance, SetEnqueueOptions, SetWorkflowID
 from dbos._serialization import DBOSPortableJSONSerializer
 
 from dicom_node.claims import TakenOverError
@@ -258,7 +258,8 @@ class StudyWorker:
             engine_id = _engine_id(work)
             if engine_id is None:
                 continue
-            with SetWorkflowID(engine_id):
+            place = self._desk.place_in_queue(work)
+            with SetWorkflowID(engine_id), SetEnqueueOptions(priority=place):
                 DBOS.enqueue_workflow(QUEUE, self._workflow.process_study, work.as_json())
             log.info("event=study_queued study=%s work=%s", work.study_instance_uid, work.work_id[:12])
 

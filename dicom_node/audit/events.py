@@ -54,6 +54,7 @@ class AuditAction(StrEnum):
     STUDY_RETRY = "study_retry"
     STUDY_REPLAY = "study_replay"
     STUDY_FORCE = "study_force"
+    STUDY_FIRST = "study_first"
     STUDY_CANCEL = "study_cancel"
     STUDY_RESEND = "study_resend"
 
@@ -147,6 +148,7 @@ KINDS: Final[dict[AuditAction, Kind]] = {
     AuditAction.STUDY_RETRY: _study_action(AuditAction.STUDY_RETRY, "Failed study computed again"),
     AuditAction.STUDY_REPLAY: _study_action(AuditAction.STUDY_REPLAY, "Study examined again with today's settings"),
     AuditAction.STUDY_FORCE: _study_action(AuditAction.STUDY_FORCE, "Waiting study taken as complete"),
+    AuditAction.STUDY_FIRST: _study_action(AuditAction.STUDY_FIRST, "Study put before all others"),
     AuditAction.STUDY_CANCEL: _study_action(AuditAction.STUDY_CANCEL, "Study canceled"),
     AuditAction.STUDY_RESEND: _study_action(AuditAction.STUDY_RESEND, "Results sent again"),
 }

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dicom_node.duties import Duty
     from dicom_node.ledger import Ledger, StudyRecord
     from dicom_node.settings import LoadedSettings
+    from dicom_node.urgency import StudyUrgency
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
     from dicom_node.delivery.outbox import Outbox
     from dicom_node.duties import duties
     from dicom_node.ledger import Ledger
+    from dicom_node.urgency import Urgencies
 
     loaded = load_settings(Path(arguments.config))
     if not loaded.state_dir.is_dir():
         raise UnusableInput(f"{loaded.state_dir}: no state here yet; has the node run with this configuration?")
     engine = open_database(loaded.database_url)
     ledger, outbox = Ledger(engine), Outbox(loaded.state_dir / "outbox", engine)
+    urgencies = Urgencies(engine)
     if arguments.study is None:
         records = ledger.recent(limit=arguments.limit)
         if arguments.json:
@@ -56,29 +59,48 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         print("\n".join(destination_lines(forms_of_destinations(loaded, engine))))
         print("\n".join(worker_lines(duties(engine))))
-        print(_table(records))
+        print(_table(records, urgencies.of_studies(one.study_instance_uid for one in records)))
         return 0
     record = ledger.get(arguments.study)
     if record is None:
         raise UnusableInput(f"study {arguments.study}: unknown here; `hydrops-node status` lists what is known")
-    print(_one_as_json(record, ledger, outbox) if arguments.json else "\n".join(_one(record, ledger, outbox)))
+    urgency = urgencies.of_study(record.study_instance_uid)
+    if arguments.json:
+        print(_one_as_json(record, urgency, ledger, outbox))
+    else:
+        print("\n".join(_one(record, urgency, ledger, outbox)))
     return 0
 
 
-def _table(records: Sequence[StudyRecord]) -> str:
+def _table(records: Sequence[StudyRecord], urgencies: Mapping[str, StudyUrgency]) -> str:
     if not records:
         return "no study has been received yet"
     rows = [("changed", "state", "study", "step or reason")]
     rows += [
-        (_time(one.updated_at), one.state.value, one.study_instance_uid, one.step or one.detail or one.reason)
+        (
+            _time(one.updated_at),
+            _state_words(one, urgencies[one.study_instance_uid]),
+            one.study_instance_uid,
+            one.step or one.detail or one.reason,
+        )
         for one in records
     ]
     widths = [max(len(row[n]) for row in rows) for n in range(3)]
     return "\n".join("  ".join([*(row[n].ljust(widths[n]) for n in range(3)), row[3]]).rstrip() for row in rows)
 
 
-def _one(record: StudyRecord, ledger: Ledger, outbox: Outbox) -> list[str]:
+def _state_words(record: StudyRecord, urgency: StudyUrgency) -> str:
+    """The state, and how urgent a study is that still waits for its turn or has it."""
+    from dicom_node.study_moves import UNDER_WAY
+
+    urgent = urgency.sentence and record.state in UNDER_WAY
+    return f"{record.state}, {urgency.urgency}" if urgent else record.state.value
+
+
+def _one(record: StudyRecord, urgency: StudyUrgency, ledger: Ledger, outbox: Outbox) -> list[str]:
     lines = [f"study {record.study_instance_uid}", f"state {record.state} {record.step}".rstrip()]
+    if urgency.sentence:  # also of one that has ended: it says why that one went before others
+        lines.append(urgency.sentence)
     if record.reason or record.detail:
         lines.append(f"reason {record.reason} {record.detail}".rstrip())
     lines += ["", "series"]
@@ -158,8 +180,9 @@ def _delivery_line(one: Delivery) -> str:
     return f"{line}\n    asked to commit: {word.asked}{again}. {word.last_detail}".rstrip()
 
 
-def _one_as_json(record: StudyRecord, ledger: Ledger, outbox: Outbox) -> str:
+def _one_as_json(record: StudyRecord, urgency: StudyUrgency, ledger: Ledger, outbox: Outbox) -> str:
     document = asdict(record)
+    document["urgency"] = asdict(urgency)
     document["history"] = [asdict(one) for one in ledger.history(record.study_instance_uid)]
     document["deliveries"] = [asdict(one) for one in outbox.deliveries(record.study_instance_uid)]
     return json.dumps(document, indent=2)

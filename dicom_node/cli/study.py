@@ -1,8 +1,9 @@
-"""Have something done to a study: computed again, examined again, taken as complete, stopped, or sent again.
+"""Have something done to a study: computed again, examined again, taken as complete, put first, stopped, sent again.
 
 hydrops-node study retry UID                      a failed study is computed again
 hydrops-node study replay UID                     an ended one is examined again, as rules, model and settings are today
 hydrops-node study force UID                      a waiting one is taken as complete, with what is there
+hydrops-node study first UID                      one that stands in line is computed next
 hydrops-node study cancel UID                     one that is not finished is stopped; nothing of it is sent
 hydrops-node study resend UID --destination NAME  its results go to one destination again, as the same bytes
 
@@ -71,6 +72,7 @@ def _ask(actions: StudyActions, action: StudyAction, arguments: argparse.Namespa
         StudyAction.RETRY: actions.retry,
         StudyAction.REPLAY: actions.replay,
         StudyAction.FORCE: actions.force,
+        StudyAction.FIRST: actions.first,
         StudyAction.CANCEL: actions.cancel,
     }
     return asks[action](arguments.study, actor)

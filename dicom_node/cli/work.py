@@ -120,6 +120,7 @@ def _desk(
     from dicom_node.study_cards import StudyCards
     from dicom_node.study_desk import DeskOptions, StudyDesk
     from dicom_node.study_requests import StudyRequests
+    from dicom_node.urgency import Urgencies
     from dicom_node.views.shelf import ViewShelf
 
     views = ViewShelf(loaded.state_dir / "views")
@@ -132,6 +133,7 @@ def _desk(
         outbox=outbox,
         views=views,
         requests=StudyRequests(engine),
+        urgencies=Urgencies(engine),
         audit=audit_trail(loaded),
         segmenter=segmenter,
         case_options=case_options(loaded, from_file=True),
@@ -140,6 +142,7 @@ def _desk(
             partner_wait_s=loaded.settings.assembly.partner_wait_s,
             send_not_computed=loaded.settings.results.send_not_computed,
             destinations=tuple(one.name for one in destinations(loaded)),
+            urgent_from=loaded.settings.assembly.urgent_from,
         ),
         arrival_times=ArrivalTimes(clock=time.time, monotonic=time.monotonic),
         clock=time.time,

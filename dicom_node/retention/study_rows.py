@@ -17,8 +17,9 @@ from dicom_node.ledger_rows import ledger_results
 from dicom_node.reviews import Reviews
 from dicom_node.study_cards import StudyCards
 from dicom_node.study_requests import StudyRequests
+from dicom_node.urgency import Urgencies
 
-DECLARING: Final = (Reviews, StudyCards, StudyRequests)
+DECLARING: Final = (Reviews, StudyCards, StudyRequests, Urgencies)
 """Whose tables are declared by importing them: a table that nobody has declared would keep its rows."""
 
 STAYS: Final[Mapping[str, str]] = {

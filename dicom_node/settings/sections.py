@@ -68,13 +68,14 @@ class OrthancSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AssemblySettings:
-    """When a study is taken as complete."""
+    """When a study is taken as complete, and whose studies go before others (AE titles)."""
 
     rules_file: str = "series_rules.toml"
     quiet_s: float = 30.0
     partner_wait_s: float = 1800.0
     max_frames_per_series: int = 2000
     max_series_per_study: int = 200
+    urgent_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,8 @@ class ProcessingSettings:
     """
 
     model: str = "shipped"
-    threads: int = 0
     device: str = "cpu"
+    threads: int = 0
     max_shift_mm: float = 10.0
     max_rotation_deg: float = 10.0
     time_limit_s: float = 600.0

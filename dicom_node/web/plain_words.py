@@ -12,6 +12,7 @@ from dicom_node.delivery.outbox import DeliveryStanding
 from dicom_node.errors import Reason
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.reviews import Verdict
+from dicom_node.urgency import Urgency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,9 @@ STATES: Final[Mapping[StudyState, Words]] = {
         icon="clock",
         sentence="The study is not complete yet, or images came so recently that more may follow.",
     ),
-    StudyState.QUEUED: Words(label="In line", tone="busy", icon="queue", sentence="The study is complete and is next."),
+    StudyState.QUEUED: Words(
+        label="In line", tone="busy", icon="queue", sentence="The study is complete and stands in line."
+    ),
     StudyState.COMPUTING: Words(label="Measuring", tone="busy", icon="gear", sentence="Both ears are being measured."),
     StudyState.COMPUTED: Words(label="Measured", tone="good", icon="check", sentence="The result is there."),
     StudyState.REFUSED: Words(label="Not measured", tone="bad", icon="stop", sentence="No number could be trusted."),
@@ -46,6 +49,12 @@ STATES: Final[Mapping[StudyState, Words]] = {
     ),
     StudyState.CANCELED: Words(label="Canceled", tone="none", icon="dash", sentence="A person stopped this study."),
 }
+
+URGENCIES: Final[Mapping[Urgency, Words]] = {
+    Urgency.URGENT: Words(label="Urgent", tone="wait", icon="alert"),
+    Urgency.FIRST: Words(label="First in line", tone="wait", icon="alert"),
+}
+"""Shown while a study stands in line or is measured; what is routine says nothing."""
 
 EVENTS: Final[Mapping[StudyEvent, str]] = {
     StudyEvent.ARRIVED: "Images arrived",
@@ -64,6 +73,7 @@ EVENTS: Final[Mapping[StudyEvent, str]] = {
     StudyEvent.REPLAYED: "To be examined again, as things are today",
     StudyEvent.FORCED: "Taken as complete",
     StudyEvent.CANCELED: "Canceled",
+    StudyEvent.PUT_FIRST: "Put first in line",
     StudyEvent.RESENT: "Results sent again",
     StudyEvent.DECLINED: "A request did not fit any more",
 }

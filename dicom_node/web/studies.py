@@ -14,9 +14,10 @@ from dicom_node.encoding.numbers import percent_text
 from dicom_node.ledger import StudyState
 from dicom_node.reviews import Verdict
 from dicom_node.study_cards import EarResult, ListedStudy, inert_text
+from dicom_node.study_moves import UNDER_WAY
 from dicom_node.web.access import Role, parts_of, require, visitor_of
 from dicom_node.web.parts import WebParts
-from dicom_node.web.plain_words import STATES, VERDICTS, Words, plain
+from dicom_node.web.plain_words import STATES, URGENCIES, VERDICTS, Words, plain
 from dicom_node.web.progress import STEPS
 from dicom_node.web.rendering import page
 
@@ -27,7 +28,10 @@ MAX_PAGE: Final = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class StudyLine:
-    """One line of the list; a ratio is "27.1 %", "not evaluated", or "" where there is no result."""
+    """One line of the list; a ratio is "27.1 %", "not evaluated", or "" where there is no result.
+
+    `urgent` while the study stands in line or is measured before others.
+    """
 
     study: ListedStudy
     words: Words
@@ -35,6 +39,7 @@ class StudyLine:
     left: str
     remark: str
     verdict: Words | None
+    urgent: Words | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +143,7 @@ def _line(
         left=_ratio(ears["left"]),
         remark=_remark(study),
         verdict=None if verdict is None else VERDICTS[verdict],
+        urgent=URGENCIES.get(study.urgency) if study.state in UNDER_WAY else None,
     )
 
 

@@ -45,6 +45,11 @@ ACTIONS: Final[Mapping[StudyAction, ActionWords]] = {
         "it is refused or measured without them.",
         dangerous=True,
     ),
+    StudyAction.FIRST: ActionWords(
+        label="Put first",
+        consequence="The study is measured next, before all others that stand in line. The study that is being "
+        "measured now is not disturbed.",
+    ),
     StudyAction.CANCEL: ActionWords(
         label="Cancel",
         consequence="Nothing is measured or sent for this study until it is examined again or new images come.",
@@ -59,6 +64,7 @@ _METHODS: Final[Mapping[StudyAction, Callable[[StudyActions, str, str], ActionOu
     StudyAction.RETRY: StudyActions.retry,
     StudyAction.REPLAY: StudyActions.replay,
     StudyAction.FORCE: StudyActions.force,
+    StudyAction.FIRST: StudyActions.first,
     StudyAction.CANCEL: StudyActions.cancel,
 }
 

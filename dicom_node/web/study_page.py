@@ -13,6 +13,8 @@ from dicom_node.delivery.outbox import Delivery
 from dicom_node.encoding.measurements import EarMeasurements, read_measurements
 from dicom_node.ledger import StudyEvent, StudyEventRecord, StudyRecord, StudyState
 from dicom_node.study_cards import StudyCard
+from dicom_node.study_moves import UNDER_WAY
+from dicom_node.urgency import Urgencies
 from dicom_node.views.shelf import ViewShelf
 from dicom_node.web.access import Role, parts_of, require, visitor_of
 from dicom_node.web.kept_until import kept_sentence
@@ -101,6 +103,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "record": record,
         "card": card,
         "words": STATES[record.state],
+        "urgent": urgent_sentence(record, parts),
         "why": why(record),
         "further": further_reasons(record),
         "progress": progress(record),
@@ -123,6 +126,14 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "views": views_of(record, ViewShelf(parts.state_dir / "views")),
         "viewer_link": viewer_link(parts.viewer_url, request.url.hostname or "", uid),
     }
+
+
+def urgent_sentence(record: StudyRecord, parts: WebParts) -> str:
+    """Why a study that is under way goes before others; "" where it does not."""
+    if record.state not in UNDER_WAY:
+        return ""
+    sentence = Urgencies(parts.engine).of_study(record.study_instance_uid).sentence
+    return f"It goes before others: {sentence}." if sentence else ""
 
 
 def why(record: StudyRecord) -> tuple[str, str]:

@@ -25,10 +25,12 @@ from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
 from dicom_node.study_desk import DeskOptions, StudyDesk
 from dicom_node.study_requests import StudyRequests
+from dicom_node.urgency import Urgencies
 from dicom_node.views.shelf import ViewShelf
 from inference.segmentation import ThresholdSegmenter
 
 QUIET_S, PARTNER_WAIT_S = 5.0, 100.0
+URGENT_SENDER = "EMERGENCY_MR"
 LOCALIZER = Scan(name="localizer", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"), dimension="2D", number=1)
 
 
@@ -74,6 +76,7 @@ class DeskParts:
         self.outbox = Outbox(folder / "outbox", self.engine)
         self.views = ViewShelf(folder / "views")
         self.requests = StudyRequests(self.engine)
+        self.urgencies = Urgencies(self.engine)
         self.audit = AuditTrail(folder / "audit", clock=clock or (lambda: self.now))
         self.actions = StudyActions(
             ledger=self.ledger,
@@ -93,6 +96,7 @@ class DeskParts:
             outbox=self.outbox,
             views=self.views,
             requests=self.requests,
+            urgencies=self.urgencies,
             audit=self.audit,
             segmenter=ThresholdSegmenter(),
             case_options=CaseOptions(
@@ -103,6 +107,7 @@ class DeskParts:
                 partner_wait_s=PARTNER_WAIT_S,
                 send_not_computed=send_not_computed,
                 destinations=tuple(destinations),
+                urgent_from=(URGENT_SENDER,),
             ),
             arrival_times=ArrivalTimes(
                 clock=clock or (lambda: self.now),
@@ -120,12 +125,12 @@ class DeskParts:
         self._on_step()
         return 0.0
 
-    def receive(self, images: Iterable[Dataset], *, at: float | None = None) -> None:
+    def receive(self, images: Iterable[Dataset], *, at: float | None = None, source: str = "SCANNER") -> None:
         """Keep the images in the spool, as either entrance does."""
         for one in images:
             buffer = io.BytesIO()
             one.save_as(buffer, enforce_file_format=True)
-            self.spool.store(buffer.getvalue(), source="SCANNER", at=self.now if at is None else at)
+            self.spool.store(buffer.getvalue(), source=source, at=self.now if at is None else at)
 
     def set_clock(self, by_s: float) -> None:
         """Put the clock forward, or back; no time passes."""

@@ -274,6 +274,7 @@ def actions_on(html: str) -> set[str]:
         (StudyState.FAILED, {"retry"}),
         (StudyState.COMPUTED, {"replay"}),
         (StudyState.WAITING, {"force", "cancel"}),
+        (StudyState.QUEUED, {"first", "cancel"}),
         (StudyState.COMPUTING, {"cancel"}),
     ],
 )
