@@ -7,9 +7,10 @@ administrator out of the usual work place. `hydrops-node user password` clears a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Column, Engine, Float, Integer, String, Table, delete, insert, or_, select, update
+from sqlalchemy import Column, Engine, Float, Integer, RowMapping, String, Table, delete, insert, or_, select, update
 
 from dicom_node.database import metadata, writing
 
@@ -49,15 +50,26 @@ class SignInPauses:
         self._engine = engine
 
     def remaining_s(self, account: str, address: str, *, at: float) -> float:
-        """How long this account has to wait at this address; 0.0 when it may try now."""
+        """How long this account has to wait at this address; 0.0 when it may try now.
+
+        A failure in the future (the clock was set back) counts as one of now, or nobody could sign in for so long.
+        """
         account, address = account[:64], address[:64]
         with self._engine.connect() as connection:
             rows = connection.execute(select(_failures).where(_concerns(account, address))).mappings().all()
             usual = connection.execute(
                 select(_usual.c.account).where(_usual.c.account == account, _usual.c.address == address)
             ).first()
+        if any(row["last_at"] > at for row in rows):
+            rows = self._brought_back(account, address, at)
         judged = [row for row in rows if not (row["scope"] == "account" and usual is not None)]
         return max([0.0, *(_pause_until(row) - at for row in judged)])
+
+    def _brought_back(self, account: str, address: str, at: float) -> Sequence[RowMapping]:
+        """The counters that concern this account and address, none of them in the future any more."""
+        with writing(self._engine) as connection:
+            connection.execute(update(_failures).where(_failures.c.last_at > at).values(last_at=at))
+            return connection.execute(select(_failures).where(_concerns(account, address))).mappings().all()
 
     def failed(self, account: str, address: str, *, at: float) -> None:
         """Count a wrong password, or a name that nobody has."""

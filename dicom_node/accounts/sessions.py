@@ -17,6 +17,9 @@ from dicom_node.database import metadata, writing
 NOTE_ACTIVITY_EVERY_S: Final = 60.0
 """Activity is written down at most this often: a page must not cost a durable write."""
 
+CLOCKS_APART_S: Final = 60.0
+"""Processes on several machines may share the sessions; farther apart than this their clocks are not right."""
+
 _sessions = Table(
     "web_sessions",
     metadata,
@@ -29,7 +32,10 @@ _sessions = Table(
 
 @dataclass(frozen=True, kw_only=True)
 class SessionLimits:
-    """A session ends after `idle_s` without a request, and `lifetime_s` after it was opened in any case."""
+    """A session ends after `idle_s` without a request, and `lifetime_s` after it was opened in any case.
+
+    It ends as well when the clock is set back behind its last request: nobody could say how old it is.
+    """
 
     idle_s: float = 1800.0
     lifetime_s: float = 43200.0
@@ -55,12 +61,15 @@ class Sessions:
     def open(self, user_name: str, *, at: float) -> str:
         """A new session; returns the token for the cookie. Sessions that ended are swept out by the way."""
         token = secrets.token_urlsafe(32)
-        row = {"token_hash": _hash(token), "user_name": user_name, "opened_at": at, "active_at": at}
+        password_at = select(users_table.c.password_at).where(users_table.c.name == user_name)
         ended = or_(
             _sessions.c.opened_at < at - self.limits.lifetime_s, _sessions.c.active_at < at - self.limits.idle_s
         )
         with writing(self._engine) as connection:
             connection.execute(delete(_sessions).where(ended))
+            # A password that was changed before the clock was set back is no younger than this session.
+            opened_at = max(at, connection.scalar(password_at) or at)
+            row = {"token_hash": _hash(token), "user_name": user_name, "opened_at": opened_at, "active_at": at}
             connection.execute(insert(_sessions).values(**row))
         return token
 
@@ -79,6 +88,9 @@ class Sessions:
         if row is None or row["opened_at"] < row["password_at"]:
             return None
         if at - row["opened_at"] > self.limits.lifetime_s or at - row["active_at"] > self.limits.idle_s:
+            return None
+        if row["active_at"] - at > CLOCKS_APART_S:
+            self.close(token)
             return None
         if active and at - row["active_at"] > min(NOTE_ACTIVITY_EVERY_S, self.limits.idle_s / 2):
             self._note_activity(row["token_hash"], at)

@@ -89,7 +89,7 @@ def worker_reports(folder: Path) -> list[WorkerReport]:
         reports.append(
             WorkerReport(
                 worker_id=path.stem,
-                age_s=time.time() - path.stat().st_mtime,
+                age_s=_age_s(path.stat().st_mtime),
                 memory_bytes=said.get("memory_bytes", 0),
                 model=said.get("model", {}),
                 steps=said.get("steps", {}),
@@ -114,7 +114,12 @@ def resident_bytes() -> int:
 def worker_signs(folder: Path) -> WorkerSigns:
     """The last signs of all workers on a state folder."""
     paths = list(folder.glob(f"*{_SUFFIX}"))
-    last = max((path.stat().st_mtime for path in paths), default=None)
+    last = min((path.stat().st_mtime for path in paths), key=_age_s, default=None)
     said = [path.read_text(encoding="utf-8") for path in paths]
     dead = {name for text in said if text for name in json.loads(text)["dead_deliveries"]}
-    return WorkerSigns(age_s=None if last is None else time.time() - last, dead_deliveries=tuple(sorted(dead)))
+    return WorkerSigns(age_s=None if last is None else _age_s(last), dead_deliveries=tuple(sorted(dead)))
+
+
+def _age_s(at: float) -> float:
+    """How old a sign of life is; one of the future is as old: nobody who lives has written since the clock was set."""
+    return abs(time.time() - at)

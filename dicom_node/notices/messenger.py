@@ -81,10 +81,12 @@ class Messenger(threading.Thread):
     def _tell(self, channel: Channel, now: float) -> None:
         mark = self._book.open_channel(channel.name)
         notices = self._book.waiting(mark)
-        if not notices or now < mark.next_try_at:
+        # Farther ahead than any pause, or written in the future: the clock was set back since.
+        longest_s = max(MAX_RETRY_S, self._options.every_s)
+        if not notices or now < mark.next_try_at <= now + longest_s:
             return
         under_way = mark.sending_up_to > mark.sent_up_to
-        if not under_way and now - notices[0].at < GATHER_S:
+        if not under_way and 0.0 <= now - notices[0].at < GATHER_S:
             return
         self._book.sending(channel.name, notices)
         try:

@@ -103,7 +103,9 @@ class Watch:
         if began_at is None:
             began_at = looked_at
             self._book.set_mark(f"{_OUTBOX_MARK} began", began_at)
-        for one in self._outbox.stopped_since(max(looked_at - OVERLAP_S, began_at)):
+        # A mark of the future was made before the clock was set back.
+        since = max(min(looked_at, now) - OVERLAP_S, began_at if began_at <= now else 0.0)
+        for one in self._outbox.stopped_since(since):
             if NoticeKind.DEAD_LETTER in self._about:
                 self._book.add(
                     NoticeKind.DEAD_LETTER,
@@ -113,7 +115,7 @@ class Watch:
                     study_instance_uid=one.study_instance_uid,
                 )
         if NoticeKind.DEAD_LETTER in self._about:
-            self._look_at_commitments(max(looked_at - OVERLAP_S, began_at))
+            self._look_at_commitments(since)
         self._book.set_mark(_OUTBOX_MARK, now)
 
     def _look_at_commitments(self, since: float) -> None:
@@ -136,12 +138,12 @@ class Watch:
         if not sentence:
             self._since.pop(kind, None)
             if told_at is not None:
-                minutes = (now - told_at) / 60
+                minutes = max(0.0, now - told_at) / 60
                 over = f"Over after {minutes:.0f} minutes."
                 self._book.add(kind, key=f"{kind.value} over {told_at}", at=now, text=over)
                 self._book.set_mark(mark, None)
             return
-        since = self._since.setdefault(kind, now)
+        since = self._since[kind] = min(self._since.get(kind, now), now)
         if told_at is None and now - since >= SETTLE_S:
             self._book.add(kind, key=f"{kind.value} since {since}", at=now, text=sentence)
             self._book.set_mark(mark, since)

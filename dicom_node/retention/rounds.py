@@ -20,6 +20,7 @@ from sqlalchemy import Engine, Select, select
 from dicom_node.audit import AuditTrail
 from dicom_node.delivery.object_files import UNKNOWN_AGE_S
 from dicom_node.ledger_rows import ledger_results
+from dicom_node.retention.clock_doubt import ClockDoubt
 from dicom_node.retention.eraser import Eraser
 from dicom_node.retention.keeping import perhaps_due
 from dicom_node.retention.periods import A_DAY_S, Periods
@@ -85,14 +86,13 @@ class RetentionRounds:
         self._audit = audit
         self._clock = clock
         self._monotonic = monotonic
-        self._last_look: tuple[float, float] | None = None
-        self._believed_from: float | None = None
+        self._doubt = ClockDoubt(state_dir, clock=clock, monotonic=monotonic)
         self._tidied_at: float | None = None
 
     def once(self) -> bool:
         """Erase what is due, a few studies at most; True if there is more.
 
-        After the clock has jumped ahead, nothing ends for a day: by a wrong clock everything would have.
+        While the clock is in doubt, nothing ends: by one that is far ahead everything would have.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class RetentionRounds:
         """
         now, periods = self._clock(), self.periods
         self._remove_files()
-        if not self._believes(now):
+        if not self._doubt.is_over():
             return False
         images = self._erase(
             self._due(now, periods.inputs_days, with_images=True), lambda one: self._eraser.erase_images(one, periods)
@@ -111,23 +111,10 @@ class RetentionRounds:
         )
         self.erased += Erased(images_of=images, studies=studies)
         self._remove_files()
-        if self._tidied_at is None or now - self._tidied_at >= A_DAY_S:
+        if self._tidied_at is None or self._monotonic() - self._tidied_at >= A_DAY_S:
             self._tidy(now)
-            self._tidied_at = now
+            self._tidied_at = self._monotonic()
         return max(images, studies) >= STUDIES_A_ROUND
-
-    def _believes(self, now: float) -> bool:
-        """Whether the clock may be gone by; one that is set back again may be at once."""
-        steady = self._monotonic()
-        then, steady_then = self._last_look or (now, steady)
-        ahead_s = (now - then) - (steady - steady_then)
-        self._last_look = (now, steady)
-        if ahead_s > A_DAY_S:
-            self._believed_from = steady + A_DAY_S
-            log.error("event=clock_jumped ahead_s=%.0f nothing_ends_for_s=%.0f", ahead_s, A_DAY_S)
-        elif ahead_s < -A_DAY_S:
-            self._believed_from = None
-        return self._believed_from is None or steady >= self._believed_from
 
     def _remove_files(self) -> None:
         removed = self._eraser.finish()

@@ -52,10 +52,10 @@ def change(request: Request, old: Password, new: Password, again: Password) -> R
     problem = _problem_with(visitor.name, old, new, again)
     if problem:
         return _form(request, sentence=problem, code=status.HTTP_400_BAD_REQUEST)
+    _note(request, AuditOutcome.SUCCESS, "new password")  # before it is: an entry too many is better than none
     parts.users.set_password(visitor.name, new, at=now)
     parts.sessions.close_all(visitor.name)
     parts.pauses.succeeded(visitor.name, address, at=now)
-    _note(request, AuditOutcome.SUCCESS, "new password")
     answer = RedirectResponse("/password?changed=yes", status_code=status.HTTP_303_SEE_OTHER)
     start_session(request, answer, visitor.name)
     return answer

@@ -195,6 +195,33 @@ def test_signing_in_and_clearing_forget_failures(pauses: SignInPauses) -> None:
     assert pauses.remaining_s("ada", HERE, at=0.0) == 0.0
 
 
+# --- The clock is set -------------------------------------------------------------------------------------------------
+
+A_DAY_S = 86_400.0
+NOON = 1_800_000_000.0
+
+
+def test_f28_wrong_passwords_before_the_clock_was_set_back_keep_nobody_out_for_longer(pauses: SignInPauses) -> None:
+    fail(pauses, 5, at=NOON)
+    assert pauses.remaining_s("ada", HERE, at=NOON - A_DAY_S) == FIRST_PAUSE_S
+    assert pauses.remaining_s("ada", HERE, at=NOON - A_DAY_S + FIRST_PAUSE_S) == 0.0
+
+
+def test_f28_a_session_ends_when_the_clock_is_set_back_behind_its_last_request(sessions: Sessions) -> None:
+    token = sessions.open("ada", at=NOON)
+    assert sessions.visitor(token, at=NOON - 30.0) is not None  # another machine, whose clock is a little behind
+    assert sessions.visitor(token, at=NOON - A_DAY_S) is None
+    assert sessions.visitor(token, at=NOON) is None
+
+
+def test_f28_whoever_changed_the_password_before_the_clock_was_set_back_can_sign_in(
+    users: Users, sessions: Sessions
+) -> None:
+    users.set_password("ada", PASSWORD, at=NOON)
+    token = sessions.open("ada", at=NOON - A_DAY_S)
+    assert sessions.visitor(token, at=NOON - A_DAY_S + 60.0) is not None
+
+
 # --- Reviews ----------------------------------------------------------------------------------------------------------
 
 

@@ -171,3 +171,16 @@ def test_a_receiver_is_asked_daily_and_one_that_is_away_not_at_every_round(
     receiver = Receiver(frozenset({"SR"}))
     FormChoice(capabilities, receiver, clock=lambda: now).look_daily(PACS)
     assert receiver.asked == asked
+
+
+def test_f28_an_answer_of_before_the_clock_was_set_back_is_asked_for_again(capabilities: Capabilities) -> None:
+    capabilities.learn(PACS, frozenset({"SC"}), at=90_000.0)
+    receiver = Receiver(frozenset(KINDS))
+    choice = FormChoice(capabilities, receiver, clock=lambda: 1000.0)
+    assert choice.objection(PACS, "SEG", queued_at=999.0) is None
+    assert receiver.asked == 1
+    choice.look_daily(PACS)
+    assert receiver.asked == 1
+    capabilities.learn(PACS, frozenset({"SC"}), at=90_000.0)
+    choice.look_daily(PACS)
+    assert receiver.asked == 2
