@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from desk_parts import DeskParts, hydrops_study
+from desk_parts import URGENT_SENDER, DeskParts, hydrops_study
 from local_node import LocalNode
 from local_postgresql import running_postgresql
 from patience import PATIENCE_S, STUDY_S, wait_until
@@ -22,7 +22,7 @@ from phantom_patients import images_of
 from dicom_node.database import open_database
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
-from dicom_node.ledger import Ledger, StudyState
+from dicom_node.ledger import Ledger, StudyEvent, StudyState
 from dicom_node.roster import BEAT_S, Roster
 from dicom_node.workflow import APPLICATION_VERSION, StudyWorker, forget_runs_before
 from inference.phantom import PhantomOptions, make_study
@@ -36,6 +36,8 @@ class RunningWorker:
 
     parts: DeskParts
     folder: Path
+    gate: threading.Lock
+    """Who holds it keeps the next study from beginning."""
 
     def finish(self, study: str) -> tuple[StudyState, str]:
         """Send the study, and wait for what becomes of it."""
@@ -61,17 +63,18 @@ class RunningWorker:
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     folder = tmp_path_factory.mktemp("worker")
-    parts = DeskParts(folder, clock=time.time)
+    parts, gate = DeskParts(folder, clock=time.time), threading.Lock()
     worker = StudyWorker(
         parts.desk,
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id=WORKER,
         roster=Roster(parts.engine),
+        gate=gate,
     )
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
-    yield RunningWorker(parts=parts, folder=folder)
+    yield RunningWorker(parts=parts, folder=folder, gate=gate)
     stop.set()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
@@ -84,6 +87,26 @@ def test_a_study_runs_once_under_an_id_made_from_its_work(worker: RunningWorker)
     wait_until(lambda: worker.runs("2.25.301")[0]["status"] == "SUCCESS")
     (run,) = worker.runs("2.25.301")
     assert run["workflow_uuid"] == f"2.25.301:{record.work_id}:{record.work['revision']}"
+
+
+def test_urgent_studies_and_what_a_person_put_first_overtake_those_that_stand_in_line(worker: RunningWorker) -> None:
+    parts, begun = worker.parts, [f"2.25.{number}" for number in range(330, 335)]
+    at_it, routine, another, urgent, first = begun
+    with worker.gate:
+        for study in begun:
+            source = URGENT_SENDER if study == urgent else "SCANNER"
+            parts.receive(hydrops_study(study), at=time.time(), source=source)
+            wait_until(lambda uid=study: parts.ledger.get(uid) and parts.record(uid).state is StudyState.QUEUED)
+            # The engine has the first one in hand before the next is there: then the others are what stands in line.
+            wait_until(lambda: [run["status"] for run in worker.runs(at_it)] == ["PENDING"])
+        assert parts.actions.first(first, "anna").accepted
+        wait_until(lambda: len(worker.runs(first)) == 2)
+    wait_until(lambda: all(worker.is_finished(study) for study in begun))
+    began_at = {
+        study: next(line.at for line in parts.ledger.history(study) if line.event is StudyEvent.STARTED)
+        for study in begun
+    }
+    assert sorted(begun, key=began_at.__getitem__) == [at_it, first, urgent, routine, another]
 
 
 def test_runs_that_are_over_are_forgotten_with_everything_the_engine_kept_of_them(worker: RunningWorker) -> None:
