@@ -18,6 +18,9 @@ from pynetdicom.association import Association
 
 _LOOK_EVERY_S: Final = 0.0001
 
+_RAISE_EVERY_S: Final = 0.02
+"""So long at most does a request wait for a flag that a report lowered while the reactor stood."""
+
 
 def hold_pauses(association: Association) -> None:
     """Make every pause of this association's reactor, from now on, begin only once the reactor stands still."""
@@ -34,11 +37,14 @@ class _Checkpoint(threading.Event):
         self._is_waiting = False
         self.set()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - of threading.Event; the reactor gives none
         """Wait until the reactor may go on; called by the reactor."""
         while not self.is_set():
             self._is_waiting = True
-            super().wait(timeout)
+            # pynetdicom serves a report of storage commitment in a thread of its own and lowers the flag after it,
+            # also while the reactor stands; whoever sends next would wait for the flag for ever.
+            self._association._is_paused = True
+            super().wait(_RAISE_EVERY_S)
             self._is_waiting = False
         return True
 

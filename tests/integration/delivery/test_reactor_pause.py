@@ -67,6 +67,18 @@ def test_an_association_that_the_receiver_ends_is_not_waited_for() -> None:
         assert time.monotonic() - began < PATIENCE_S
 
 
+def test_p19_a_report_that_is_served_while_the_reactor_stands_holds_up_nobody_who_sends_next() -> None:
+    with (
+        Receiver().listening() as receiver,
+        open_association(destination(receiver.port), [VERIFICATION]) as association,
+    ):
+        assert isinstance(association, Association)
+        association._reactor_checkpoint.clear()
+        association._is_paused = False  # as pynetdicom does once the report is served
+        wait_until(lambda: association._is_paused)  # as pynetdicom does before it sends a request or a release
+        association._reactor_checkpoint.set()
+
+
 def test_without_our_pause_answers_do_get_lost_which_is_why_there_is_one() -> None:
     """When this fails, pynetdicom has mended it, and `reactor_pause` may go."""
     with Receiver().listening() as receiver:
