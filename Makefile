@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 bin := .venv/bin
 stamp := .venv/.complete
+rivals := .venv/.rivals
 workers ?= 3
 
 .PHONY: help setup demo test lint campaign fuzz bench parts audit clean
@@ -44,7 +45,13 @@ campaign: $(stamp) ## break the node on purpose and count what was lost; SCALE=c
 fuzz: $(stamp) ## coverage-guided fuzzing of what reads a stranger's bytes; SECONDS_EACH=600 for each entrance
 	@$(bin)/python tests/crash/fuzz.py --seconds $(or $(SECONDS_EACH),600) $(if $(ONLY),--only $(ONLY))
 
-bench: $(stamp) ## measure speed and memory beside rivals; ONLY=intake for one, KEEP=1 to write docs/performance.md
+# Nothing that is installed may change for a rival: what cannot be had beside it is left out, and its benchmark says so.
+$(rivals): pyproject.toml | $(stamp)
+	@$(bin)/python -m pip install --disable-pip-version-check --quiet --upgrade-strategy only-if-needed --group bench \
+	    || echo 'bench: rivals of the group `bench` could not be installed; they are left out' >&2
+	@touch $@
+
+bench: $(stamp) $(rivals) ## measure speed and memory beside rivals; ONLY=intake for one, KEEP=1 to write docs/performance.md
 	@$(bin)/python bench/run_bench.py $(if $(ONLY),--only $(ONLY)) $(if $(KEEP),--keep)
 
 bench-gate: $(stamp) ## fail if a ratio to a rival fell by more than 25 %, three times; KEEP=1 commits today's
