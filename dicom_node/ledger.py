@@ -32,6 +32,7 @@ from dicom_node.ledger_rows import (
 from dicom_node.study_moves import (
     REOPENING,
     TRANSITIONS,
+    UNDER_WAY,
     IllegalMoveError,
     OvertakenError,
     StudyEvent,
@@ -391,7 +392,9 @@ def _state(connection: Connection, study_instance_uid: str, of_work: Mapping[str
     query = select(ledger_studies.c.state, ledger_studies.c.work).where(
         ledger_studies.c.study_instance_uid == study_instance_uid
     )
-    row = connection.execute(query.with_for_update()).one()
-    if of_work is not None and json.loads(row.work) != of_work:
-        raise IllegalMoveError("the study is at other work by now")
+    row = connection.execute(query.with_for_update()).one_or_none()
+    if row is None:
+        raise IllegalMoveError("the study is not known, or not any more")
+    if of_work is not None and (json.loads(row.work) != of_work or row.state not in UNDER_WAY):
+        raise IllegalMoveError("the study is at other work by now, or at none")
     return StudyState(row.state)

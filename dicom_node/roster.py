@@ -14,7 +14,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +32,7 @@ MISSED_BEATS: Final = 10
 study of a worker that is gone is to be under way again within a minute."""
 
 FORGET_AFTER_S: Final = 7 * 86400.0
-"""A worker that has not been seen for so long is no longer shown; its study, if it had one, was taken over long ago."""
+"""A worker that is gone for so long is no longer shown, once a living one has taken its work over."""
 
 worker_rows = Table(
     "workers",
@@ -79,7 +79,7 @@ class Roster:
         self._engine = engine
 
     def workers(self) -> list[Worker]:
-        """Every worker that was seen within the last week, by its id."""
+        """Every worker that is not forgotten, by its id."""
         now = database_time(self._engine)
         query = select(*worker_rows.c, (now - worker_rows.c.beat_at).label("silent_s")).order_by(
             worker_rows.c.worker_id
@@ -100,11 +100,19 @@ class Roster:
             "beat_at": now,
         }
         with writing(self._engine) as connection:
-            connection.execute(delete(worker_rows).where(worker_rows.c.beat_at < now - FORGET_AFTER_S))
             known = update(worker_rows).where(worker_rows.c.worker_id == worker_id).values(**values, left_at=None)
             if not connection.execute(known).rowcount:
                 self._enter(connection, worker_id, values)
         return incarnation
+
+    def forget(self, worker_ids: Collection[str]) -> None:
+        """Take out those of these workers that have not been seen for a week; what they were at is somebody's by now.
+
+        Nobody else may be: whoever has no row is taken over from by nobody, and ends at its next sign of life.
+        """
+        long_ago = worker_rows.c.beat_at < database_time(self._engine) - FORGET_AFTER_S
+        with writing(self._engine) as connection:
+            connection.execute(delete(worker_rows).where(worker_rows.c.worker_id.in_(list(worker_ids)), long_ago))
 
     def beat(self, worker_id: str, incarnation: str) -> bool:
         """Give a sign of life; False if another process has entered itself under this id."""
@@ -242,3 +250,5 @@ class OnDuty(threading.Thread):
             log.warning("event=worker_silent worker=%s host=%s", one, workers[one].host)
         self._told_silent = silent
         self._take_over(gone)
+        if any(workers[one].silent_s > FORGET_AFTER_S for one in gone):
+            self._roster.forget(gone)

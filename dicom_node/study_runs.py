@@ -114,21 +114,19 @@ class StudyRuns:
     def fail(self, work: Work, problem: str) -> None:
         """Record that the node itself failed on this work; the study stays and can be repeated.
 
-        Another worker's run of it is not touched: that one has its own end.
+        Another worker's run of it is not touched: that one has its own end. Nobody begins a run between the question
+        whose it is and the answer.
         """
         with self._ledger.transaction() as connection:
-            anothers = self._claims.is_anothers(work.study_instance_uid, work.run_id, within=connection)
-        if anothers:
-            log_dropped(work)
-        else:
-            self.give_up(work, problem)
+            if self._claims.is_anothers(work.study_instance_uid, work.run_id, within=connection):
+                log_dropped(work)
+            else:
+                self.give_up(work, problem, within=connection)
 
-    def give_up(self, work: Work, problem: str) -> None:
+    def give_up(self, work: Work, problem: str, *, within: Connection | None = None) -> None:
         """Record that this work has failed, whoever had it last; nothing if the study is not at it any more."""
-        if not self.is_at(work):
-            return
         try:
-            self.failed(work.study_instance_uid, problem, of_work=work.as_json())
+            self.failed(work.study_instance_uid, problem, of_work=work.as_json(), within=within)
         except IllegalMoveError:
             log_dropped(work)
 

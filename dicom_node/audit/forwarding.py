@@ -126,6 +126,24 @@ class TrailForwarder(threading.Thread):
         )
 
 
+def sent_up_to(folder: Path) -> int:
+    """The number of the last entry of the trail in `folder` that the repository has read; 0 before the first.
+
+    Raises
+    ------
+    OSError
+        If our disk does not say.
+    """
+    try:
+        descriptor = os.open(folder / _PLACE_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        return _read_place(descriptor)[0]
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _held_place(folder: Path) -> Iterator[int | None]:
     """The open file with the place, locked; None while another process has it, or when there is no trail yet."""

@@ -111,8 +111,10 @@ class AuditTrail:
         except OSError as error:
             raise TransientError(f"audit trail on disk: {error.strerror}") from error
 
-    def erase_before(self, at: float) -> int:
+    def erase_before(self, at: float, *, up_to: int | None = None) -> int:
         """Erase the files of the days (UTC) before `at`; how many. The newest file always stays.
+
+        With `up_to`, so does every file that holds a later entry than the one of that number.
 
         The statement about it is written first. Killed in between, the trail holds entries of which it says that they
         are gone; the next call erases them. Nothing is erased while the first entry that would stay cannot be read:
@@ -128,6 +130,8 @@ class AuditTrail:
             with self._locked_head() as head:
                 files = self._day_files()
                 old = [path for path in files[:-1] if _day_of(path) < last_day]
+                while up_to is not None and old and not _ends_by(files[len(old)], up_to):
+                    del old[-1]
                 first = first_entry(files[len(old)]) if old else None
                 if first is None:
                     return 0
@@ -310,6 +314,12 @@ class AuditTrail:
             os.close(descriptor)
         if is_new:
             sync_directory(self._folder)
+
+
+def _ends_by(following: Path, sequence: int) -> bool:
+    """Whether the file before this one holds no later entry than that of number `sequence`."""
+    first = first_entry(following)
+    return first is not None and first.sequence - 1 <= sequence
 
 
 def _day_of(path: Path) -> date:

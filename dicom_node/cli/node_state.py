@@ -12,6 +12,7 @@ from dicom_node.cli.heartbeat import worker_reports, worker_signs
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.retaining import RetentionKeeper
 from dicom_node.cli.step_durations import BOUNDS_S
+from dicom_node.cli.wiring import audit_sent_up_to, audit_trail
 from dicom_node.delivery.completion import commitment_counts
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.duties import duties
@@ -122,7 +123,16 @@ class NodeState:
             duties=found_duties,
             state_bytes=None if self._keeper is None else self._keeper.disk_use,
             erased=None if self._keeper is None else _erased_numbers(self._keeper.erased),
+            audit_waiting=self._audit_waiting(),
         )
+
+    def _audit_waiting(self) -> int | None:
+        try:
+            sent = audit_sent_up_to(self._loaded)
+            end = None if sent is None else audit_trail(self._loaded).end()
+        except OSError:  # our own disk; other numbers tell of that
+            return None
+        return None if sent is None else max(0, (0 if end is None else end[0]) - sent)
 
     def _backlog(self) -> list[BacklogNumbers]:
         now = time.time()

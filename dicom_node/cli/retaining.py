@@ -11,7 +11,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from dicom_node.cli.wiring import audit_trail, retry_policy
+from dicom_node.cli.wiring import audit_sent_up_to, audit_trail, retry_policy
 from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.commitments import Commitments
 from dicom_node.delivery.outbox import Outbox
@@ -55,6 +55,7 @@ def make_keeper(
         sweeps=[outbox.sweep, commitments.sweep],
         audit=audit_trail(loaded),
         periods=periods_of(loaded.settings.retention),
+        audit_sent_up_to=lambda: audit_sent_up_to(loaded),
     )
     return RetentionKeeper(rounds, loaded.state_dir, stop=stop)
 

@@ -14,7 +14,7 @@ from dicom_node import __version__
 from dicom_node.assembly.site_rules import SeriesRules, read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.audit.audit_repository import AuditRepository
-from dicom_node.audit.forwarding import TrailForwarder
+from dicom_node.audit.forwarding import TrailForwarder, sent_up_to
 from dicom_node.cli.tls_files import sender_tls
 from dicom_node.delivery.capabilities import KINDS
 from dicom_node.delivery.outbox import Outbox, RetryPolicy
@@ -229,6 +229,17 @@ def audit_forwarder(loaded: LoadedSettings) -> TrailForwarder | None:
     )
     repository.context()  # a wrong file is told at the start, not in the log of the night
     return TrailForwarder(audit_trail(loaded), audit_folder(loaded), repository)
+
+
+def audit_sent_up_to(loaded: LoadedSettings) -> int | None:
+    """The number of the last audit entry that the syslog server has read; None when entries stay here.
+
+    Raises
+    ------
+    OSError
+        If our disk does not say.
+    """
+    return sent_up_to(audit_folder(loaded)) if loaded.settings.audit.syslog_host else None
 
 
 def _beside(loaded: LoadedSettings, name: str) -> Path | None:

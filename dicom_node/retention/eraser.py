@@ -80,7 +80,7 @@ class Eraser:
                 return False
             files = self._spool.take_out(study_instance_uid, at=now, within=connection)
             self._removals.add(files, study_instance_uid, at=now, within=connection)
-            sentence = f"{len(files)} images, {periods.inputs_days} days after the study was done; results are kept"
+            sentence = f"{len(files)} images, {_days_kept(keeping, periods)}"
             self._ledger.note(study_instance_uid, StudyEvent.ERASED, sentence, at=now, within=connection)
             self._note(AuditAction.IMAGES_ERASED, study_instance_uid, "retention.inputs_days", sentence)
         log.info("event=images_erased study=%s images=%d", study_instance_uid, len(files))
@@ -147,6 +147,13 @@ class Eraser:
         self._audit.record(
             action, actor=actor, study_instance_uid=study_instance_uid, patient_id=patient_id, detail=detail
         )
+
+
+def _days_kept(keeping: StudyKeeping, periods: Periods) -> str:
+    """How long images were kept that go now, in words."""
+    if keeping.images_until == keeping.results_until:
+        return f"{periods.results_days} days after the study was done, with its results"
+    return f"{periods.inputs_days} days after the study was done; results are kept"
 
 
 def _locked_state(study_instance_uid: str) -> Select[str]:

@@ -2,6 +2,7 @@
 
 A study ends when it was decided and all of its results are delivered, and committed where a destination is to commit.
 From then on its time runs, anew whenever images of it come. What holds a study back holds it for as long as it lasts.
+Where no destination takes any of its results, it is done with the decision, and its images end with the results.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import BindParameter, Connection, Engine, Select, and_, bindparam, case, func, select
 
 from dicom_node.delivery.completion import done_at
-from dicom_node.delivery.outbox_rows import delivery_rows, object_rows
+from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, object_rows
 from dicom_node.intake.erased_images import ErasedImages, erased_images
 from dicom_node.intake.spool_rows import instance_table, study_table
 from dicom_node.ledger_rows import ledger_studies
@@ -47,11 +48,11 @@ _IMAGES = (
     )
     .where(instance_table.c.study_instance_uid == _study)
 )
-_SENT_AT_ALL = (
-    select(delivery_rows.c.delivery_id)
+_OUTCOMES = (
+    select(delivery_rows.c.state)
     .join(object_rows, object_rows.c.sop_instance_uid == delivery_rows.c.sop_instance_uid)
     .where(object_rows.c.study_instance_uid == _study)
-    .limit(1)
+    .distinct()
 )
 
 
@@ -80,16 +81,21 @@ def keeping_of(connection: Connection, study_instance_uid: str, periods: Periods
     here = connection.execute(_IMAGES, {"study": study_instance_uid}).one()
     erased = erased_images(connection, study_instance_uid)
     confirmed_at = done_at(connection.engine, study_instance_uid, within=connection)
-    held = _held_because(connection, record, here, erased, confirmed_at)
+    outcomes = set(connection.scalars(_OUTCOMES, {"study": study_instance_uid}))
+    held = _held_because(connection, record, here, erased)
+    if not held and confirmed_at is None and outcomes - {DeliveryState.NOT_SENT}:
+        held = "its results are not everywhere yet where they belong"
     came_at = max(here.last_received_at or 0.0, 0.0 if erased is None else erased.received_at)
     ended_at = max(record.updated_at, confirmed_at or 0.0, came_at)
+    # Results that no destination takes are nowhere but here: what they were made from is kept as long as they are.
+    until = periods.results_until if outcomes == {DeliveryState.NOT_SENT} else periods.images_until
     return StudyKeeping(
         study_instance_uid=study_instance_uid,
         state=StudyState(record.state),
         images=here.images,
         erased=erased,
         held_because=held,
-        images_until=None if held or not here.images else periods.images_until(ended_at),
+        images_until=None if held or not here.images else until(ended_at),
         results_until=None if held else periods.results_until(ended_at),
     )
 
@@ -119,9 +125,7 @@ def perhaps_due(at: float, *, with_images: bool) -> Select[str]:
     return select(columns.study_instance_uid).where(decided).order_by(columns.updated_at, columns.study_instance_uid)
 
 
-def _held_because(
-    connection: Connection, record: Any, here: Any, erased: ErasedImages | None, confirmed_at: float | None
-) -> str:
+def _held_because(connection: Connection, record: Any, here: Any, erased: ErasedImages | None) -> str:
     """What keeps a study from ending, in words; "" if nothing does."""
     study = record.study_instance_uid
     if record.state not in DECIDED:
@@ -134,6 +138,4 @@ def _held_because(
         return f"{erased.unseen} images came after others had been erased; send the whole study again"
     if connection.execute(open_requests(study)).first() is not None:
         return "somebody has asked for something to be done to it"
-    if confirmed_at is None and connection.execute(_SENT_AT_ALL, {"study": study}).first() is not None:
-        return "its results are not everywhere yet where they belong"
     return ""

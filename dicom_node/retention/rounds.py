@@ -60,6 +60,8 @@ class RetentionRounds:
         What the outbox and others do at their start to remove what a kill left behind; here once a day. Given the time.
     periods
         How long what is kept; may be replaced between two rounds.
+    audit_sent_up_to
+        The number of the last audit entry that left this machine: later ones stay; None where none is to leave.
     clock, monotonic
         POSIX seconds, and seconds that nobody sets: how a clock that was put forward is noticed.
     """
@@ -73,6 +75,7 @@ class RetentionRounds:
         sweeps: Sequence[Callable[[float], int]],
         audit: AuditTrail,
         periods: Periods,
+        audit_sent_up_to: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,6 +87,7 @@ class RetentionRounds:
         self._sweeps = tuple(sweeps)
         self._views = ViewShelf(state_dir / "views")
         self._audit = audit
+        self._audit_sent_up_to = audit_sent_up_to
         self._clock = clock
         self._monotonic = monotonic
         self._doubt = ClockDoubt(state_dir, clock=clock, monotonic=monotonic)
@@ -141,7 +145,8 @@ class RetentionRounds:
         self._remove_unknown_views(now)
         self._remove_damaged_images(now)
         if self.periods.audit_days:
-            days = self._audit.erase_before(now - self.periods.audit_days * A_DAY_S)
+            before = now - self.periods.audit_days * A_DAY_S
+            days = self._audit.erase_before(before, up_to=self._audit_sent_up_to())
             if days:
                 log.info("event=audit_days_erased days=%d", days)
 

@@ -82,6 +82,9 @@ class NodeCollector(Collector):
         yield InfoMetricFamily("hydrops_node", "This node", value={"version": now.version})
         yield _one("hydrops_disk_free_bytes", "Free space on the state disk", now.disk_free_bytes)
         yield _one("hydrops_disk_required_bytes", "Below this, images are refused", now.disk_required_bytes)
+        if now.audit_waiting is not None:
+            waiting = "Audit entries that the syslog server has not read yet"
+            yield _one("hydrops_audit_entries_waiting", waiting, now.audit_waiting)
         yield from _kept(now)
         yield from _intake(now)
         yield from _feed(now)

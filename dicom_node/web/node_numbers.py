@@ -57,7 +57,8 @@ class NodeNumbers:
     `commitments`: delivered objects by destination and by where the receiver's word for them stands.
 
     `images` and `rejections` are by our own outcome codes; `step_bounds_s` are the histogram's upper bounds;
-    `state_bytes` is what each part of the state folder took when it was last looked at, None before that.
+    `state_bytes` is what each part of the state folder took when it was last looked at, None before that;
+    `audit_waiting` counts audit entries that the syslog server has not read, None where there is no such server.
     """
 
     version: str
@@ -76,6 +77,7 @@ class NodeNumbers:
     duties: Sequence[Duty] = ()
     state_bytes: Mapping[str, int] | None = None
     erased: ErasedNumbers | None = None
+    audit_waiting: int | None = None
 
 
 class NumberSource(Protocol):

@@ -18,7 +18,7 @@ from syslog_receiver import SyslogReceiver
 from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.audit import forwarding as forwarding_module
 from dicom_node.audit.audit_repository import AuditRepository
-from dicom_node.audit.forwarding import TrailForwarder
+from dicom_node.audit.forwarding import TrailForwarder, sent_up_to
 from dicom_node.cli.wiring import audit_forwarder, load_settings
 from dicom_node.errors import ConfigError
 
@@ -222,6 +222,26 @@ def test_s24_days_that_are_erased_do_not_disturb_what_follows(tmp_path, forward,
     write(trail, 1)
     forward().once()
     assert receiver.sequences == [1, 2, 3, 4, 5, 6]
+
+
+def test_s24_what_a_server_has_not_read_is_not_erased_and_is_counted(tmp_path, forward, receiver):
+    folder, clock = tmp_path / "audit", Clock()
+    trail = AuditTrail(folder, source="NODE", clock=clock)
+    assert sent_up_to(folder) == 0
+    write(trail, 2)
+    forward().once()
+    assert sent_up_to(folder) == 2
+    receiver.stop()
+    clock.now += A_DAY_S
+    write(trail, 3)
+    clock.now += 40 * A_DAY_S
+    write(trail, 1)
+    forward().once()
+    assert sent_up_to(folder) == 2
+    assert trail.erase_before(clock.now - A_DAY_S, up_to=sent_up_to(folder)) == 1
+    receiver.start()
+    forward().once()
+    assert receiver.sequences == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("loss", ["shorter", "written anew"])

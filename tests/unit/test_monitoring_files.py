@@ -59,6 +59,7 @@ class BusyNode:
             commitments={("pacs", "not_committed"): 1},
             state_bytes={"spool": 1},
             erased=ErasedNumbers(images_of=1, studies=1, bytes=1),
+            audit_waiting=1,
         )
 
 

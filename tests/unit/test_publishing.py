@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from desk_parts import DeskParts, hydrops_study
+from patience import PATIENCE_S
+from sqlalchemy import Connection
 
 from dicom_node.claims import TakenOverError
 from dicom_node.examination import Work
-from dicom_node.ledger import StudyEvent, StudyState
+from dicom_node.ledger import IllegalMoveError, StudyEvent, StudyState
 
 STUDY = "2.25.100"
 
@@ -102,6 +107,38 @@ def test_a_failure_of_the_late_worker_does_not_fail_the_study_of_the_other_one(t
     late.desk.runs.fail(work, "MemoryError")
     assert late.state()[0] is StudyState.COMPUTING
     late.desk.runs.give_up(work, "its run ended (ERROR) and left no outcome")
+    assert late.state()[0] is StudyState.FAILED
+
+
+def test_nobody_begins_a_run_between_the_question_whose_it_is_and_its_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, work = late_and_other(tmp_path, 5, lambda _other, _work: None)
+    other = DeskParts(tmp_path, worker_id="worker-2")
+    is_anothers, begun = late.claims.is_anothers, threading.Event()
+
+    def begin() -> None:
+        with suppress(IllegalMoveError):
+            other.desk.runs.begin(work)
+        begun.set()
+
+    def ask_and_look_who_else_may(study: str, run_id: str, *, within: Connection) -> bool:
+        found = is_anothers(study, run_id, within=within)
+        threading.Thread(target=begin).start()
+        return found
+
+    move = late.ledger.move
+
+    def move_late(*arguments: Any, **names: Any) -> StudyState:
+        begun.wait(1.0)  # time enough for whoever may
+        return move(*arguments, **names)
+
+    late.desk.runs.begin(work)
+    monkeypatch.setattr(late.claims, "is_anothers", ask_and_look_who_else_may)
+    monkeypatch.setattr(late.ledger, "move", move_late)
+    late.desk.runs.fail(work, "MemoryError")
+    assert begun.wait(PATIENCE_S)
+    assert late.events()[-2:] == [StudyEvent.STARTED, StudyEvent.FAILED]
     assert late.state()[0] is StudyState.FAILED
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from patience import PATIENCE_S, wait_until
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from workers import a_worker
 
 from dicom_node.database import open_database
 from dicom_node.errors import ConfigError
-from dicom_node.roster import MISSED_BEATS, OnDuty, Roster, Watch, wait_for_place
+from dicom_node.roster import FORGET_AFTER_S, MISSED_BEATS, OnDuty, Roster, Watch, wait_for_place, worker_rows
 
 ANNA = a_worker("anna", host="here", beats=7)
 
@@ -98,6 +98,30 @@ def test_a_silent_worker_s_work_is_taken_over_by_each_look_of_a_living_one(engin
     (anna, bert) = roster.workers()
     assert (anna.left_at, bert.left_at is not None) == (None, True)
     assert bert.beats > MISSED_BEATS
+
+
+def test_a_worker_that_is_gone_for_a_week_is_forgotten_once_its_work_was_taken_over(engine: Engine) -> None:
+    roster = Roster(engine)
+    for worker_id in ("anna", "cleo"):
+        roster.sign_on(worker_id, "here", "1")
+    with engine.begin() as connection:  # anna was seen last a week and a day ago
+        long_ago = worker_rows.c.beat_at - FORGET_AFTER_S - 86_400.0
+        connection.execute(update(worker_rows).where(worker_rows.c.worker_id == "anna").values(beat_at=long_ago))
+    taken: list[list[str]] = []
+    duty = OnDuty(
+        roster,
+        "bert",
+        "there",
+        "1",
+        take_over=lambda ids: taken.append(list(ids)),
+        on_place_lost=lambda: None,
+        beat_s=0.01,
+    )
+    assert [one.worker_id for one in roster.workers()] == ["anna", "bert", "cleo"]
+    duty.start()
+    wait_until(lambda: [one.worker_id for one in roster.workers()] == ["bert", "cleo"])
+    duty.leave()
+    assert ["anna", "cleo"] in taken
 
 
 def test_a_worker_whose_id_another_process_took_is_told_to_end(engine: Engine) -> None:

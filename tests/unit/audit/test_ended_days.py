@@ -63,6 +63,13 @@ def test_the_newest_file_stays_however_old_it_is(days: Days) -> None:
     assert days.problems() == []
 
 
+@pytest.mark.parametrize(("sent", "erased"), [(0, 0), (5, 1), (6, 2), (15, 2)])
+def test_s24_days_with_an_entry_that_has_not_left_this_machine_stay(days: Days, sent: int, erased: int) -> None:
+    assert days.trail.erase_before(FIRST_DAY + 2 * A_DAY_S, up_to=sent) == erased
+    assert days.sequences()[0] == 3 * erased + 1
+    assert days.problems() == []
+
+
 def test_nothing_is_said_where_nothing_is_old(days: Days) -> None:
     assert days.trail.erase_before(FIRST_DAY) == 0
     assert days.sequences() == [*range(1, 16)]

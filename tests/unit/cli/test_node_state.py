@@ -19,10 +19,12 @@ from pydicom import dcmread
 from pynetdicom import AE
 from sqlalchemy import text
 
+from dicom_node.audit import AuditAction
 from dicom_node.cli.heartbeat import Heartbeat
 from dicom_node.cli.messaging import conditions_of, digest_options
 from dicom_node.cli.node_state import NodeState
 from dicom_node.cli.step_durations import StepDurations
+from dicom_node.cli.wiring import audit_trail
 from dicom_node.database import open_database
 from dicom_node.delivery.reactor_pause import hold_pauses
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
@@ -200,3 +202,17 @@ def test_the_patient_is_named_only_where_the_settings_say_so(desk: DeskParts) ->
 
 def test_the_settings_know_every_kind_of_notice() -> None:
     assert set(NOTICE_SUBJECTS) == {kind.value for kind in NoticeKind} - {NoticeKind.TEST.value}
+
+
+def test_audit_entries_that_the_syslog_server_has_not_read_are_counted(desk: DeskParts) -> None:
+    settings = replace(Settings(), audit=replace(Settings().audit, syslog_host="syslog.hospital.org"))
+    loaded = LoadedSettings(settings=settings, config_dir=desk.folder)
+    loaded.state_dir.mkdir(exist_ok=True)
+    state = NodeState(
+        loaded, desk.engine, spool=desk.spool, ledger=desk.ledger, outbox=desk.outbox, listener=None, feed=None
+    )
+    assert scrape(state)["hydrops_audit_entries_waiting", ""] == 0
+    for _ in range(3):
+        audit_trail(loaded).record(AuditAction.NODE_STARTED, actor="anna")
+    assert scrape(state)["hydrops_audit_entries_waiting", ""] == 3
+    assert ("hydrops_audit_entries_waiting", "") not in scrape(node(desk, None))

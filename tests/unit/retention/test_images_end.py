@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from desk_parts import hydrops_study
-from kept_studies import STUDY, KeptStudies
+from kept_studies import A_DAY_S, PERIODS, STUDY, KeptStudies
 
 from dicom_node.audit import AuditAction
-from dicom_node.delivery.outcome import OutcomeKind
+from dicom_node.delivery.outbox import RetryPolicy
+from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.retention import Periods
 
@@ -72,11 +73,6 @@ def have_it_refused_by_the_pacs(node: KeptStudies) -> None:
     node.deliver(OutcomeKind.STOPPED)
 
 
-def have_nothing_taken(node: KeptStudies) -> None:
-    node.finish_study(deliver=False)
-    node.deliver(OutcomeKind.NOT_TAKEN)
-
-
 def send_another_content(node: KeptStudies) -> None:
     images = hydrops_study()
     images[0].SeriesDescription = "another content"
@@ -106,7 +102,6 @@ def send_an_image_that_nobody_has_looked_at(node: KeptStudies) -> None:
         (leave_it_waiting, "it waits for images"),
         (leave_it_undelivered, "its results are not everywhere yet"),
         (have_it_refused_by_the_pacs, "its results are not everywhere yet"),
-        (have_nothing_taken, "its results are not everywhere yet"),
         (send_another_content, "more than one content"),
         (ask_for_a_replay, "somebody has asked"),
         (send_an_image_that_nobody_has_looked_at, "images came that nobody has looked at"),
@@ -162,6 +157,28 @@ def test_zero_days_keep_for_good(tmp_path: Path) -> None:
     node.round_after(100_000)
     assert node.image_files()
     assert (node.keeping().images_until, node.keeping().results_until) == (None, None)
+
+
+def test_s25_images_whose_results_no_destination_takes_are_kept_as_long_as_these(node: KeptStudies) -> None:
+    node.finish_study(deliver=False)
+    node.deliver(OutcomeKind.NOT_TAKEN)
+    node.round_after(PERIODS.results_days - 1)
+    assert len(node.image_files()) == len(hydrops_study())
+    assert node.keeping().images_until == node.keeping().results_until
+    while node.round_after(1.1) or node.ledger.get(STUDY) is not None:
+        assert node.now < 1_000_000.0 + (PERIODS.results_days + 10) * A_DAY_S
+    assert (node.image_files(), node.result_files()) == ([], [])
+
+
+def test_s25_one_destination_that_takes_them_is_enough_for_the_images_to_go_at_their_time(tmp_path: Path) -> None:
+    node = KeptStudies(tmp_path, destinations=("pacs", "archive"))
+    node.finish_study(deliver=False)
+    (pacs,) = node.outbox.due("pacs", node.now)
+    (archive,) = node.outbox.due("archive", node.now)
+    for one, kind in ((pacs, OutcomeKind.DELIVERED), (archive, OutcomeKind.NOT_TAKEN)):
+        node.outbox.record(one.delivery_id, DeliveryOutcome(kind=kind, detail=""), node.now, RetryPolicy())
+    node.round_after(PERIODS.inputs_days + 1)
+    assert node.image_files() == []
 
 
 def test_a_clock_that_jumps_ahead_ends_nothing_for_a_day(tmp_path: Path) -> None:
