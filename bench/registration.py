@@ -28,7 +28,7 @@ from inference.anatomy import EarSide
 from inference.findings import Alignment, EarROI
 from inference.geometry import VolumeGeometry
 from inference.phantom import ContrastState, PhantomOptions, PhantomStudy, make_study
-from inference.registration import RegistrationOptions, align
+from inference.registration import align
 
 MOTIONS = ((0.0, 0.0), (1.0, 1.0), (2.0, 2.0), (3.5, 3.5), (5.0, 5.0))
 """Displacement of the head's middle in mm, with rotation in degrees."""
@@ -87,11 +87,12 @@ def errors_mm(found: NDArray[np.float64], truth: NDArray[np.float64], study: Pha
     points = np.concatenate([corners + ear.center_lps_mm for ear in study.truth.ears.values()])
     homogeneous = np.column_stack([points, np.ones(len(points))])
     moved = homogeneous @ (found @ np.linalg.inv(truth)).T
-    return np.linalg.norm(moved[:, :3] - points, axis=1)
+    missed: NDArray[np.float64] = np.linalg.norm(moved[:, :3] - points, axis=1)
+    return missed
 
 
 def trials(
-    study: PhantomStudy, roles: Sequence[str], options: RegistrationOptions, rival_roles: Sequence[str] = ()
+    study: PhantomStudy, roles: Sequence[str], rival_roles: Sequence[str] = (), *, threads: int = 2
 ) -> Iterator[Trial]:
     """Align every series of one study; PPI starts from the result of the PEI where both are asked for."""
     ears = ear_rois(study, np.random.default_rng([study.options.seed, 77]))
@@ -99,7 +100,7 @@ def trials(
     for role in roles:
         began = time.perf_counter()
         start = found.get("PEI") if role == "PPI" else None
-        result = align(study.volumes[role], study.volumes["MRC"], ears, options=options, start=start)
+        result = align(study.volumes[role], study.volumes["MRC"], ears, start=start)
         seconds = time.perf_counter() - began
         found[role] = result
         truth = study.truth.motion[role]
@@ -107,7 +108,7 @@ def trials(
         whole_head_s = whole_head_max_mm = None
         if role in rival_roles:
             began = time.perf_counter()
-            other = align_whole_head(study.volumes[role], study.volumes["MRC"], threads=options.threads)
+            other = align_whole_head(study.volumes[role], study.volumes["MRC"], threads=threads)
             whole_head_s = time.perf_counter() - began
             whole_head_max_mm = float(errors_mm(other, truth, study).max())
         yield Trial(
@@ -196,8 +197,9 @@ def measured(results: Sequence[Trial]) -> Iterator[Measurement]:
 
 def measure(asked: argparse.Namespace) -> Found:
     """Make the studies, align them, print the table."""
-    options = RegistrationOptions(threads=asked.threads)
-    results = [one for study in studies(asked) for one in trials(study, asked.roles, options, asked.rival_roles)]
+    results = [
+        one for study in studies(asked) for one in trials(study, asked.roles, asked.rival_roles, threads=asked.threads)
+    ]
     print(table(results))
     for trial in results:
         if not trial.accepted or trial.max_mm > 0.3:
@@ -215,7 +217,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snr", type=float, default=12.0, help="perilymph over noise SD in the PPI")
     parser.add_argument("--ears", default="both", choices=["both", "left", "right"])
     parser.add_argument("--oblique", nargs=3, type=float, default=(0.0, 0.0, 0.0), metavar=("X", "Y", "Z"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of the rival; the node aligns in one")
     parser.add_argument("--rival-roles", nargs="*", default=["PEI"], choices=ROLES, help="aligned by the rival, too")
 
 

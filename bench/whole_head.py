@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import SimpleITK as sitk
 from SimpleITK import Version
 
 from inference.geometry import FloatArray, Volume
-from inference.registration import _matrix
 from inference.resampling import invert_rigid, to_sitk
 
 WHOLE_HEAD: Final = f"whole-head registration, SimpleITK {Version.VersionString()}"
@@ -36,3 +36,11 @@ def align_whole_head(moving: Volume, fixed: Volume, *, threads: int = 2) -> Floa
     method.SetInitialTransform(transform, True)
     method.Execute(to_sitk(fixed), to_sitk(moving))
     return invert_rigid(_matrix(transform))
+
+
+def _matrix(transform: sitk.Euler3DTransform) -> FloatArray:
+    """(4, 4) LPS mm of a rotation about the transform's own center, and its shift."""
+    center, rigid = np.array(transform.GetCenter()), np.eye(4)
+    rigid[:3, :3] = np.array(transform.GetMatrix()).reshape(3, 3)
+    rigid[:3, 3] = center + np.array(transform.GetTranslation()) - rigid[:3, :3] @ center
+    return rigid

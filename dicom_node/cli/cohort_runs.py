@@ -205,5 +205,4 @@ def _with_threads(options: CaseOptions, threads: int) -> CaseOptions:
 
     torch.set_num_threads(threads)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
-    registration = replace(options.pipeline.registration, threads=threads)
-    return replace(options, threads=threads, pipeline=replace(options.pipeline, registration=registration))
+    return replace(options, threads=threads)

@@ -109,9 +109,8 @@ def measure(
 ) -> tuple[StudyFindings | None, tuple[str, ...], float]:
     """Findings, or None with the codes of the refusals, and the seconds it took."""
     from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
-    from inference.registration import RegistrationOptions
 
-    options = PipelineOptions(registration=RegistrationOptions(threads=1))
+    options = PipelineOptions()
     began = time.perf_counter()
     try:
         findings = measure_study(volumes, segmenter=method, options=options, step=StepTimer(time.perf_counter))

@@ -83,7 +83,6 @@ def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
             registration=RegistrationOptions(
                 max_shift_mm=settings.processing.max_shift_mm,
                 max_rotation_deg=settings.processing.max_rotation_deg,
-                threads=threads,
             )
         ),
         results=ResultOptions(

@@ -11,9 +11,7 @@ import pytest
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
 from inference.anatomy import EarSide
-from inference.geometry import VolumeGeometry
 from inference.phantom import PhantomOptions, make_study
-from inference.registration import _balls
 from inference.segmentation import ThresholdSegmenter
 from inference.similarity import BINS, MIN_OVERLAP, _similarities, mutual_information
 
@@ -23,11 +21,12 @@ RATIO_BOUND: Final = 0.001
 VOLUME_BOUND_MM3: Final = 0.1
 
 RECORDED: Final = {
-    ("PPI", "PEI"): (3, {EarSide.RIGHT: (0.157723, 187.121), EarSide.LEFT: (0.335196, 199.073)}),
-    ("HYDROPS",): (4, {EarSide.RIGHT: (0.162278, 199.881), EarSide.LEFT: (0.268614, 204.823)}),
+    ("PPI", "PEI"): (3, {EarSide.RIGHT: (0.156206, 187.121), EarSide.LEFT: (0.333425, 199.073)}),
+    ("HYDROPS",): (4, {EarSide.RIGHT: (0.166560, 199.881), EarSide.LEFT: (0.280409, 204.823)}),
 }
 """Seed, and (ratio, total fluid in mm3) of each ear, by contrast series; method without training, which no new model
-changes. Measured on 2026-11-22 before the alignment looked at less of the images."""
+changes. Measured on 2026-11-22, when the alignment came to climb from fixed points; true are 0.15 and 0.3, and before
+that three of the four lay farther from them."""
 
 
 @pytest.mark.parametrize("contrast", list(RECORDED), ids="+".join)
@@ -71,15 +70,3 @@ def test_all_shifts_at_once_have_the_similarity_of_each_shift_alone() -> None:
         assert together[k, j, i] == pytest.approx(alone, abs=1e-12)
     assert (together == 0.0).any()
     assert (together > 0.0).any()
-
-
-def test_balls_looked_for_in_their_boxes_are_those_found_everywhere() -> None:
-    turned, _ = np.linalg.qr(np.random.default_rng(6).normal(size=(3, 3)))
-    affine = np.eye(4)
-    affine[:3, :3] = turned * [1.0, 0.5, 0.5]
-    grid = VolumeGeometry(shape=(14, 30, 40), index_to_lps=affine, frame_of_reference_uid="2.25.1")
-    centers = grid.to_lps(np.array([[2.0, 6.0, 5.0], [12.0, 25.0, 38.0]]))  # both cut by the border
-    places = grid.to_lps(np.moveaxis(np.indices(grid.shape), 0, -1))
-    everywhere = np.any([np.linalg.norm(places - center, axis=-1) <= 5.03 for center in centers], axis=0)
-    assert np.array_equal(_balls(grid, centers, 5.03), everywhere)
-    assert everywhere.any()

@@ -11,14 +11,14 @@ from inference.anatomy import EarSide
 from inference.findings import Alignment, EarROI
 from inference.geometry import Volume, VolumeGeometry
 from inference.phantom import PhantomOptions, PhantomStudy, make_study
-from inference.registration import RegistrationOptions, align, align_roughly
+from inference.registration import STILL_MM, RegistrationOptions, align, align_roughly
 from inference.resampling import resample
 
-WANTED_MM = 0.3
-"""A third of the thinnest slice: a rim of false endolymph needs more."""
+WANTED_MM = 0.2
+"""Two fifths of a voxel's edge: a rim of false endolymph needs more. Measured: 0.02 to 0.08 mm."""
 
-ONE_EAR_MM = 0.7
-"""One ear alone holds the rotation weakly: a degree and a half is 0.2 mm in its middle and 0.6 mm at its rim."""
+ONE_EAR_MM = 0.3
+"""One ear alone holds the rotation more weakly, of which half a degree is 0.1 mm at its rim. Measured: 0.04 mm."""
 
 HALF_LABYRINTH_MM = 7.0
 
@@ -116,19 +116,11 @@ def test_the_same_images_give_the_same_transform(moved: PhantomStudy) -> None:
     assert one.reason == other.reason
 
 
-def test_more_threads_find_the_same_place(moved: PhantomStudy) -> None:
-    one, two = (
-        align(moved.volumes["PEI"], moved.volumes["MRC"], ears_of(moved), options=RegistrationOptions(threads=threads))
-        for threads in (1, 2)
-    )
-    assert np.abs(one.moving_to_fixed - two.moving_to_fixed).max() < 0.02
-
-
 @pytest.mark.parametrize("role", ["PPI", "HYDROPS_MI2"])
 def test_a_patient_who_lay_still_is_not_moved(still: PhantomStudy, role: str) -> None:
     found = align(still.volumes[role], still.volumes["MRC"], ears_of(still))
     assert found.accepted, found.reason
-    assert largest_error_mm(still, role, found) < WANTED_MM
+    assert largest_error_mm(still, role, found) < STILL_MM
 
 
 def turned_and_reversed(volume: Volume, frame_of_reference_uid: str) -> Volume:
