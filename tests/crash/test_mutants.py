@@ -1,6 +1,6 @@
 """Thousands of damaged images through everything that reads a stranger's bytes: a status or a reason, never a fault.
 
-`HYDROPS_MUTANTS` says how many (6,000 by default; the campaign takes more). A failure names the seed of its mutant:
+`HYDROPS_MUTANTS` says how many (10,000 by default; the campaign takes more). A failure names the seed of its mutant:
 
     python -c "from mutants import mutant; ..."    # tests/support/mutants.py: mutant(seed, originals)
 """
@@ -20,7 +20,7 @@ from desk_parts import hydrops_study
 from fuzzed_node import Fate, FuzzedNode
 from mutants import mutant
 
-MUTANTS = int(os.environ.get("HYDROPS_MUTANTS", "6000"))
+MUTANTS = int(os.environ.get("HYDROPS_MUTANTS", "10000"))
 PARTS = 4
 """So that two workers of the test run share them."""
 
