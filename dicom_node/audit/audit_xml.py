@@ -53,6 +53,8 @@ def _object(root: Element, fields: Mapping[str, Any]) -> None:
     names = ("ParticipantObjectID", "ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole")
     one = _element(root, "ParticipantObjectIdentification", fields, names)
     _coded(one, fields, ("ParticipantObjectIDTypeCode",))
+    if "ParticipantObjectQuery" in fields:
+        SubElement(one, "ParticipantObjectQuery").text = _text(fields["ParticipantObjectQuery"])
 
 
 def _element(root: Element, name: str, fields: Mapping[str, Any], attributes: Iterable[str]) -> Element:

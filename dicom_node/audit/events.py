@@ -7,6 +7,7 @@ table in A.5.3 makes the patient mandatory (instances accessed, transferred, exp
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -42,6 +43,7 @@ class AuditAction(StrEnum):
     IMAGES_ERASED = "images_erased"
     STUDY_ERASED = "study_erased"
     STUDY_VIEWED = "study_viewed"
+    ARCHIVE_SEARCHED = "archive_searched"
     RESULTS_EXPORTED = "results_exported"
     LOGIN = "login"
     LOGOUT = "logout"
@@ -92,6 +94,9 @@ _PROCEDURE: Final = _dcm("110111", "Procedure Record")
 _ALERT: Final = _dcm("110113", "Security Alert")
 _AUTHENTICATION: Final = _dcm("110114", "User Authentication")
 _STUDY_UID: Final = _dcm("110180", "Study Instance UID")
+_SOP_CLASS_UID: Final = _dcm("110181", "SOP Class UID")
+_STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
+"""What a search by QIDO-RS asks for is what this SOP class answers; it has none of its own."""
 _PATIENT_NUMBER: Final = Code(value="2", scheme="RFC-3881", meaning="Patient Number")
 
 
@@ -134,6 +139,7 @@ KINDS: Final[dict[AuditAction, Kind]] = {
     AuditAction.IMAGES_ERASED: Kind(event=_ACCESSED, letter="D", names_patient=True),
     AuditAction.STUDY_ERASED: Kind(event=_dcm("110105", "DICOM Study Deleted"), letter="D", names_patient=True),
     AuditAction.STUDY_VIEWED: Kind(event=_ACCESSED, letter="R", names_patient=True),
+    AuditAction.ARCHIVE_SEARCHED: Kind(event=_dcm("110112", "Query"), letter="E", node_role=_SOURCE),
     AuditAction.RESULTS_EXPORTED: Kind(
         event=_dcm("110106", "Export"), letter="R", node_role=_SOURCE, names_patient=True
     ),
@@ -160,7 +166,7 @@ class AuditEvent:
 
     `actor` is who asked: a user's name, an AE title, a process. `address` is where from, `peer` who else took part
     (the destination of a transfer). `detail` is a sentence without patient data. `patient_id` is left out of the
-    message unless its table wants the patient.
+    message unless its table wants the patient. `query` is what an archive was asked, without patient data.
     """
 
     action: AuditAction
@@ -172,6 +178,7 @@ class AuditEvent:
     address: str = ""
     peer: str = ""
     detail: str = ""
+    query: str = ""
 
     def message(self, *, source: str, process_id: int) -> dict[str, Any]:
         """The event with the field names of the A.5.1 schema.
@@ -220,8 +227,18 @@ class AuditEvent:
         return [asker, node, *(others if self.peer else [])]
 
     def _objects(self, kind: Kind) -> list[dict[str, Any]]:
-        """The study (a system object in the role of a report), and the patient where the table wants one."""
+        """Study or query (system objects in the role of a report), and the patient where the table wants one."""
         found: list[dict[str, Any]] = []
+        if self.query:
+            found.append(
+                {
+                    "ParticipantObjectTypeCode": "2",
+                    "ParticipantObjectTypeCodeRole": "3",
+                    "ParticipantObjectIDTypeCode": _SOP_CLASS_UID.as_json(),
+                    "ParticipantObjectID": _STUDY_ROOT_FIND,
+                    "ParticipantObjectQuery": base64.b64encode(self.query.encode()).decode(),
+                }
+            )
         if self.study_instance_uid:
             found.append(
                 {

@@ -86,6 +86,7 @@ class AuditTrail:
         patient_id: str = "",
         address: str = "",
         peer: str = "",
+        query: str = "",
     ) -> None:
         """Append one event; when this returns it survives a power cut. The parameters are those of `AuditEvent`.
 
@@ -104,6 +105,7 @@ class AuditTrail:
             address=address[:MAX_TEXT_CHARACTERS],
             peer=peer[:MAX_TEXT_CHARACTERS],
             detail=detail[:MAX_TEXT_CHARACTERS],
+            query=query[:MAX_TEXT_CHARACTERS],
         )
         try:
             with self._locked_head() as head:

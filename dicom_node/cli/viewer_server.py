@@ -65,12 +65,14 @@ def make_viewer(loaded: LoadedSettings, engine: Engine) -> ServingThread | None:
         Sessions(engine, limits),
         open_without_users=viewer.host in LOOPBACK and not viewer.address,
     )
+    opened, searched = viewing_audits(loaded, engine, archive)
     parts = ViewerParts(
         files=viewer_folder(),
         archive=archive,
         doors=doors_of(loaded),
         onlooker=gate.onlooker,
-        opened=opening_audit(loaded, engine),
+        opened=opened,
+        searched=searched,
     )
     return ServingThread("Viewer", create_viewer_app(parts), loaded, graceful_s=GRACEFUL_S)
 
@@ -86,8 +88,12 @@ def doors_of(loaded: LoadedSettings) -> Doors:
     )
 
 
-def opening_audit(loaded: LoadedSettings, engine: Engine) -> Callable[[Onlooker, str, str], None]:
-    """Writes down who opened which study in the viewer; takes the onlooker, the Study Instance UID and the address."""
+Noting = Callable[[Onlooker, str, str], None]
+"""Takes the onlooker, what is looked at (Study Instance UID) or searched (path and query), and from which address."""
+
+
+def viewing_audits(loaded: LoadedSettings, engine: Engine, archive: Archive) -> tuple[Noting, Noting]:
+    """Writes down who opened which study in the viewer, and who searched the archive through it."""
     viewing, cards = ViewingAudit(audit_trail(loaded), where="in the viewer"), StudyCards(engine)
 
     def opened(who: Onlooker, study_instance_uid: str, address: str) -> None:
@@ -99,4 +105,8 @@ def opening_audit(loaded: LoadedSettings, engine: Engine) -> Callable[[Onlooker,
             find_card=lambda: cards.get(study_instance_uid),
         )
 
-    return opened
+    def searched(who: Onlooker, query: str, address: str) -> None:
+        host = urlsplit(archive.url).netloc.rpartition("@")[2]
+        viewing.note_search(name=who.name, session_id=who.session_id, address=address, query=query, archive=host)
+
+    return opened, searched

@@ -1,13 +1,16 @@
-"""Who looked at which study and took which file of it, for the audit trail.
+"""Who looked at which study, took which file of it, and searched an archive, for the audit trail.
 
-Looking is noted once for each session and study, whatever page showed it; every file that is taken is.
+Looking is noted once for each session and study, whatever page showed it, and so is the same search; every file that is
+taken is.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Request
 
@@ -64,9 +67,65 @@ class ViewingAudit:
                 address=address,
                 detail=self._where,
             )
-            self._noted[session_id, study_instance_uid] = None
-            while len(self._noted) > REMEMBERED:
-                self._noted.pop(next(iter(self._noted)), None)
+            self._remember((session_id, study_instance_uid))
+
+    def note_search(self, *, name: str, session_id: str, address: str, query: str, archive: str) -> None:
+        """Audit that somebody searches an archive (PS3.15 A.5.3.10): by what, and not for whom.
+
+        Parameters
+        ----------
+        query
+            What is searched, a question mark, and by what; what may name a patient is left out of the entry.
+        archive
+            Its address, as it is configured.
+
+        Raises
+        ------
+        TransientError
+            If the disk does not take it.
+        """
+        search = (session_id, hashlib.sha256(query.encode()).hexdigest())
+        with self._lock:
+            if search in self._noted:
+                return
+            self._trail.record(
+                AuditAction.ARCHIVE_SEARCHED,
+                actor=name,
+                address=address,
+                peer=archive,
+                detail=self._where,
+                query=without_patients(query),
+            )
+            self._remember(search)
+
+    def _remember(self, what: tuple[str, str]) -> None:
+        self._noted[what] = None
+        while len(self._noted) > REMEMBERED:
+            self._noted.pop(next(iter(self._noted)), None)
+
+
+NAMES_NOBODY: Final = frozenset(
+    {
+        *(
+            "StudyInstanceUID",
+            "0020000D",
+            "StudyInstanceUIDs",
+            "SeriesInstanceUID",
+            "0020000E",
+            "StudyDate",
+            "00080020",
+        ),
+        *("ModalitiesInStudy", "00080061", "Modality", "00080060", "limit", "offset", "fuzzymatching", "includefield"),
+    }
+)
+"""Of these the value stands in the audit trail; of all others (names, IDs, numbers) only that it was searched by them."""
+
+
+def without_patients(query: str) -> str:
+    """Path and query of QIDO-RS (PS3.18 8.3.4), without the values that may name somebody."""
+    path, _, conditions = query.partition("?")
+    pairs = [(key, value if key in NAMES_NOBODY else "*") for key, value in parse_qsl(conditions)]
+    return f"{path}?{urlencode(pairs, safe='*,')}".removesuffix("?")
 
 
 def note_view(request: Request, card: StudyCard | None, study_instance_uid: str) -> None:

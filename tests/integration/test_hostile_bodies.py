@@ -178,6 +178,7 @@ def window_to(url: str, folder: Path) -> Iterator[str]:
         doors=doors,
         onlooker=lambda _request: Onlooker(name="vera", session_id="1"),
         opened=lambda _who, _study, _address: None,
+        searched=lambda _who, _query, _address: None,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_viewer_app(parts), log_config=None, log_level="critical"))

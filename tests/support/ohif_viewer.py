@@ -71,6 +71,7 @@ def viewer_of(orthanc: LocalOrthanc) -> Iterator[str]:
             doors=doors,
             onlooker=lambda _request: Onlooker(name="vera", session_id="1"),
             opened=lambda _who, _study, _address: None,
+            searched=lambda _who, _query, _address: None,
         )
     )
     with socket.socket() as bound:

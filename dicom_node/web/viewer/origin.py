@@ -30,7 +30,7 @@ from dicom_node.errors import TransientError
 from dicom_node.web.access import address_of
 from dicom_node.web.headers import GuardHeaders, content_policy
 from dicom_node.web.viewer.access import Doors, Onlooker
-from dicom_node.web.viewer.archive import Archive, ArchiveWindow, study_shown
+from dicom_node.web.viewer.archive import SEARCHES, Archive, ArchiveWindow, study_shown
 from dicom_node.web.viewer.installation import packed_file
 from dicom_node.web.viewer.links import in_address
 
@@ -58,7 +58,8 @@ class ViewerParts:
     """What the viewer is made of: OHIF's folder, the archive, where it listens, and who looks.
 
     `onlooker` tells who makes a request, None: may not look. `opened` is called with that, the Study Instance UID and
-    the IP address before anything of a study is read; with a TransientError nothing is.
+    the IP address before anything of a study is read, `searched` with path and query in the UID's place before the
+    archive is searched; with a TransientError nothing is.
     """
 
     files: Path
@@ -66,6 +67,7 @@ class ViewerParts:
     doors: Doors
     onlooker: Callable[[Request], Onlooker | None]
     opened: Callable[[Onlooker, str, str], None]
+    searched: Callable[[Onlooker, str, str], None]
 
 
 def create_viewer_app(parts: ViewerParts) -> Starlette:
@@ -177,12 +179,16 @@ async def _admitted(request: Request, parts: ViewerParts) -> Onlooker | Response
 
 
 async def _not_noted(request: Request, parts: ViewerParts, who: Onlooker) -> Response | None:
-    """None once it stands in the audit trail that the study is looked at; the refusal where that failed."""
-    study = study_shown(str(request.path_params["path"]))
-    if not study:
+    """None once it stands in the audit trail what is looked at or searched for; the refusal where that failed."""
+    path = str(request.path_params["path"])
+    study = study_shown(path)
+    if not study and not SEARCHES.fullmatch(path):
         return None
     try:
-        await run_in_threadpool(parts.opened, who, study, address_of(request))
+        if study:
+            await run_in_threadpool(parts.opened, who, study, address_of(request))
+        else:
+            await run_in_threadpool(parts.searched, who, f"{path}?{request.url.query}", address_of(request))
     except TransientError as error:
         log.error("event=viewer_not_audited study=%s problem=%s", study, error)
         return PlainTextResponse("The audit trail cannot be written, so nothing is shown; see the node's log.", 503)

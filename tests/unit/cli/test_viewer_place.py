@@ -11,13 +11,14 @@ from pydicom import Dataset
 from dicom_node.cli import viewer_place
 from dicom_node.cli.exposure import check_exposure
 from dicom_node.cli.viewer_place import viewer_address, why_no_viewer
-from dicom_node.cli.viewer_server import archive_of, doors_of, opening_audit
+from dicom_node.cli.viewer_server import archive_of, doors_of, viewing_audits
 from dicom_node.cli.wiring import audit_trail
 from dicom_node.database import open_database
 from dicom_node.errors import ConfigError
 from dicom_node.settings import LoadedSettings, OrthancSettings, Settings, ViewerSettings, WebSettings
 from dicom_node.study_cards import StudyCards, card_of
 from dicom_node.web.viewer.access import Onlooker
+from dicom_node.web.viewer.archive import Archive
 
 ORTHANC = OrthancSettings(url="http://pacs:8042/", username="hydrops")
 SECRETS = {"HYDROPS_ORTHANC_PASSWORD": "of orthanc", "HYDROPS_VIEWER_PASSWORD": "of viewer"}
@@ -97,10 +98,12 @@ def test_the_audit_trail_names_who_opened_which_patients_study(tmp_path: Path) -
     header = Dataset()
     header.PatientID = "P7"
     StudyCards(engine).put(card_of("1.2.3", header))
-    opened = opening_audit(node, engine)
+    opened, searched = viewing_audits(node, engine, Archive(url="http://archive.example:8042/dicom-web"))
     for session in ("1", "1", "2"):
         opened(Onlooker(name="vera", session_id=session), "1.2.3", "10.1.2.3")
-    messages = [entry.message for entry in audit_trail(node).entries()]
+    searched(Onlooker(name="vera", session_id="1"), "studies?PatientName=Secret", "10.1.2.3")
+    *messages, search = [entry.message for entry in audit_trail(node).entries()]
+    assert [one["UserID"] for one in search["ActiveParticipant"][::2]] == ["vera", "archive.example:8042"]
     assert len(messages) == 2
     for message in messages:
         people, things = message["ActiveParticipant"], message["ParticipantObjectIdentification"]

@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from dicom_node.accounts.roles import Role
 from dicom_node.accounts.sessions import SessionLimits, Sessions
 from dicom_node.accounts.users import Users
-from dicom_node.audit import AuditTrail
+from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.database import open_database
 from dicom_node.errors import TransientError
 from dicom_node.web.viewer.access import NOBODY, TRUSTED_FOR_S, Doors, Onlooker, SessionGate
@@ -97,6 +97,7 @@ def viewer(
     may_look: bool = True,
     proxy_name: str = "",
     opened: Callable[[Onlooker, str, str], None] = lambda _who, _study, _address: None,
+    searched: Callable[[Onlooker, str, str], None] = lambda _who, _query, _address: None,
 ) -> TestClient:
     parts = ViewerParts(
         files=files,
@@ -108,6 +109,7 @@ def viewer(
         ),
         onlooker=lambda _request: Onlooker(name="vera", session_id="1") if may_look else None,
         opened=opened,
+        searched=searched,
     )
     return TestClient(create_viewer_app(parts), base_url="http://127.0.0.1:8081", follow_redirects=False)
 
@@ -315,12 +317,40 @@ def test_opening_a_study_stands_in_the_audit_trail_once_for_each_session(
     assert {one["EventIdentification"]["EventOutcomeDescription"] for one in written} == {"in the viewer"}
 
 
-def test_what_cannot_be_audited_is_not_shown(files: Path, archive: RecordingArchive) -> None:
-    def disk_is_full(_who: Onlooker, _study: str, _address: str) -> None:
+def test_s24_a_search_stands_in_the_audit_trail_without_whom_it_was_for(
+    files: Path, archive: RecordingArchive, tmp_path: Path
+) -> None:
+    trail = AuditTrail(tmp_path / "audit")
+    viewing = ViewingAudit(trail, where="in the viewer")
+
+    def searched(who: Onlooker, query: str, address: str) -> None:
+        viewing.note_search(
+            name=who.name, session_id=who.session_id, address=address, query=query, archive="archive.example:8042"
+        )
+
+    by_name = "studies?PatientName=Secret%5EPerson*&PatientID=4711&StudyDate=20260301-&limit=101&fuzzymatching=true"
+    with viewer(files, f"http://127.0.0.1:{archive.server_port}", searched=searched) as client:
+        for path in (by_name, by_name, f"{STUDY}/series", "studies", f"{INSTANCE}/frames/1"):
+            assert client.get(f"/dicom-web/{path}").status_code == 200
+    assert {entry.action for entry in trail.entries()} == {AuditAction.ARCHIVE_SEARCHED}
+    written = [entry.message for entry in trail.entries()]
+    queries = [one["ParticipantObjectIdentification"][0]["ParticipantObjectQuery"] for one in written]
+    assert [base64.b64decode(one).decode() for one in queries] == [
+        "studies?PatientName=*&PatientID=*&StudyDate=20260301-&limit=101&fuzzymatching=true",
+        "studies/1.2.3/series",
+        "studies",
+    ]
+    assert [one["UserID"] for one in written[0]["ActiveParticipant"][::2]] == ["vera", "archive.example:8042"]
+
+
+@pytest.mark.parametrize("path", [f"{INSTANCE}/frames/1", "studies?limit=101", f"{STUDY}/series"])
+def test_what_cannot_be_audited_is_not_shown(files: Path, archive: RecordingArchive, path: str) -> None:
+    def disk_is_full(_who: Onlooker, _what: str, _address: str) -> None:
         raise TransientError("audit trail: no space left on device")
 
-    with viewer(files, f"http://127.0.0.1:{archive.server_port}", opened=disk_is_full) as client:
-        answer = client.get(f"/dicom-web/{INSTANCE}/frames/1")
+    url = f"http://127.0.0.1:{archive.server_port}"
+    with viewer(files, url, opened=disk_is_full, searched=disk_is_full) as client:
+        answer = client.get(f"/dicom-web/{path}")
     assert (answer.status_code, "audit trail" in answer.text) == (503, True)
     assert archive.asked == []
 
