@@ -20,7 +20,6 @@ from dicom_node.errors import Reason, Refusal, RejectedStudy
 from inference.anatomy import EarSide
 from inference.contrast import ContrastCoding, fluid_level, hydrops_from_mi2, hydrops_from_ppi_pei, read_signed
 from inference.domain import check_series
-from inference.ear_proposals import EarProposal
 from inference.findings import (
     Alignment,
     EarFindings,
@@ -33,7 +32,7 @@ from inference.findings import (
     StudyFindings,
 )
 from inference.geometry import Volume
-from inference.localization import EarSearch, around_ears, likely_ears, locate_ears
+from inference.localization import EarSearch, FirstLook, around_ears, first_look, locate_ears
 from inference.perilymph_search import SEARCH_MM
 from inference.quantification import measure_ear
 from inference.registration import RegistrationOptions, align, align_roughly
@@ -177,21 +176,23 @@ def read_contrast(volumes: Volumes, ears: Iterable[EarROI] | None = None) -> dic
 
 def find_ears(mrc: Volume, contrast: Volumes) -> EarSearch:
     """Both ears' boxes; the contrast is used where the headers put it, before registration, no finer than searched."""
-    likely = likely_ears(mrc)
-    hydrops = _coarse_hydrops(mrc, contrast, likely or {}) if contrast else None
-    search = locate_ears(mrc, hydrops, proposals=likely)
+    seen = first_look(mrc)
+    hydrops = _coarse_hydrops(seen, contrast) if contrast and seen else None
+    search = locate_ears(mrc, hydrops, seen=seen)
     if not search.rois:
         raise RejectedStudy(*_refusals(search.quality, fallback=Reason.EAR_NOT_FOUND))
     return search
 
 
-def _coarse_hydrops(mrc: Volume, contrast: Volumes, likely: Mapping[EarSide, EarProposal]) -> Volume:
+def _coarse_hydrops(seen: FirstLook, contrast: Volumes) -> Volume:
     """Signed HYDROPS on the search grid; where ears may be, as exactly as at the ears later on."""
-    grid, brought = coarsen(mrc, SEARCH_MM), together(contrast)
-    near = around_ears(likely, grid.geometry)
+    grid = seen.maps.volume(seen.maps.mrc)
+    near = around_ears(seen.proposals, grid.geometry)
+    coarsened = {role: coarsen(volume, SEARCH_MM) for role, volume in contrast.items()}
+    brought = together(coarsened)
     on_grid = {}
-    for role, volume in contrast.items():
-        coarse, alignment = coarsen(volume, SEARCH_MM), brought.get(role)
+    for role, coarse in coarsened.items():
+        alignment = brought.get(role)
         if alignment is None or not alignment.accepted:
             on_grid[role] = resample(coarse, grid.geometry)
         else:

@@ -28,9 +28,10 @@ from inference.perilymph_search import (
     PerilymphPlace,
     SearchMaps,
     ear_box,
+    fluid_map,
     labyrinth_at,
     perilymph_places,
-    search_maps,
+    with_hydrops,
 )
 
 FOUND: Final = 0.5
@@ -104,10 +105,18 @@ class _Ear:
     score: float
 
 
-def likely_ears(mrc: Volume) -> Mapping[EarSide, EarProposal] | None:
-    """Where the network alone sees each ear, sure or not, to look at HYDROPS closely there; None without fluid."""
-    maps = search_maps(mrc, None)
-    return None if maps is None else propose_ears(maps.volume(maps.mrc))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FirstLook:
+    """What the MRC alone shows: its fluid, and where the network sees each ear, sure or not."""
+
+    maps: SearchMaps
+    proposals: Mapping[EarSide, EarProposal]
+
+
+def first_look(mrc: Volume) -> FirstLook | None:
+    """The MRC on the search grid with the likely ears, to look at HYDROPS closely there; None without fluid."""
+    maps = fluid_map(mrc)
+    return None if maps is None else FirstLook(maps=maps, proposals=propose_ears(maps.volume(maps.mrc)))
 
 
 def around_ears(proposals: Mapping[EarSide, EarProposal], grid: VolumeGeometry) -> NDArray[np.bool_]:
@@ -122,9 +131,7 @@ def around_ears(proposals: Mapping[EarSide, EarProposal], grid: VolumeGeometry) 
     return near
 
 
-def locate_ears(
-    mrc: Volume, hydrops: Volume | None = None, *, proposals: Mapping[EarSide, EarProposal] | None = None
-) -> EarSearch:
+def locate_ears(mrc: Volume, hydrops: Volume | None = None, *, seen: FirstLook | None = None) -> EarSearch:
     """Return a box around each labyrinth, with the patient's side computed from LPS.
 
     Parameters
@@ -133,8 +140,8 @@ def locate_ears(
         (K, J, I), >= 0, fluid bright; any orientation, a full or a partial slab.
     hydrops
         Signed, on any grid; it may be off by 5 mm and 5 degrees (not registered yet).
-    proposals
-        What `likely_ears` said of the same MRC, so that it is not asked again.
+    seen
+        What `first_look` said of the same MRC, so that it is not asked again.
 
     Returns
     -------
@@ -142,10 +149,11 @@ def locate_ears(
         Boxes are crops of the MRC grid. Strange content (noise, a constant image, another body part) gives no box
         and says so. An ear without contrast agent has a box; the gates say what is wrong with it.
     """
-    maps = search_maps(mrc, hydrops)
-    if maps is None:
+    seen = seen or first_look(mrc)
+    if seen is None:
         return _nothing(QualityCode.CONTENT, "The MRC shows no bright fluid: constant, empty or noise")
-    proposals = proposals or propose_ears(maps.volume(maps.mrc))
+    maps = seen.maps if hydrops is None else with_hydrops(seen.maps, hydrops)
+    proposals = seen.proposals
     ears = _by_shape(proposals, maps)
     places = [] if len(ears) == len(EarSide) else _certain(perilymph_places(maps))
     ears = _with_perilymph(ears, places, proposals)

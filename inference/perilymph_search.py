@@ -6,7 +6,7 @@ belongs together there and stands out of bone. It needs no training, but contras
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -93,15 +93,13 @@ class LabyrinthPlace:
     stands_out: bool
 
 
-def search_maps(mrc: Volume, hydrops: Volume | None) -> SearchMaps | None:
-    """Fluid and perilymph on the search grid; None if the MRC has nothing that stands out of its noise.
+def fluid_map(mrc: Volume) -> SearchMaps | None:
+    """Fluid on the search grid, without HYDROPS; None if the MRC has nothing that stands out of its noise.
 
     Parameters
     ----------
     mrc
         (K, J, I), >= 0, fluid bright; what is not a number counts as dark.
-    hydrops
-        Signed, on any grid; where it does not reach, it says nothing.
     """
     coarse = coarsen(mrc, SEARCH_MM)
     bright = np.nan_to_num(coarse.array).astype(np.float32)
@@ -111,15 +109,20 @@ def search_maps(mrc: Volume, hydrops: Volume | None) -> SearchMaps | None:
     if level <= dark or float(averaged.std()) < STRUCTURE_SHARE * spread:
         return None
     fluid = np.clip(((bright - dark) / (level - dark) - 0.25) / 0.45, 0.0, 1.0).astype(np.float32)
-    signed = _signed(fluid, hydrops, coarse.geometry)
-    perilymph = None if signed is None else np.clip((fluid * signed - POSITIVE_FROM) / POSITIVE_RANGE, 0.0, 1.0)
-    return SearchMaps(geometry=coarse.geometry, mrc=bright, fluid=fluid, signed=signed, perilymph=perilymph)
+    return SearchMaps(geometry=coarse.geometry, mrc=bright, fluid=fluid, signed=None, perilymph=None)
 
 
-def _signed(fluid: FloatImage, hydrops: Volume | None, geometry: VolumeGeometry) -> FloatImage | None:
-    """HYDROPS on the search grid, -1..1 of fluid's magnitude, moved onto the MRC's fluid; None without HYDROPS."""
-    if hydrops is None:
-        return None
+def with_hydrops(maps: SearchMaps, hydrops: Volume) -> SearchMaps:
+    """`maps` with perilymph; `hydrops` is signed, on any grid, and where it does not reach it says nothing."""
+    signed = _signed(maps.fluid, hydrops, maps.geometry)
+    if signed is None:
+        return maps
+    perilymph = np.clip((maps.fluid * signed - POSITIVE_FROM) / POSITIVE_RANGE, 0.0, 1.0)
+    return replace(maps, signed=signed, perilymph=perilymph)
+
+
+def _signed(fluid: FloatImage, hydrops: Volume, geometry: VolumeGeometry) -> FloatImage | None:
+    """HYDROPS on the search grid, -1..1 of fluid's magnitude, moved onto the MRC's fluid; None if it is dark there."""
     coarse = coarsen(hydrops, SEARCH_MM)
     coarse = Volume(array=np.nan_to_num(coarse.array).astype(np.float32), geometry=coarse.geometry)
     if not coarse.geometry.same_grid(geometry):

@@ -184,8 +184,13 @@ def resample_where(
     places = onto.to_lps(np.argwhere(where)) @ fixed_to_moving[:3, :3].T + fixed_to_moving[:3, 3]
     index = moving.geometry.to_index(places)
     beside = ((index < -0.5) | (index > np.array(moving.array.shape) - 0.5)).any(axis=1)
-    coefficients = ndimage.spline_filter(np.asarray(moving.array, dtype=np.float32), output=np.float32, mode="mirror")
-    found = ndimage.map_coordinates(coefficients, index.T, output=np.float32, prefilter=False, mode="mirror")
+    if beside.all():
+        return Volume(array=np.where(where, np.float32(0.0), values), geometry=onto)
+    low = np.maximum(np.floor(index[~beside].min(axis=0)).astype(int) - SUPPORT_VOXELS, 0)
+    high = np.ceil(index[~beside].max(axis=0)).astype(int) + SUPPORT_VOXELS + 1
+    part = np.asarray(moving.array[tuple(map(slice, low, high))], dtype=np.float32)
+    coefficients = ndimage.spline_filter(part, output=np.float32, mode="mirror")
+    found = ndimage.map_coordinates(coefficients, (index - low).T, output=np.float32, prefilter=False, mode="mirror")
     found[beside] = 0.0
     values[where] = found
     return Volume(array=values, geometry=onto)
@@ -196,7 +201,8 @@ def part_covering(
 ) -> Volume | None:
     """The part of `moving` that shows `box`, a grid in the fixed frame, and `rim_mm` around it; None if none does.
 
-    An ear is a hundredth of a head: converting and prefiltering only that part is what keeps resampling fast.
+    An ear is a hundredth of a head: converting and prefiltering only that part is what keeps resampling fast. The
+    part's array is a view of the whole one, not a copy.
     """
     back = np.eye(4) if moving_to_fixed is None else invert_rigid(moving_to_fixed)
     corners = box.to_lps(np.array(np.meshgrid(*[(0, n - 1) for n in box.shape], indexing="ij")).reshape(3, -1).T)
@@ -208,7 +214,8 @@ def part_covering(
         return None
     k, j, i = (int(n) for n in low)
     depth, height, width = (int(n) for n in high - low)
-    return moving.crop((k, j, i), (depth, height, width))
+    geometry = moving.geometry.crop((k, j, i), (depth, height, width))
+    return Volume(array=moving.array[k : k + depth, j : j + height, i : i + width], geometry=geometry)
 
 
 def coarsen(volume: Volume, spacing_mm: float) -> Volume:
