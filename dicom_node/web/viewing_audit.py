@@ -106,19 +106,12 @@ class ViewingAudit:
 
 NAMES_NOBODY: Final = frozenset(
     {
-        *(
-            "StudyInstanceUID",
-            "0020000D",
-            "StudyInstanceUIDs",
-            "SeriesInstanceUID",
-            "0020000E",
-            "StudyDate",
-            "00080020",
-        ),
-        *("ModalitiesInStudy", "00080061", "Modality", "00080060", "limit", "offset", "fuzzymatching", "includefield"),
+        *("StudyInstanceUID", "0020000D", "StudyInstanceUIDs", "SeriesInstanceUID", "0020000E"),
+        *("StudyDate", "00080020", "ModalitiesInStudy", "00080061", "Modality", "00080060"),
+        *("limit", "offset", "fuzzymatching", "includefield"),
     }
 )
-"""Of these the value stands in the audit trail; of all others (names, IDs, numbers) only that it was searched by them."""
+"""Their values stand in the audit trail; of others (names, IDs, numbers) only that it was searched by them."""
 
 
 def without_patients(query: str) -> str:

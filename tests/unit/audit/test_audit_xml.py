@@ -37,7 +37,8 @@ def document(one: AuditEvent) -> etree._Element:
 @pytest.mark.parametrize("action", list(AuditAction), ids=lambda one: one.value)
 @pytest.mark.parametrize("full", [False, True], ids=["bare", "full"])
 def test_s24_every_kind_of_entry_is_valid_by_the_schema(action: AuditAction, full: bool) -> None:
-    texts = {"study_instance_uid": "2.25.1", "patient_id": "P1", "address": "10.1.2.3", "peer": "PACS", "detail": "why", "query": "studies"}
+    texts = {"study_instance_uid": "2.25.1", "patient_id": "P1", "address": "10.1.2.3", "peer": "PACS", "detail": "why"}
+    texts |= {"query": "studies?StudyDate=20260301-"}
     root = document(event(action, **(texts if full else {})))
     assert len(root.findall("ActiveParticipant")) == (3 if full else 2)
     assert (root.find("EventIdentification/EventOutcomeDescription") is not None) == full
