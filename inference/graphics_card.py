@@ -7,6 +7,7 @@ processor; a study for which it has no memory is answered by the processor, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Final
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 Answer = tuple[Tensor, Tensor]
 """(B, 2, K, J, I) logits of total fluid and of endolymph's share, and (B,) log of the ratio's standard error."""
+
+Turn = Callable[[], AbstractContextManager[bool]]
+"""To be held while a card is asked; gives whether it is ours."""
 
 RATIO_BOUND: Final = 0.001
 """Largest difference of an ear's EH ratio from the processor's: what no change for speed may exceed. Half precision,
@@ -31,6 +35,11 @@ WARM_UPS: Final = 3
 """Passes before a graph is recorded, in which the libraries choose their algorithms and take their memory."""
 
 
+def alone() -> AbstractContextManager[bool]:
+    """The turn of whoever shares the card with nobody."""
+    return nullcontext(True)
+
+
 class GraphicsCard:
     """Answers like `network`, on `device` as far as that is possible.
 
@@ -42,6 +51,8 @@ class GraphicsCard:
         Where its copy in half precision lives, made once, with the first study.
     tell
         Gets a sentence each time the processor steps in.
+    turn
+        Held while the card is asked; gives False where others who share the card did not let go of it in time.
     free_bytes
         Memory that is free on the device; None asks CUDA.
     """
@@ -52,11 +63,13 @@ class GraphicsCard:
         device: torch.device,
         *,
         tell: Callable[[str], None],
+        turn: Turn = alone,
         free_bytes: Callable[[], int] | None = None,
     ) -> None:
         self._network = network
         self._device = device
         self._tell = tell
+        self._turn = turn
         self._free_bytes = free_bytes or (lambda: torch.cuda.mem_get_info(device)[0])
         self._copy: Callable[[Tensor], Answer] | None = None
         self._believed = False
@@ -64,13 +77,20 @@ class GraphicsCard:
 
     def __call__(self, images: Tensor) -> Answer:
         """Answer to (B, C, K, J, I) float32 images on the processor; float32, on the processor."""
-        answer = None if self._given_up else self._ask(images)
+        answer = None if self._given_up else self._ask_in_turn(images)
         if answer is not None and self._believed:
             return answer
         reference: Answer = self._network(images)
         if answer is not None:
             self._compare(answer, reference)
         return reference
+
+    def _ask_in_turn(self, images: Tensor) -> Answer | None:
+        with self._turn() as mine:
+            if mine:
+                return self._ask(images)
+        self._tell("others hold it for too long; the processor computes this study")
+        return None
 
     def _ask(self, images: Tensor) -> Answer | None:
         """The card's answer, or None with a sentence why there is none."""

@@ -17,7 +17,7 @@ from inference.cases import InputSet
 from inference.ear_grid import INPUTS, SHAPE, SPACING_MM, channels, ear_grid, scaled
 from inference.findings import EarFluid, EarImages, ModelIdentity
 from inference.geometry import Volume, VolumeGeometry
-from inference.graphics_card import Answer, GraphicsCard
+from inference.graphics_card import Answer, GraphicsCard, Turn, alone
 from inference.model_store import LoadedModel, ModelError
 from inference.networks.folding import folded
 from inference.networks.pair import PAIR_INPUTS, PairNetwork
@@ -57,6 +57,8 @@ class NetworkSegmenter:
         What to ask.
     card
         A device that is asked first, in half precision (`inference.graphics_card`); None asks the processor alone.
+    turn
+        Held while the card is asked, where other processes ask it as well.
     tell
         Gets a sentence each time the processor has to step in for the card.
 
@@ -68,6 +70,7 @@ class NetworkSegmenter:
 
     model: LoadedModel
     card: torch.device | None = None
+    turn: Turn = alone
     tell: Callable[[str], None] = lambda _sentence: None
 
     def __post_init__(self) -> None:
@@ -85,7 +88,7 @@ class NetworkSegmenter:
         network = folded(self.model.network)
         if tuple(self.model.description.inputs) == PAIR_INPUTS:
             network = PairNetwork(network, shares=True).eval()
-        return network if self.card is None else GraphicsCard(network, self.card, tell=self.tell)
+        return network if self.card is None else GraphicsCard(network, self.card, tell=self.tell, turn=self.turn)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -151,7 +154,7 @@ def input_set(ear: EarImages) -> InputSet:
 
 def _answer(grid: VolumeGeometry, total: Tensor, endolymph: Tensor, ratio_sd: float) -> _Answer:
     fluid: FloatImage = total.numpy()
-    kept = fluid * _labyrinth(fluid, grid.spacing_mm)
+    kept = fluid * labyrinth_in(fluid, grid.spacing_mm)
     return _Answer(
         total=Volume(array=kept, geometry=grid),
         endolymph=Volume(array=np.minimum(endolymph.numpy(), kept), geometry=grid),
@@ -159,7 +162,7 @@ def _answer(grid: VolumeGeometry, total: Tensor, endolymph: Tensor, ratio_sd: fl
     )
 
 
-def _labyrinth(fluid: FloatImage, spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
+def labyrinth_in(fluid: FloatImage, spacing_mm: NDArray[np.float64]) -> NDArray[np.bool_]:
     """The largest part and those near it, with their partial volume.
 
     Distances are reckoned in the box of all fluid alone, a quarter of the grid: what decides them lies inside.

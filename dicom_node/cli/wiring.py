@@ -15,6 +15,7 @@ from dicom_node.assembly.site_rules import SeriesRules, read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.audit.audit_repository import AuditRepository
 from dicom_node.audit.forwarding import TrailForwarder, sent_up_to
+from dicom_node.card_turn import CardTurn
 from dicom_node.cli.tls_files import sender_tls
 from dicom_node.delivery.capabilities import KINDS
 from dicom_node.delivery.outbox import Outbox, RetryPolicy
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from dicom_node.casework import CaseOptions
+    from inference.graphics_card import Turn
     from inference.segmentation import FluidSegmenter
 
 log = logging.getLogger(__name__)
@@ -130,6 +132,7 @@ def make_segmenter(loaded: LoadedSettings) -> FluidSegmenter:
     """
     import torch
 
+    from inference.graphics_card import alone
     from inference.learned import NetworkSegmenter
     from inference.model_store import SHIPPED, ModelError, load_model
     from inference.segmentation import ThresholdSegmenter
@@ -143,7 +146,9 @@ def make_segmenter(loaded: LoadedSettings) -> FluidSegmenter:
     folder = SHIPPED if chosen == SHIPPED_MODEL else loaded.config_dir / chosen
     try:
         model = load_model(folder)
-        return NetworkSegmenter(model=model, card=_card(processing.device), tell=_processor_steps_in)
+        card = _card(processing.device)
+        turn = alone if card is None else _turn(loaded, card)
+        return NetworkSegmenter(model=model, card=card, turn=turn, tell=_processor_steps_in)
     except ModelError as error:
         raise ConfigError(f"processing.model = {chosen!r}: {error}") from error
 
@@ -158,6 +163,13 @@ def _card(device: str) -> torch.device | None:
         _processor_steps_in("torch sees none; the processor computes")
         return None
     return torch.device(device)
+
+
+def _turn(loaded: LoadedSettings, card: torch.device) -> Turn:
+    """Workers take turns at a card, on whatever machine or in whatever container they see it; it has one UUID."""
+    import torch
+
+    return CardTurn(loaded.state_dir / f"card-{torch.cuda.get_device_properties(card).uuid}.lock")
 
 
 def _processor_steps_in(sentence: str) -> None:

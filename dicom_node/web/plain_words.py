@@ -52,7 +52,7 @@ STATES: Final[Mapping[StudyState, Words]] = {
 
 URGENCIES: Final[Mapping[Urgency, Words]] = {
     Urgency.URGENT: Words(label="Urgent", tone="wait", icon="alert"),
-    Urgency.FIRST: Words(label="First in line", tone="wait", icon="alert"),
+    Urgency.FIRST: Words(label="Put first", tone="wait", icon="alert"),
 }
 """Shown while a study stands in line or is measured; what is routine says nothing."""
 
