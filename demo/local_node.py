@@ -25,6 +25,7 @@ from local_orthanc import LocalOrthanc
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import DeliveryState, Outbox
 from dicom_node.ledger import Ledger, StudyRecord, StudyState
+from dicom_node.owed_pictures import OwedPictures
 from dicom_node.web.viewer.links import viewer_link
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -173,21 +174,23 @@ class LocalNode:
     def wait_until_finished(
         self, study: str, *, timeout_s: float = 600.0, on_change: Callable[[str], None] = lambda _text: None
     ) -> StudyRecord:
-        """Follow one study until it has an outcome and nothing of it waits to be delivered.
+        """Follow one study until it has an outcome, all of it is drawn, and nothing of it waits to be delivered.
 
         Raises
         ------
         NodeFailedError
             If that takes longer than `timeout_s`.
         """
-        ledger, outbox = self.ledger, self.outbox
+        engine = open_database(f"sqlite:///{self.state_dir / 'node.db'}")
+        ledger, outbox, owed = self.ledger, self.outbox, OwedPictures(engine)
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             record = ledger.get(study)
             if record is not None:
                 on_change(record.step or record.detail or record.state.value)
+                drawn = (lacking := owed.of_work(record.work_id)) is None or lacking.given_up
                 waiting = [one for one in outbox.deliveries(study) if one.state is DeliveryState.WAITING]
-                if record.state in FINISHED and not waiting:
+                if record.state in FINISHED and drawn and not waiting:
                     return record
             time.sleep(0.1)
         raise NodeFailedError(f"study {study} was not finished within {timeout_s:.0f} s:\n{self.log_tail()}")

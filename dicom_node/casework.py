@@ -7,7 +7,7 @@ and where the objects go differs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -67,18 +67,41 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CaseResult:
-    """What a case came to: findings.json and the objects to send (SEG, SR and summary; or "not computed" SR and page).
+class Drawing:
+    """What is drawn of a computed study besides SEG and SR, all of it at hand: the page, and the dashboard's pictures.
 
-    `findings` is None and `refusals` is not empty when the study was refused. `mrc_grid` is where the whole MRC lies,
-    of which every ear is a crop; None for a refused study.
+    `mrc_grid` is where the whole MRC lies, of which every ear is a crop.
+    """
+
+    findings: StudyFindings
+    measurements: StudyMeasurements
+    source: SummarySource
+    mrc_grid: VolumeGeometry
+
+    def page(self) -> tuple[OutboxObject, ...]:
+        """The summary page in the forms that the site wants; none where it wants none.
+
+        Raises
+        ------
+        OutputMismatch
+            If what was written is not what was drawn.
+        """
+        return computed_summary(self.findings, self.measurements, self.source)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CaseResult:
+    """What a case came to: findings.json and the objects to send (SEG and SR; or "not computed" SR and page).
+
+    `findings` is None and `refusals` is not empty when the study was refused. `drawing` is what is still to be drawn of
+    a computed one; the page of a refused study is drawn already.
     """
 
     key: InputKey
     objects: tuple[OutboxObject, ...]
     document: Mapping[str, Any]
     findings: StudyFindings | None
-    mrc_grid: VolumeGeometry | None = None
+    drawing: Drawing | None = None
     refusals: tuple[Refusal, ...] = ()
 
 
@@ -88,11 +111,12 @@ def open_case(
     options: CaseOptions,
     *,
     known_refusals: Sequence[Refusal] = (),
+    read_series: Callable[[Sequence[pydicom.Dataset]], SeriesHeader] = read_series_header,
 ) -> Case:
     """The case of one study: duplicates dropped, series read, roles given, the input set chosen or refused.
 
     `known_refusals` is what the intake holds against images of the study; one that names a series which is not used
-    leaves the study alone.
+    leaves the study alone. `read_series` may remember what it has read.
     """
     kept: dict[str, InstanceFile] = {}
     conflict: Refusal | None = None
@@ -105,7 +129,7 @@ def open_case(
                 f"SHA-256 {known.sha256[:12]}... and {file.sha256[:12]}...",
             )
     series = group_series([file.header for file in kept.values()])
-    headers = {uid: read_series_header(datasets) for uid, datasets in series.items()}
+    headers = {uid: read_series(datasets) for uid, datasets in series.items()}
     assembly = assemble(
         list(headers.values()),
         options.rules,
@@ -163,19 +187,43 @@ def work_case(
     encoded_at: datetime,
     previous: Mapping[EarSide, PreviousValue] | None = None,
 ) -> CaseResult:
-    """Compute a case or refuse it; either way with finished, checked objects.
+    """Compute a case or refuse it, its page drawn as well: for whoever writes all of it to one folder."""
+    model = segmenter.identity
+    result = compute_case(
+        case, segmenter=segmenter, options=options, step=step, encoded_at=encoded_at, previous=previous
+    )
+    if result.drawing is None:
+        return result
+    try:
+        with step("draw summary"):
+            page = result.drawing.page()
+    except OutputMismatch as mismatch:
+        refusal = Refusal(reason=Reason.OUTPUT_MISMATCH, detail=str(mismatch))
+        return refuse_case(case, (refusal,), model=model, options=options, step=step, at=encoded_at)
+    return replace(result, objects=(*result.objects, *page))
+
+
+def compute_case(
+    case: Case,
+    *,
+    segmenter: FluidSegmenter,
+    options: CaseOptions,
+    step: StepTimer,
+    encoded_at: datetime,
+    previous: Mapping[EarSide, PreviousValue] | None = None,
+) -> CaseResult:
+    """Compute a case or refuse it; either way with finished, checked objects. Its page is still to be drawn.
 
     `previous` is each ear's value in an earlier study: shown beside the new one, no part of the result's identity.
     """
     key = case_key(case, segmenter.identity, options)
     try:
-        findings = measure_case(case, segmenter=segmenter, options=options, step=step)
-        measurements = measured_case(case, findings, previous)
+        drawing = drawing_of(
+            case, segmenter=segmenter, options=options, step=step, encoded_at=encoded_at, previous=previous
+        )
+        findings, measurements = drawing.findings, drawing.measurements
         with step("encode and check"):
             objects = encode_findings(case, findings, key, options, encoded_at, measurements)
-        with step("draw summary"):
-            source = _summary_source(case, key, options, findings.model, encoded_at)
-            objects += computed_summary(findings, measurements, source)
     except RejectedStudy as rejection:
         return refuse_case(
             case, rejection.refusals, model=segmenter.identity, options=options, step=step, at=encoded_at
@@ -186,9 +234,33 @@ def work_case(
     document = findings_document(
         case.assembly, findings, key=key, timings_s=step.seconds, measurements=measurements, previous=previous
     )
+    return CaseResult(key=key, objects=objects, document=document, findings=findings, drawing=drawing)
+
+
+def drawing_of(
+    case: Case,
+    *,
+    segmenter: FluidSegmenter,
+    options: CaseOptions,
+    step: StepTimer,
+    encoded_at: datetime,
+    previous: Mapping[EarSide, PreviousValue] | None = None,
+) -> Drawing:
+    """Measure a case, and everything that its page is drawn from.
+
+    Raises
+    ------
+    RejectedStudy
+        As `measure_case`, or if the source's planes are not the slices of one regular grid.
+    """
+    findings = measure_case(case, segmenter=segmenter, options=options, step=step)
     assert case.assembly.chosen is not None, "only a case with an input set has findings"
-    mrc_grid = check_geometry(case.assembly.chosen.mrc)
-    return CaseResult(key=key, objects=objects, document=document, findings=findings, mrc_grid=mrc_grid)
+    return Drawing(
+        findings=findings,
+        measurements=measured_case(case, findings, previous),
+        source=_summary_source(case, case_key(case, findings.model, options), options, findings.model, encoded_at),
+        mrc_grid=check_geometry(case.assembly.chosen.mrc),
+    )
 
 
 def measure_case(case: Case, *, segmenter: FluidSegmenter, options: CaseOptions, step: StepTimer) -> StudyFindings:

@@ -19,12 +19,14 @@ from sqlalchemy import Connection
 
 from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
+from dicom_node.assembly.headers import group_series
 from dicom_node.assembly.pairing import StudyAssembly
 from dicom_node.casework import Case, CaseOptions, case_key, open_case
 from dicom_node.errors import Reason, Refusal
 from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
 from dicom_node.ledger import FinishedWork, Ledger
+from dicom_node.series_reader import SeriesReader
 from dicom_node.study_cards import StudyCard, card_of, readable_text
 from dicom_node.study_moves import StudyEvent
 from dicom_node.urgency import ROUTINE, URGENT_PRIORITIES, StudyUrgency, Urgency, put_urgency
@@ -135,6 +137,7 @@ class Examiner:
         self._partner_wait_s = partner_wait_s
         self._headers: OrderedDict[str, tuple[_Version | None, InstanceFile]] = OrderedDict()
         self._headers_lock = threading.Lock()
+        self._series = SeriesReader()
         self._last_opened: tuple[_Opened, Case] | None = None
 
     def examine(self, activity: StudyActivity, now: float, *, forced: bool = False) -> Examination:
@@ -190,6 +193,7 @@ class Examiner:
             [file for file in files if file is not None],
             self._case_options,
             known_refusals=refusals,
+            read_series=self._series.read,
         )
         if None not in files:
             self._last_opened = (opened, case)
@@ -197,8 +201,9 @@ class Examiner:
 
     def read_ahead(self, study_instance_uid: str) -> None:
         """Read the headers that are here already, while the other images of the study still come."""
-        for instance in self._spool.instances(study_instance_uid):
-            self._file(instance)
+        files = [self._file(instance) for instance in self._spool.instances(study_instance_uid)]
+        for datasets in group_series([file.header for file in files if file is not None]).values():
+            self._series.read_if_still(datasets)
 
     def _urgency(self, case: Case) -> StudyUrgency:
         """Whether a study goes before others: by who sent it, or by what its images say (PS3.3 C.4.11)."""

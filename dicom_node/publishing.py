@@ -1,4 +1,7 @@
-"""How an outcome leaves the desk: files first, then everything that says so in one transaction, fenced by a claim."""
+"""How an outcome leaves the desk: files first, then everything that says so in one transaction, fenced by a claim.
+
+What is drawn of a computed study follows (`picture_desk`); the same transaction says that it is owed.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,9 @@ from dicom_node.delivery.outbox import KeptObjects, Outbox
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger
+from dicom_node.picture_desk import PictureDesk
 from dicom_node.study_cards import EarResult, StudyCards, ear_results
 from dicom_node.study_moves import StudyEvent
-from dicom_node.views.pack import build_view_pack
-from dicom_node.views.shelf import ViewShelf
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Publisher:
         claims: Claims,
         cards: StudyCards,
         outbox: Outbox,
-        views: ViewShelf,
+        pictures: PictureDesk,
         destinations: Sequence[str],
         send_not_computed: bool,
         on_published: Callable[[], None],
@@ -48,7 +50,7 @@ class Publisher:
         self._claims = claims
         self._cards = cards
         self._outbox = outbox
-        self._views = views
+        self._pictures = pictures
         self._destinations = tuple(destinations)
         self._send_not_computed = send_not_computed
         self._on_published = on_published
@@ -63,10 +65,9 @@ class Publisher:
         IllegalMoveError
             If the study was canceled or re-opened before the transaction: the same.
         TransientError
-            If the disk of outbox or views does not take the files.
+            If the disk of the outbox does not take the files.
         """
         sends = result.findings is not None or self._send_not_computed
-        self._keep_views(work, result)
         kept = self._keep_objects(result) if sends else None
         try:
             self._make_known(work, claim, result, kept, at)
@@ -81,7 +82,7 @@ class Publisher:
         log.info("event=study_finished study=%s reason=%s", work.study_instance_uid, reason)
 
     def _make_known(self, work: Work, claim: Claim, result: CaseResult, kept: KeptObjects | None, at: float) -> None:
-        """One transaction: claim still ours, outcome, deliveries, numbers."""
+        """One transaction: claim still ours, outcome, deliveries, numbers, what is still to be drawn."""
         study = work.study_instance_uid
         ears = self._ear_results(work, result, at)
         first = result.refusals[0] if result.refusals else None
@@ -100,6 +101,8 @@ class Publisher:
             if kept is not None:
                 self._outbox.queue(work.work_id, study, kept, self._destinations, at=at, within=connection)
             self._cards.put_results(ears, within=connection)
+            if result.drawing is not None:
+                self._pictures.owe(work, result.drawing, at=at, within=connection)
 
     def _ear_results(self, work: Work, result: CaseResult, now: float) -> list[EarResult]:
         """Each ear's numbers for the tables; none for a refused study."""
@@ -115,13 +118,3 @@ class Publisher:
             return self._outbox.keep(result.objects)
         except OSError as error:
             raise TransientError(f"outbox on disk: {error.strerror}") from error
-
-    def _keep_views(self, work: Work, result: CaseResult) -> None:
-        """Draw and keep what people look at, before the study counts as computed: so no computed study lacks views."""
-        if result.findings is None or result.mrc_grid is None:
-            return
-        pack = build_view_pack(result.findings, result.mrc_grid)
-        try:
-            self._views.put(work.work_id, pack.files)
-        except OSError as error:
-            raise TransientError(f"views on disk: {error.strerror}") from error

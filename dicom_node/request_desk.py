@@ -20,6 +20,7 @@ from dicom_node.errors import Reason, TransientError
 from dicom_node.examination import Decision, Examination, Examiner, Work, write_decision
 from dicom_node.intake.spool import Spool, StudyActivity
 from dicom_node.ledger import Ledger
+from dicom_node.owed_pictures import OwedPictures
 from dicom_node.study_actions import AUDIT, objection
 from dicom_node.study_moves import IllegalMoveError, StudyEvent, StudyState
 from dicom_node.study_requests import RequestState, StudyAction, StudyRequest, StudyRequests
@@ -56,6 +57,7 @@ class RequestDesk:
         spool: Spool,
         ledger: Ledger,
         outbox: Outbox,
+        owed: OwedPictures,
         examiner: Examiner,
         audit: AuditTrail,
         destinations: Sequence[str],
@@ -66,6 +68,7 @@ class RequestDesk:
         self._spool = spool
         self._ledger = ledger
         self._outbox = outbox
+        self._owed = owed
         self._examiner = examiner
         self._audit = audit
         self._destinations = tuple(destinations)
@@ -195,11 +198,20 @@ class RequestDesk:
                 revision=revision,
             )
             decision = write_decision(self._ledger, examination, at=now, within=connection)
+            to_draw = self._pictures_again(examination.work, decision, now, connection)
             sentence = self._after_replay(decision, examination, now, connection)
-            self._done(request, sentence, now, connection)
+            self._done(request, sentence + (", and its page is drawn" if to_draw else ""), now, connection)
         if decision.recalled is not None:
             self._on_queued()
-        return decision.work
+        return to_draw or decision.work
+
+    def _pictures_again(self, work: Work | None, decision: Decision, now: float, connection: Connection) -> Work | None:
+        """The run that draws what a recalled outcome lacks: its page and pictures had been given up."""
+        if work is None or decision.recalled is None:
+            return None
+        again = replace(work, run=self._ledger.runs(work.study_instance_uid, within=connection))
+        owed = self._owed.owe_again(again.work_id, again.as_json(), at=now, within=connection)
+        return again if owed else None
 
     def _came_of_force(self, study_instance_uid: str) -> bool:
         """Whether the outcome that stands was forced: then a replay takes the study as complete as well."""

@@ -9,23 +9,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Final
 
 from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.audit import AuditAction, AuditTrail
-from dicom_node.casework import Case, CaseOptions, CaseResult, refuse_case, work_case
+from dicom_node.casework import CaseOptions
 from dicom_node.claims import Claims, TakenOverError
+from dicom_node.computation import Computation
 from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.outbox import Outbox
-from dicom_node.earlier_values import earlier_values
-from dicom_node.encoding.measurements import PreviousValue
-from dicom_node.errors import Reason, Refusal, TransientError
+from dicom_node.errors import TransientError
 from dicom_node.examination import Examination, Examiner, Work, write_decision
 from dicom_node.intake.spool import Spool, StudyActivity
 from dicom_node.intake.spool_index import received_since
 from dicom_node.ledger import Ledger, StudyRecord
+from dicom_node.owed_pictures import OwedPictures
+from dicom_node.picture_desk import PictureDesk
 from dicom_node.pipeline import StepTimer
 from dicom_node.publishing import Publisher
 from dicom_node.request_desk import RequestDesk
@@ -35,7 +35,6 @@ from dicom_node.study_requests import StudyRequests
 from dicom_node.study_runs import RunDropped, StudyRuns, log_dropped
 from dicom_node.urgency import Urgencies, place_in_queue
 from dicom_node.views.shelf import ViewShelf
-from inference.anatomy import EarSide
 from inference.segmentation import FluidSegmenter
 
 log = logging.getLogger(__name__)
@@ -81,6 +80,7 @@ class StudyDesk:
         cards: StudyCards,
         outbox: Outbox,
         views: ViewShelf,
+        owed: OwedPictures,
         requests: StudyRequests,
         urgencies: Urgencies,
         audit: AuditTrail,
@@ -101,8 +101,6 @@ class StudyDesk:
         self._cards = cards
         self._urgencies = urgencies
         self._audit = audit
-        self._segmenter = segmenter
-        self._case_options = case_options
         self._arrival_times = arrival_times
         self._clock = clock
         self._monotonic = monotonic
@@ -116,12 +114,30 @@ class StudyDesk:
             partner_wait_s=options.partner_wait_s,
             urgent_from=options.urgent_from,
         )
+        self._computation = Computation(
+            spool=spool,
+            examiner=self._examiner,
+            cards=cards,
+            segmenter=segmenter,
+            case_options=case_options,
+            clock=clock,
+            monotonic=monotonic,
+        )
+        self._pictures = PictureDesk(
+            owed=owed,
+            ledger=ledger,
+            outbox=outbox,
+            views=views,
+            destinations=options.destinations,
+            clock=clock,
+            on_published=on_published,
+        )
         self._publisher = Publisher(
             ledger=ledger,
             claims=claims,
             cards=cards,
             outbox=outbox,
-            views=views,
+            pictures=self._pictures,
             destinations=options.destinations,
             send_not_computed=options.send_not_computed,
             on_published=on_published,
@@ -131,6 +147,7 @@ class StudyDesk:
             spool=spool,
             ledger=ledger,
             outbox=outbox,
+            owed=owed,
             examiner=self._examiner,
             audit=audit,
             destinations=options.destinations,
@@ -179,6 +196,20 @@ class StudyDesk:
     def place_in_queue(self, work: Work) -> int:
         """Where work that is queued now stands: the lower, the earlier it is computed."""
         return place_in_queue(self._urgencies.of_study(work.study_instance_uid).urgency, self._clock())
+
+    def undrawn(self) -> list[Work]:
+        """Work whose SEG and SR are out and whose page and pictures are owed."""
+        return self._pictures.undrawn()
+
+    def fail(self, work: Work, problem: str) -> None:
+        """Record that the node itself failed on this work, or on drawing what it owes."""
+        if not (self._pictures.owes(work) and self._pictures.give_up(work, f"the node failed on it ({problem})")):
+            self.runs.fail(work, problem)
+
+    def give_up(self, work: Work, problem: str) -> None:
+        """Record that this work, or the drawing that it owes, will not be done by any run that there is."""
+        if not (self._pictures.owes(work) and self._pictures.give_up(work, problem)):
+            self.runs.give_up(work, problem)
 
     def _look_at_or_fail(self, activity: StudyActivity, now: float) -> Work | None:
         """Examine one study; a fault of ours in doing so is kept with it and does not hold up the others."""
@@ -265,7 +296,9 @@ class StudyDesk:
         )
 
     def compute(self, work: Work) -> None:
-        """Do one piece of work and put its objects into the outbox; publish nothing if new images came meanwhile.
+        """Do one piece of work: put SEG and SR into the outbox, then draw what follows them.
+
+        Nothing is published if new images came meanwhile. Work whose SEG and SR are out already is drawn only.
 
         Raises
         ------
@@ -273,6 +306,9 @@ class StudyDesk:
             If another worker has taken the study over since this one began; nothing of what was done here is known.
         """
         try:
+            if self._pictures.owes(work):
+                self._draw(work)
+                return
             if self._superseded(work):
                 return
             claim = self.runs.begin(work)
@@ -283,46 +319,22 @@ class StudyDesk:
             )
             result = None
             while result is None:  # again where a damaged image that was set aside makes no other work of it
-                result = self._result(work, step)
+                result = self._computation.result(work, step)
                 if self._superseded(work):
                     return
             self._publisher.publish(work, claim, result, at=self._clock())
+            if result.drawing is not None:
+                self._draw(work)
         except (IllegalMoveError, RunDropped):
             log_dropped(work)
         except TakenOverError as error:
             log.warning("event=work_came_too_late study=%s reason=%s", work.study_instance_uid, error)
             raise
 
-    def _result(self, work: Work, step: StepTimer) -> CaseResult | None:
-        """What the work comes to; None if an image was damaged, which is set aside now: the study may have changed."""
-        with step("read headers"):
-            case = with_remark(self._examiner.open(work.study_instance_uid), work.remark)
-        with step("check files"):
-            if self._spool.set_damaged_aside(work.study_instance_uid):
-                return None
-        now = datetime.fromtimestamp(self._clock()).astimezone()
-        if work.refusal is not None:
-            reason, detail = work.refusal
-            return refuse_case(
-                case,
-                (Refusal(reason=Reason(reason), detail=detail),),
-                model=self._segmenter.identity,
-                options=self._case_options,
-                step=step,
-                at=now,
-            )
-        return work_case(
-            case,
-            segmenter=self._segmenter,
-            options=self._case_options,
-            step=step,
-            encoded_at=now,
-            previous=self._earlier_values(work.study_instance_uid),
-        )
-
-    def _earlier_values(self, study_instance_uid: str) -> dict[EarSide, PreviousValue]:
-        card = self._cards.get(study_instance_uid)
-        return {} if card is None else earlier_values(self._cards, card)
+    def _draw(self, work: Work) -> None:
+        """Draw what this work owes; the ledger has its outcome, so no step of it is noted there."""
+        step = StepTimer(self._monotonic, on_done=self._on_step_done)
+        self._pictures.draw(work, step, lambda: self._computation.drawing(work))
 
     def _superseded(self, work: Work) -> bool:
         """True, and noted, if the inputs of the study are other ones by now, or somebody else finished the work."""
@@ -345,15 +357,6 @@ class StudyDesk:
         self._ledger.move(study, StudyEvent.SUPERSEDED, at=self._clock(), of_work=work.as_json(), detail=detail)
         log.info("event=work_superseded study=%s work=%s", study, work.work_id[:12])
         return True
-
-
-def with_remark(case: Case, remark: str) -> Case:
-    """The case with what its report has to say about being taken as complete on request, if that is so."""
-    chosen = case.assembly.chosen
-    if not remark or chosen is None:
-        return case
-    said = replace(chosen, warnings=(*chosen.warnings, Refusal(reason=Reason.BEGUN_ON_REQUEST, detail=remark)))
-    return replace(case, assembly=replace(case.assembly, chosen=said))
 
 
 def _stays_canceled(record: StudyRecord, activity: StudyActivity, now: float) -> bool:

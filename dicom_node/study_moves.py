@@ -35,6 +35,7 @@ class StudyEvent(StrEnum):
     WORKER_DIED = "worker_died"
     TAKEN_OVER = "taken_over"
     ERASED = "erased"
+    NOT_DRAWN = "not_drawn"
     # what a person asked for
     RETRIED = "retried"
     REPLAYED = "replayed"
@@ -68,6 +69,8 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     **{(state, StudyEvent.DECLINED): state for state in StudyState},
     # its images are erased at the end of their time; what was decided stands
     **{(state, StudyEvent.ERASED): state for state in _ENDED},
+    # its results are out and stand, but their page and pictures cannot be drawn; it may have been opened again by then
+    **{(state, StudyEvent.NOT_DRAWN): state for state in StudyState},
     # waiting: complete -> queue; or it will never be complete
     (StudyState.WAITING, StudyEvent.COMPLETED): StudyState.QUEUED,
     (StudyState.WAITING, StudyEvent.NOT_OURS): StudyState.NOT_OURS,

@@ -29,14 +29,17 @@ from dicom_node.time_limit import TimeLimit
 
 log = logging.getLogger(__name__)
 
-APPLICATION_VERSION: Final = "1"
-"""Raised only when the steps of `process_study` change; what is in flight is left to workers of the older number."""
+APPLICATION_VERSION: Final = "2"
+"""Raised only when the steps of `process_study` change; what is in flight is left to workers of the older number.
+2: what is drawn follows SEG and SR, and a run that has let these out goes on with it."""
 
 PASSING: Final = (TransientError, *DATABASE_AWAY)
 """Peer down, disk full, state database busy or restarting: the step is tried again, 8 times within four minutes."""
 
 QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
+DEQUEUE_S: Final = 0.1
+"""The engine cannot be woken; an idle look into its queue costs some milliseconds."""
 SETTLING_LOOK_S: Final = 0.05
 """While images come: the study is examined as soon as they pause."""
 LOOK_AGAIN_S: Final = 5.0
@@ -101,7 +104,7 @@ class StudyWorkflow(DBOSConfiguredInstance):
     def fail(self, work: dict[str, Any], problem: str) -> None:
         """Note the failure in the ledger."""
         log.error("event=work_failed study=%s problem=%s", work["study_instance_uid"], problem)
-        self._desk.runs.fail(Work.from_json(work), problem)
+        self._desk.fail(Work.from_json(work), problem)
 
 
 class StudyWorker:
@@ -169,7 +172,7 @@ class StudyWorker:
         )
         DBOS.launch()
         try:
-            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_ROUND_S)
+            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=DEQUEUE_S)
             duty.start()
             self._take_over_versions(())
             self._queue_unfinished()
@@ -208,6 +211,21 @@ class StudyWorker:
             run = None if engine_id is None else DBOS.get_workflow_status(engine_id)
             if run is not None and run.status in RUN_OVER:
                 self._desk.runs.give_up(work, f"its run ended ({run.status}) and left no outcome")
+        self._queue_undrawn()
+
+    def _queue_undrawn(self) -> None:
+        """Queue work that owes its pictures; where the engine's run of it is over, under an id of its own, once.
+
+        That is so when one of the two databases is that of an earlier moment.
+        """
+        for work in self._desk.undrawn():
+            self._queue([work])
+            engine_id = _engine_id(work)
+            if engine_id is None or not _is_over(engine_id):
+                continue
+            self._enqueue(work, f"{engine_id}/pictures")
+            if _is_over(f"{engine_id}/pictures"):
+                self._desk.give_up(work, "the runs that were to draw them ended and left none")
 
     def _take_over(self, worker_ids: Sequence[str]) -> None:
         """Put what the workers of these ids were at back into the queue, for whoever is free.
@@ -258,10 +276,14 @@ class StudyWorker:
             engine_id = _engine_id(work)
             if engine_id is None:
                 continue
-            place = self._desk.place_in_queue(work)
-            with SetWorkflowID(engine_id), SetEnqueueOptions(priority=place):
-                DBOS.enqueue_workflow(QUEUE, self._workflow.process_study, work.as_json())
+            self._enqueue(work, engine_id)
             log.info("event=study_queued study=%s work=%s", work.study_instance_uid, work.work_id[:12])
+
+    def _enqueue(self, work: Work, engine_id: str) -> None:
+        """Have the engine run a piece of work under this id, if it has not done so yet."""
+        place = self._desk.place_in_queue(work)
+        with SetWorkflowID(engine_id), SetEnqueueOptions(priority=place):
+            DBOS.enqueue_workflow(QUEUE, self._workflow.process_study, work.as_json())
 
 
 def forget_runs_before(at: float) -> int:
@@ -278,6 +300,12 @@ def forget_runs_before(at: float) -> int:
         DBOS.delete_workflows([run.workflow_id for run in old])
         log.info("event=old_runs_forgotten runs=%d", len(old))
     return len(old)
+
+
+def _is_over(engine_id: str) -> bool:
+    """Whether the engine will not go on with the run of this id."""
+    run = DBOS.get_workflow_status(engine_id)
+    return run is not None and run.status in RUN_OVER
 
 
 def _engine_id(work: Work) -> str | None:

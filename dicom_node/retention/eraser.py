@@ -21,6 +21,7 @@ from dicom_node.intake.spool import Spool
 from dicom_node.intake.spool_rows import study_table
 from dicom_node.ledger import Ledger
 from dicom_node.ledger_rows import ledger_results, ledger_studies
+from dicom_node.owed_pictures import owed_of
 from dicom_node.removals import Removals, Removed, Room
 from dicom_node.retention.keeping import StudyKeeping, keeping_of
 from dicom_node.retention.periods import A_DAY_S, Periods
@@ -100,12 +101,15 @@ class Eraser:
     def erase_study(self, study_instance_uid: str, actor: str) -> str:
         """Erase everything of a study because a person said so: an empty string, or why it was not done.
 
-        Results that wait are not sent any more. Only a study that a worker is at has to be canceled before.
+        Results that wait are not sent any more. A study that a worker is at has to be canceled before; one whose page
+        is being drawn is done in seconds.
         """
         with writing(self._engine) as connection:
             state = connection.scalar(_locked_state(study_instance_uid))
             if state in AT_WORK:
                 return f"it is {state}; cancel it first: hydrops-node study cancel {study_instance_uid}"
+            if connection.execute(owed_of(study_instance_uid)).first() is not None:
+                return "its summary page is being drawn; a worker that runs is done with it in seconds, then ask again"
             self._forget(connection, study_instance_uid, actor, f"{actor} asked for it", self._clock())
         log.info("event=study_erased study=%s by=command", study_instance_uid)
         return ""

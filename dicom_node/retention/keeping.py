@@ -18,6 +18,7 @@ from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, object
 from dicom_node.intake.erased_images import ErasedImages, erased_images
 from dicom_node.intake.spool_rows import instance_table, study_table
 from dicom_node.ledger_rows import ledger_studies
+from dicom_node.owed_pictures import owed_of
 from dicom_node.retention.periods import Periods
 from dicom_node.study_moves import StudyState
 from dicom_node.study_requests import open_requests
@@ -132,6 +133,8 @@ def _held_because(connection: Connection, record: Any, here: Any, erased: Erased
         return UNFINISHED[StudyState(record.state)]
     if here.images and here.revision != record.revision:
         return "images came that nobody has looked at yet"
+    if connection.execute(owed_of(study)).first() is not None:
+        return "its page and pictures are still to be drawn"
     if here.conflicts:
         return "an image of it came with more than one content"
     if erased is not None and erased.unseen:

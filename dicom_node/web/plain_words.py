@@ -69,6 +69,7 @@ EVENTS: Final[Mapping[StudyEvent, str]] = {
     StudyEvent.WORKER_DIED: "The worker that measured it ended",
     StudyEvent.TAKEN_OVER: "Another worker went on with it",
     StudyEvent.ERASED: "Images erased here",
+    StudyEvent.NOT_DRAWN: "Summary page and pictures were not drawn",
     StudyEvent.RETRIED: "To be measured again",
     StudyEvent.REPLAYED: "To be examined again, as things are today",
     StudyEvent.FORCED: "Taken as complete",

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from dicom_node.delivery.outbox import Delivery
 from dicom_node.encoding.measurements import EarMeasurements, read_measurements
 from dicom_node.ledger import StudyEvent, StudyEventRecord, StudyRecord, StudyState
+from dicom_node.owed_pictures import OwedPictures
 from dicom_node.study_cards import StudyCard
 from dicom_node.study_moves import UNDER_WAY
 from dicom_node.urgency import Urgencies
@@ -123,7 +124,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "kept": "" if keeping is None else kept_sentence(keeping),
         "actions": fitting_actions(record, visitor_of(request).role, keeping),
         "examinations": None if card is None else history_of(card, parts.cards),
-        "views": views_of(record, ViewShelf(parts.state_dir / "views")),
+        "views": views_of(record, ViewShelf(parts.state_dir / "views"), OwedPictures(parts.engine)),
         "viewer_link": viewer_link(parts.viewer_url, request.url.hostname or "", uid),
     }
 

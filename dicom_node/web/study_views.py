@@ -15,9 +15,11 @@ from fastapi import APIRouter, HTTPException, Request, status
 from fastapi.responses import JSONResponse, Response
 
 from dicom_node.ledger import StudyRecord, StudyState
+from dicom_node.owed_pictures import OwedPicture, OwedPictures
 from dicom_node.views.shelf import MANIFEST, ViewShelf
 from dicom_node.web.access import Role, parts_of, require
 from dicom_node.web.parts import WebParts
+from dicom_node.web.plain_words import plain
 from dicom_node.web.rendering import page
 from dicom_node.web.viewing_audit import note_export, note_view
 
@@ -31,6 +33,11 @@ WHY_NOT: Final[Mapping[StudyState, str]] = {
     StudyState.CANCELED: "There are no pictures, because somebody stopped this study. An admin can examine it again.",
     StudyState.COMPUTED: "The pictures of this result are not on this node any more; compute the study anew.",
 }
+
+BEING_DRAWN: Final = (
+    "The numbers are there; the summary page and the pictures are being drawn. Reload the page in a moment."
+)
+NOT_DRAWN: Final = "The numbers stand, but page and pictures were not drawn ({why}). An admin can examine it again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +73,14 @@ class StudyViews:
     why_not: str = ""
 
 
-def views_of(record: StudyRecord, shelf: ViewShelf) -> StudyViews:
+def views_of(record: StudyRecord, shelf: ViewShelf, owed: OwedPictures) -> StudyViews:
     """The pictures of a study as it stands now."""
-    manifest = shelf.manifest(record.work_id) if record.state is StudyState.COMPUTED else None
-    if manifest is None:
+    if record.state is not StudyState.COMPUTED:
         return StudyViews(why_not=WHY_NOT[record.state])
+    lacking = owed.of_work(record.work_id)
+    manifest = shelf.manifest(record.work_id)
+    if manifest is None:
+        return StudyViews(why_not=WHY_NOT[record.state] if lacking is None else _why_not_yet(lacking))
     return StudyViews(
         base=f"/views/{record.work_id}/",
         downloads=f"/studies/{record.study_instance_uid}/views/",
@@ -86,9 +96,13 @@ def views_of(record: StudyRecord, shelf: ViewShelf) -> StudyViews:
     )
 
 
+def _why_not_yet(lacking: OwedPicture) -> str:
+    return NOT_DRAWN.format(why=plain(lacking.given_up)) if lacking.given_up else BEING_DRAWN
+
+
 def router(parts: WebParts) -> APIRouter:
     """GET /studies/{uid}/views, a file of it to keep, and what the viewer itself reads under /views/{work id}/."""
-    pages = StudyViewPages(ViewShelf(parts.state_dir / "views"))
+    pages = StudyViewPages(ViewShelf(parts.state_dir / "views"), OwedPictures(parts.engine))
     found = APIRouter(dependencies=[require(Role.VIEWER)])
     found.add_api_route("/studies/{study_instance_uid}/views", pages.show, methods=["GET"])
     found.add_api_route("/studies/{study_instance_uid}/views/{name}", pages.download, methods=["GET"])
@@ -97,10 +111,11 @@ def router(parts: WebParts) -> APIRouter:
 
 
 class StudyViewPages:
-    """The routes, on one shelf."""
+    """The routes, on one shelf and the list of what it still lacks."""
 
-    def __init__(self, shelf: ViewShelf) -> None:
+    def __init__(self, shelf: ViewShelf, owed: OwedPictures) -> None:
         self._shelf = shelf
+        self._owed = owed
 
     def show(self, request: Request, study_instance_uid: str) -> Response:
         """The pictures alone, as large as the window."""
@@ -108,13 +123,13 @@ class StudyViewPages:
         if record is None:
             raise HTTPException(status.HTTP_404_NOT_FOUND, "This node knows no such study.")
         note_view(request, parts_of(request).cards.get(study_instance_uid), study_instance_uid)
-        views = views_of(record, self._shelf)
+        views = views_of(record, self._shelf, self._owed)
         return page(request, "views_page.html", study_instance_uid=record.study_instance_uid, views=views)
 
     def download(self, request: Request, study_instance_uid: str, name: str) -> Response:
         """One file of the study's present pictures, to keep; noted in the audit trail."""
         record = parts_of(request).ledger.get(study_instance_uid)
-        views = StudyViews() if record is None else views_of(record, self._shelf)
+        views = StudyViews() if record is None else views_of(record, self._shelf, self._owed)
         if record is None or name not in {file.name for file in views.files}:
             raise HTTPException(status.HTTP_404_NOT_FOUND, "There is no such picture.")
         answer = self.send(record.work_id, name)

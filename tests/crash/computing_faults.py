@@ -1,7 +1,8 @@
 """Faults while a study is computed: workers killed, stopped past their lease, out of memory; databases of yesterday.
 
 The ledger is the PACS's own: every data set that it was handed, under which UID. What it must hold in the end are one
-segmentation and one report, under the UIDs of an undisturbed run, each as one and the same bytes however often it came.
+segmentation, one report and one summary page, under the UIDs of an undisturbed run, each as one and the same bytes
+however often it came.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ from inference.phantom import make_study
 
 PATIENCE_S: Final = 120.0
 LEASE_S: Final = BEAT_S * MISSED_BEATS
+RESULTS: Final = 3
+"""Segmentation, report and page."""
+
 QUIET_S: Final = 0.5
 """How long nothing more must come to the PACS before its ledger is read."""
 
@@ -76,7 +80,7 @@ def template() -> Template:
             seen = site.settled()
             site.end()
     uids = frozenset(site.uids())
-    if not seen.good or len(uids) != 2:
+    if not seen.good or len(uids) != RESULTS:
         raise RuntimeError(f"the undisturbed run gave {sorted(uids)}: {seen.problems}\n{site.log()[-2000:]}")
     return Template(folder=folder, study=study, result_uids=uids)
 
@@ -155,9 +159,9 @@ class Site:
         return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
     def settled(self) -> Observation:
-        """Wait for both results and for quiet after them; then read the PACS's ledger."""
+        """Wait for all results and for quiet after them; then read the PACS's ledger."""
         began = time.monotonic()
-        arrived = _wait(lambda: len(set(self.uids())) >= 2)
+        arrived = _wait(lambda: len(set(self.uids())) >= RESULTS)
         recovery_s = time.monotonic() - began
         self._wait_for_quiet()
         problems = [] if arrived else [f"the results did not come; the end of the log: {self.log()[-600:]}"]
@@ -180,13 +184,13 @@ class Site:
             time.sleep(QUIET_S)
 
     def _left_over(self) -> int:
-        """Files beside the two results that not even the sweep of a start an hour later removes."""
+        """Files beside the results that not even the sweep of a start an hour later removes."""
         parts = DeskParts(self.folder)
         try:
             parts.outbox.sweep(time.time() + HALF_WRITTEN_AGE_S + 60)
         finally:
             parts.engine.dispose()
-        return abs(len(list((self.folder / "outbox").iterdir())) - 2)
+        return abs(len(list((self.folder / "outbox").iterdir())) - RESULTS)
 
 
 def _wait(condition: Callable[[], object]) -> bool:
@@ -258,7 +262,7 @@ def stopped_past_its_lease(trial: Trial) -> Observation:
         site.start("worker-2")
         time.sleep(2 * LEASE_S)
         other_is_done = point not in IN_A_TRANSACTION and trial.chance.random() < 0.7
-        if other_is_done and not _wait(lambda: len(set(site.uids())) >= 2):
+        if other_is_done and not _wait(lambda: len(set(site.uids())) >= RESULTS):
             return Observation(problems=(f"nobody took over what was stopped at {point}: {site.log()[-600:]}",))
         site.tell("worker-1", signal.SIGCONT)
         seen = site.settled()
@@ -325,8 +329,8 @@ FAULTS: Final = (
     Fault(
         number="F03",
         title="kill -9 of the worker at a named step (claim, fetch, decode, register, infer, encode, keep, publish, "
-        "send, mark)",
-        promise="one segmentation and one report at the PACS, same UIDs, same bytes",
+        "draw, page, settle, send, mark)",
+        promise="one segmentation, one report and one page at the PACS, same UIDs, same bytes",
         trials={Scale.CI: 2, Scale.NIGHTLY: 500, Scale.RELEASE: 5000},
         run=killed_at_a_step,
     ),

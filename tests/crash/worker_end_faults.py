@@ -109,6 +109,36 @@ def ends_its_worker(trial: Trial) -> Observation:
     )
 
 
+def drawing_ends_its_worker(trial: Trial) -> Observation:
+    """The worker ends, or hangs, each time it draws one study's page; another study waits behind it."""
+    harm = ENDS[trial.seed % len(ENDS)]
+    images = images_of(make_study(SMALL_EARS), "MRC", "PPI", "PEI")
+    victim = str(images[0].StudyInstanceUID)
+    node = LocalNode(
+        trial.folder,
+        entrance="dicom",
+        overrides={"processing": f'model = "threshold"\nthreads = 1\ntime_limit_s = {TIME_LIMIT_S}'},
+        environment=armed_environment(trial.folder / "harm", "draw", harm),
+    )
+    with node:
+        acknowledged = _send(node, images) + _send(node, hydrops_study(NEIGHBOR))
+        found = node.wait_until_finished(victim)
+        neighbor = node.wait_until_finished(NEIGHBOR)
+        history = [line.event for line in node.ledger.history(victim)]
+        kinds = sorted(one.kind for one in node.outbox.objects(found.work_id))
+    problems = []
+    if found.state is not StudyState.COMPUTED or history.count(StudyEvent.NOT_DRAWN) != 1:
+        problems.append(f"{harm}: the study is {found.state}, {history}; expected computed, and told that no page is")
+    if kinds != ["SEG", "SR"]:
+        problems.append(f"{harm}: {kinds} stand, expected SEG and SR")
+    if history.count(StudyEvent.STARTED) != 1:
+        problems.append(f"{harm}: begun {history.count(StudyEvent.STARTED)} times although its results were out")
+    if neighbor.state is not StudyState.REFUSED:
+        problems.append(f"{harm}: the study behind it is {neighbor.state}, expected refused")
+    sent = len(images) + len(hydrops_study(NEIGHBOR))
+    return Observation(acknowledged=acknowledged, lost=sent - acknowledged, problems=tuple(problems))
+
+
 def _send(node: LocalNode, images: list[Dataset]) -> int:
     """How many of the images were acknowledged."""
     with associated(node.dicom_port, timeout_s=30) as sender:
@@ -123,5 +153,13 @@ FAULTS: Final = (
         "failed with a reason",
         trials={Scale.CI: 1, Scale.NIGHTLY: 50, Scale.RELEASE: 250},
         run=ends_its_worker,
+    ),
+    Fault(
+        number="F24 page",
+        title="the page of a study ends each worker that draws it, when SEG and SR are out",
+        promise="SEG and SR stand, the study behind it is done, the page is tried three times and then given up with a "
+        "reason",
+        trials={Scale.CI: 1, Scale.NIGHTLY: 25, Scale.RELEASE: 100},
+        run=drawing_ends_its_worker,
     ),
 )

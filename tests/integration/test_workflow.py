@@ -212,6 +212,34 @@ def test_a_study_whose_run_is_over_without_an_outcome_is_failed_and_can_be_retri
     wait_until(lambda: worker.parts.state(study)[0] is StudyState.REFUSED)
 
 
+def test_f05_pictures_owed_by_a_run_that_is_over_are_tried_by_a_run_of_their_own_and_then_given_up(
+    worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, parts = "2.25.309", worker.parts
+    worker.finish(study)
+    wait_until(lambda: worker.runs(study)[0]["status"] == "SUCCESS")
+    work = Work.from_json(parts.record(study).work)
+    look_round = parts.desk.look_round
+
+    def breaks_off_once() -> list[Work]:
+        if not broken:
+            broken.append(True)
+            raise TransientError("state database: gone")
+        return look_round()
+
+    for count in (1, 2):
+        broken: list[object] = []
+        with parts.ledger.transaction() as connection:  # as after a database from an older backup
+            parts.owed.owe(work.work_id, study, work.as_json(), at=time.time(), within=connection)
+        monkeypatch.setattr(parts.desk, "look_round", breaks_off_once)
+        wait_until(lambda count=count: parts.events(study).count(StudyEvent.NOT_DRAWN) == count)
+        wait_until(lambda: all(run["status"] == "SUCCESS" for run in worker.runs(study)))
+    told = [line.detail for line in parts.ledger.history(study) if line.event is StudyEvent.NOT_DRAWN]
+    assert [run["workflow_uuid"].rpartition("/")[2] for run in worker.runs(study)][1:] == ["pictures"]
+    assert "no bright fluid" in told[0]
+    assert told[1] == "SEG and SR stand; the runs that were to draw them ended and left none"
+
+
 def test_f27_what_a_worker_decided_on_and_did_not_live_to_queue_is_queued_by_another(worker: RunningWorker) -> None:
     study = "2.25.308"
     worker.finish(study)

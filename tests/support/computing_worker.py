@@ -83,7 +83,7 @@ def run_worker(
     logging.basicConfig(filename=folder / f"{worker_id}.log", level=logging.INFO)
     if point:
         arm(point, harm)
-    parts = DeskParts(folder, clock=time.time, worker_id=worker_id)
+    parts = DeskParts(folder, clock=time.time, worker_id=worker_id, summary=True)
     policy = RetryPolicy(first_retry_s=0.1, max_retry_s=0.5)
     pump = DeliveryPump(
         parts.outbox, [destination(pacs_port, timeout_s=5.0)], {"dicom": store}, policy=policy, clock=time.time

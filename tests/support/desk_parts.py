@@ -21,6 +21,7 @@ from dicom_node.encoding.provenance import ResultOptions
 from dicom_node.examination import Work
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
+from dicom_node.owed_pictures import OwedPictures
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
 from dicom_node.study_desk import DeskOptions, StudyDesk
@@ -75,6 +76,7 @@ class DeskParts:
         self.cards = StudyCards(self.engine)
         self.outbox = Outbox(folder / "outbox", self.engine)
         self.views = ViewShelf(folder / "views")
+        self.owed = OwedPictures(self.engine)
         self.requests = StudyRequests(self.engine)
         self.urgencies = Urgencies(self.engine)
         self.audit = AuditTrail(folder / "audit", clock=clock or (lambda: self.now))
@@ -95,6 +97,7 @@ class DeskParts:
             cards=self.cards,
             outbox=self.outbox,
             views=self.views,
+            owed=self.owed,
             requests=self.requests,
             urgencies=self.urgencies,
             audit=self.audit,

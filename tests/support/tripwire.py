@@ -23,11 +23,11 @@ _STEPS: Final = {
     "encode": "encode and check",
 }
 
-POINTS: Final = ("claim", *_STEPS, "keep", "publish", "send", "mark")
-"""`claim` and `publish` lie inside their transaction, `keep` between the files and it, `send` between the PACS's answer
-and noting it."""
+POINTS: Final = ("claim", *_STEPS, "keep", "publish", "draw", "page", "settle", "send", "mark")
+"""`claim`, `publish` and `settle` lie inside their transaction, `keep` and `page` between files and transaction: of SEG
+and SR, and of what is drawn after these are out. `send` lies between the PACS's answer and noting it."""
 
-IN_A_TRANSACTION: Final = frozenset({"claim", "publish"})
+IN_A_TRANSACTION: Final = frozenset({"claim", "publish", "settle"})
 
 LINGER_S: Final = 120.0
 """How long a worker lingers that is to be cut off there: longer than it takes another to finish its study."""
@@ -55,8 +55,10 @@ HARMS: Final[Mapping[str, Callable[[], None]]] = {
 
 def arm(point: str, harm: str, *, once: bool = True) -> None:
     """Do `harm` to this process when it comes to `point`, the first time or each time."""
+    from dicom_node.casework import Drawing
     from dicom_node.claims import Claims
     from dicom_node.delivery.outbox import Outbox
+    from dicom_node.owed_pictures import OwedPictures
     from dicom_node.study_runs import StudyRuns
 
     fired = False
@@ -69,10 +71,15 @@ def arm(point: str, harm: str, *, once: bool = True) -> None:
 
     if point in _STEPS:  # once it has been noted that the step begins
         _around(StudyRuns, "note_step", after=lambda words: harmed() if _STEPS[point] in words else None)
-    elif point == "send":
-        _around(Outbox, "record", before=harmed)
+    elif point in (before := {"send": (Outbox, "record"), "draw": (Drawing, "page"), "page": (OwedPictures, "settle")}):
+        _around(*before[point], before=harmed)
     else:
-        method = {"claim": (Claims, "take"), "keep": (Outbox, "keep"), "publish": (Outbox, "queue")}
+        method = {
+            "claim": (Claims, "take"),
+            "keep": (Outbox, "keep"),
+            "publish": (Outbox, "queue"),
+            "settle": (OwedPictures, "settle"),
+        }
         _around(*method.get(point, (Outbox, "record")), after=lambda _words: harmed())
 
 

@@ -14,9 +14,10 @@ from viewed_study import oblique_slab, viewed_study
 
 from dicom_node.audit import AuditAction
 from dicom_node.ledger import StudyEvent, StudyState
+from dicom_node.owed_pictures import OwedPictures, owed_rows
 from dicom_node.views.pack import build_view_pack
 from dicom_node.views.shelf import ViewShelf
-from dicom_node.web.study_views import WHY_NOT, views_of
+from dicom_node.web.study_views import BEING_DRAWN, NOT_DRAWN, WHY_NOT, views_of
 
 WORK = "ab" * 32
 COMPUTED, REFUSED, WITHOUT = "2.25.1", "2.25.2", "2.25.3"
@@ -132,9 +133,24 @@ def test_pictures_of_an_earlier_result_are_not_shown_for_a_study_that_is_compute
     record = dashboard.parts.ledger.get(COMPUTED)
     shelf = ViewShelf(dashboard.parts.state_dir / "views")
     assert record is not None
-    assert views_of(record, shelf).ears
+    owed = OwedPictures(dashboard.parts.engine)
+    assert views_of(record, shelf, owed).ears
     dashboard.parts.ledger.arrived("2.25.4", revision=1, at=1.0)
     dashboard.parts.ledger.move("2.25.4", StudyEvent.COMPLETED, at=2.0, work_id=WORK, work={})
     queued = dashboard.parts.ledger.get("2.25.4")
     assert queued is not None
-    assert views_of(queued, shelf).why_not == WHY_NOT[StudyState.QUEUED]
+    assert views_of(queued, shelf, owed).why_not == WHY_NOT[StudyState.QUEUED]
+
+
+def test_a_study_says_that_its_pictures_are_being_drawn_and_why_they_were_not(dashboard):
+    owed = OwedPictures(dashboard.parts.engine)
+    with dashboard.parts.ledger.transaction() as connection:
+        owed.owe("ef" * 32, WITHOUT, {}, at=5.0, within=connection)
+    with closing(dashboard.client("vera")) as client:
+        for path in (f"/studies/{WITHOUT}", f"/studies/{WITHOUT}/views"):
+            assert BEING_DRAWN in client.get(path).text
+        with dashboard.parts.ledger.transaction() as connection:
+            assert owed.give_up("ef" * 32, "the disk is gone", within=connection)
+        assert NOT_DRAWN.format(why="the disk is gone") in client.get(f"/studies/{WITHOUT}/views").text
+        with dashboard.parts.ledger.transaction() as connection:
+            connection.execute(owed_rows.delete())

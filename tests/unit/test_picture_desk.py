@@ -1,0 +1,248 @@
+"""Page and pictures after SEG and SR are out: owed until they are drawn, drawn once, whoever has to."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from desk_parts import DeskParts
+from kept_studies import KeptStudies
+from phantom_patients import images_of
+from small_studies import SMALL_EARS
+
+from dicom_node.casework import Drawing
+from dicom_node.errors import OutputMismatch, TransientError
+from dicom_node.examination import Work
+from dicom_node.ledger import StudyEvent, StudyState
+from dicom_node.owed_pictures import MAX_BEGINNINGS
+from dicom_node.picture_desk import PictureDesk
+from dicom_node.views.shelf import ViewShelf
+from inference.phantom import make_study
+
+SEG_AND_SR = [("SEG", "pacs"), ("SR", "pacs")]
+ALL = [*SEG_AND_SR, ("SC", "pacs")]
+
+
+class KilledError(Exception):
+    """The worker ends here, as by kill -9."""
+
+
+def kill(*_arguments: object) -> None:
+    raise KilledError
+
+
+@pytest.fixture(scope="module")
+def images():
+    return images_of(make_study(SMALL_EARS), "MRC", "PPI", "PEI")
+
+
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory, images) -> Path:
+    """A state folder whose worker was killed between letting SEG and SR out and drawing."""
+    folder: Path = tmp_path_factory.mktemp("cut-off")
+    parts = DeskParts(folder, summary=True)
+    parts.receive(images)
+    (work,) = parts.look_round_after()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PictureDesk, "draw", kill)
+        with pytest.raises(KilledError):
+            parts.desk.compute(work)
+    parts.engine.dispose()
+    return folder
+
+
+@pytest.fixture
+def study(images) -> str:
+    return str(images[0].StudyInstanceUID)
+
+
+@pytest.fixture
+def parts(cut_off: Path, tmp_path: Path) -> Iterator[KeptStudies]:
+    """The next worker on such a folder."""
+    shutil.copytree(cut_off, tmp_path / "state")
+    found = KeptStudies(tmp_path / "state", summary=True)
+    found.now += 100.0
+    yield found
+    found.engine.dispose()
+
+
+@contextmanager
+def second_worker(parts: DeskParts) -> Iterator[DeskParts]:
+    other = DeskParts(parts.folder, summary=True, worker_id="worker-2")
+    other.now = parts.now + 7.0  # another time of encoding, and so other bytes
+    yield other
+    other.engine.dispose()
+
+
+def owed_work(parts: DeskParts) -> Work:
+    (work,) = parts.desk.undrawn()
+    return work
+
+
+def bytes_of(parts: DeskParts, study: str) -> dict[str, bytes]:
+    return {one.kind: parts.outbox.read(one.sop_instance_uid) for one in parts.outbox.deliveries(study)}
+
+
+def notes(parts: DeskParts, study: str) -> list[str]:
+    return [line.detail for line in parts.ledger.history(study) if line.event is StudyEvent.NOT_DRAWN]
+
+
+def test_seg_and_sr_are_let_out_before_anything_is_drawn(parts: KeptStudies, study: str) -> None:
+    assert parts.state(study)[0] is StudyState.COMPUTED
+    assert parts.sent(study) == SEG_AND_SR
+    assert parts.views.manifest(parts.record(study).work_id) is None
+
+
+def test_an_undisturbed_study_owes_nothing_in_the_end(tmp_path: Path, images, study: str) -> None:
+    parts = DeskParts(tmp_path, summary=True)
+    parts.receive(images)
+    parts.work_off()
+    assert (parts.sent(study), parts.desk.undrawn(), parts.wakes) == (ALL, [], 2)
+    assert parts.views.manifest(parts.record(study).work_id) is not None
+
+
+def test_f03_what_a_killed_worker_owed_is_drawn_by_the_next_one_and_nothing_else_is_done_again(
+    parts: KeptStudies, study: str
+) -> None:
+    before = bytes_of(parts, study)
+    parts.desk.compute(owed_work(parts))
+    after = bytes_of(parts, study)
+    assert {kind: after[kind] for kind in before} == before
+    assert parts.sent(study) == ALL
+    assert parts.views.manifest(parts.record(study).work_id) is not None
+    assert parts.desk.undrawn() == []
+    assert parts.events(study).count(StudyEvent.STARTED) == parts.events(study).count(StudyEvent.COMPUTED) == 1
+
+
+def test_f03_drawn_again_after_it_was_drawn_it_is_left_alone(parts: KeptStudies, study: str) -> None:
+    work = owed_work(parts)
+    parts.desk.compute(work)
+    before = bytes_of(parts, study)
+    with second_worker(parts) as other:
+        other.desk.compute(work)
+    assert (bytes_of(parts, study), parts.sent(study)) == (before, ALL)
+
+
+@pytest.mark.parametrize("before", ["put", "keep"])
+def test_f27_of_two_workers_that_draw_the_same_page_one_lets_it_out(
+    parts: KeptStudies, study: str, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = owed_work(parts)
+    owner = {"put": parts.views, "keep": parts.outbox}[before]
+    goes_on = getattr(owner, before)
+
+    def overtaken(*words):
+        monkeypatch.undo()
+        with second_worker(parts) as other:
+            other.desk.compute(work)
+        return goes_on(*words)
+
+    monkeypatch.setattr(owner, before, overtaken)
+    parts.desk.compute(work)
+    assert parts.sent(study) == ALL
+    assert len(list((parts.folder / "outbox").iterdir())) == len(ALL)
+    assert parts.wakes == 0
+    assert parts.desk.undrawn() == []
+
+
+def test_f27_bytes_of_a_page_that_another_one_let_out_meanwhile_go(
+    parts: KeptStudies, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, outbox = owed_work(parts), parts.folder / "outbox"
+    keep, there = parts.outbox.keep, set((parts.folder / "outbox").iterdir())
+
+    def keep_and_be_overtaken(objects):
+        kept = keep(objects)
+        (written,) = set(outbox.iterdir()) - there
+        aside = written.rename(parts.folder / written.name)  # as if the other one had looked before it was there
+        with second_worker(parts) as other:
+            other.desk.compute(work)
+        aside.rename(written)
+        assert len(list(outbox.iterdir())) == len(ALL) + 1
+        return kept
+
+    monkeypatch.setattr(parts.outbox, "keep", keep_and_be_overtaken)
+    parts.desk.compute(work)
+    assert len(list(outbox.iterdir())) == len(ALL)
+    assert set(bytes_of(parts, study)) == {"SEG", "SR", "SC"}
+    assert parts.sent(study) == ALL
+
+
+def test_f24_a_page_that_ends_its_workers_is_given_up_and_told_and_a_replay_draws_it(
+    parts: KeptStudies, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = owed_work(parts)
+    with monkeypatch.context() as patch:
+        patch.setattr(Drawing, "page", kill)
+        for _ in range(MAX_BEGINNINGS - 1):
+            with second_worker(parts) as other, pytest.raises(KilledError):
+                other.desk.compute(work)
+    parts.desk.compute(work)
+    assert notes(parts, study) == ["SEG and SR stand; 3 beginnings ended without them; memory may be short"]
+    assert (parts.state(study)[0], parts.sent(study), parts.desk.undrawn()) == (StudyState.COMPUTED, SEG_AND_SR, [])
+    assert parts.actions.replay(study, "anna").accepted
+    parts.work_off()
+    assert sorted(parts.sent(study)) == sorted(ALL)
+    assert parts.events(study).count(StudyEvent.STARTED) == 1
+
+
+def test_a_page_that_was_not_written_as_drawn_leaves_seg_and_sr_as_they_are_and_is_told(
+    parts: KeptStudies, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_as_drawn(_drawing: Drawing) -> None:
+        raise OutputMismatch("the letter R is not where it was drawn")
+
+    monkeypatch.setattr(Drawing, "page", not_as_drawn)
+    parts.desk.compute(owed_work(parts))
+    assert notes(parts, study) == ["SEG and SR stand; the letter R is not where it was drawn"]
+    assert (parts.state(study)[0], parts.sent(study)) == (StudyState.COMPUTED, SEG_AND_SR)
+
+
+def test_f15_while_the_disk_of_the_pictures_is_full_they_stay_owed_and_are_drawn_later(
+    parts: KeptStudies, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = owed_work(parts)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ViewShelf, "put", full)
+        for _ in range(MAX_BEGINNINGS + 1):  # a disk that is full is no beginning that ended
+            with pytest.raises(TransientError, match="No space left"):
+                parts.desk.compute(work)
+    assert parts.sent(study) == SEG_AND_SR
+    parts.desk.compute(work)
+    assert parts.sent(study) == ALL
+
+
+def test_a_fault_of_the_node_while_it_draws_is_kept_with_the_study_whose_results_stand(
+    parts: KeptStudies, study: str
+) -> None:
+    parts.desk.fail(owed_work(parts), "MemoryError")
+    assert notes(parts, study) == ["SEG and SR stand; the node failed on it (MemoryError)"]
+    assert parts.state(study)[0] is StudyState.COMPUTED
+
+
+def test_what_is_owed_of_images_that_are_gone_by_now_is_given_up_and_told(parts: KeptStudies, study: str) -> None:
+    parts.spool.instances(study)[0].path.unlink()
+    parts.desk.compute(owed_work(parts))
+    (said,) = notes(parts, study)
+    assert "differ by now" in said
+    assert parts.sent(study) == SEG_AND_SR
+
+
+def test_images_that_a_page_still_needs_are_not_erased(parts: KeptStudies, study: str) -> None:
+    parts.deliver()
+    parts.deliver()
+    parts.round_after(days=15)
+    assert parts.spool.instances(study)
+    assert "being drawn" in parts.eraser.erase_study(study, "root")
+    parts.desk.compute(owed_work(parts))
+    parts.deliver()
+    parts.round_after(days=15)
+    assert not parts.spool.instances(study)
+    assert parts.eraser.erase_study(study, "root") == ""
