@@ -56,6 +56,7 @@ DESTINATION: Final = "pacs"
 CALLS: Final = 5
 """Of an operation in each round; the middle one counts."""
 
+IDLE_S: Final = 20.0
 GOAL_ECHO_S: Final = 3.0
 GOAL_MIB_A_THOUSAND: Final = 20.0
 """A worker that grows by less holds out for years between two restarts."""
@@ -106,6 +107,10 @@ def measure_operations(rows: int, few_rows: int, rounds: int) -> Iterator[Measur
         large, small = (_grown(Path(folder) / str(count), count // IMAGES_PER_STUDY) for count in (rows, few_rows))
         with serving(make_parts(large.folder)) as of_large, serving(make_parts(small.folder)) as of_small:
             clients = of_large.client("vera"), of_small.client("vera")
+            size = (large.folder / "node.db").stat().st_size / 2**20
+            yield Measurement(
+                what=f"the state database, {rows:,} images", unit="MiB", better=Better.LOWER, values=(size,)
+            )
             many = operations(large, lambda path: clients[0].get(path).raise_for_status())
             few = operations(small, lambda path: clients[1].get(path).raise_for_status())
             for name in many:
@@ -185,6 +190,10 @@ def measure_queue(studies: int) -> Iterator[Measurement]:
         wait_until(lambda: ended(engine) > done, [worker], every_s=0.05)
         again_s = time.monotonic() - began
         wait_until(lambda: ended(engine) == studies, [worker])
+        time.sleep(IDLE_S)  # deliveries and the last look at all studies are over
+        before_s = worker.cpu_s()
+        time.sleep(IDLE_S)
+        idle = 100.0 * (worker.cpu_s() - before_s) / IDLE_S
         worker.stop()
         print(f"    {dict(states(engine))}", flush=True)
         (ends,) = ends_by_worker(engine).values()
@@ -205,6 +214,7 @@ def measure_queue(studies: int) -> Iterator[Measurement]:
         better=Better.LOWER,
         values=(again_s,),
     )
+    yield Measurement(what="a worker with nothing to do", unit="% of a core", better=Better.LOWER, values=(idle,))
 
 
 def _apart_ms(ends: Sequence[float]) -> float:
