@@ -157,7 +157,7 @@ def finish(
         kind="SEG", sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4", sop_instance_uid=f"{uid}.1",
         series_instance_uid=f"{uid}.2", data=b"invented",
     )  # fmt: skip
-    outbox.put(work_id, uid, [stored], ["invented"], at=at)
+    outbox.queue(work_id, uid, outbox.keep([stored]), ["invented"], at=at)
     for delivery in outbox.deliveries(uid):
         delivered = DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="")
         outbox.record(delivery.delivery_id, delivered, at + rng.uniform(1.0, 8.0), RetryPolicy())

@@ -15,7 +15,6 @@ from random import Random
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, case, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from dicom_node.database import writing
 from dicom_node.delivery.commitment_rows import CommitmentState, commitment_rows, forget, owe
@@ -97,37 +96,6 @@ class Outbox:
         self._engine = engine
         self._random = random or Random()
 
-    def put(
-        self,
-        key: str,
-        study_instance_uid: str,
-        objects: Sequence[OutboxObject],
-        destinations: Sequence[str],
-        at: float,
-    ) -> None:
-        """Keep a study's results and queue each for each destination; the same call again changes nothing.
-
-        An object whose SOP Instance UID is already here keeps its first bytes, whatever `data` says now.
-
-        Parameters
-        ----------
-        key
-            The input key: results of one input set, settings and model share it.
-        study_instance_uid
-            The study that the results belong to.
-        objects
-            In the order in which they should arrive; reports go last in any case.
-        destinations
-            Names from the configuration.
-        at
-            POSIX seconds; the clock of giving up starts here.
-        """
-        kept = self.keep(objects)
-        try:
-            self.queue(key, study_instance_uid, kept, destinations, at=at)
-        except IntegrityError:  # another process put the same at this moment; now its rows are there to be seen
-            self.queue(key, study_instance_uid, kept, destinations, at=at)
-
     def keep(self, objects: Sequence[OutboxObject]) -> KeptObjects:
         """Make the files of a study's results durable; without `queue` nobody sends them.
 
@@ -158,7 +126,25 @@ class Outbox:
         at: float,
         within: Connection | None = None,
     ) -> None:
-        """Write the rows that are not there yet: in one transaction, or as part of the one given as `within`."""
+        """Queue each of these objects for each destination; the same call again changes nothing.
+
+        An object whose SOP Instance UID is already here keeps its first bytes, whatever `kept` says now.
+
+        Parameters
+        ----------
+        key
+            The input key: results of one input set, settings and model share it.
+        study_instance_uid
+            The study that the results belong to.
+        kept
+            From `keep`, in the order in which they should arrive.
+        destinations
+            Names from the configuration.
+        at
+            POSIX seconds; the clock of giving up starts here.
+        within
+            The transaction that this is a part of; one of its own without it.
+        """
         uids = [one.sop_instance_uid for one in kept.objects]
         with nullcontext(within) if within is not None else writing(self._engine) as connection:
             known = digests_of(connection, uids)

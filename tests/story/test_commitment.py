@@ -11,6 +11,7 @@ from free_ports import free_port
 from local_node import LocalNode
 from local_orthanc import LocalOrthanc
 from patience import wait_until
+from queued_results import put
 
 from dicom_node.database import open_database
 from dicom_node.delivery.completion import done_at
@@ -30,7 +31,7 @@ def test_p19_results_of_a_node_are_done_when_orthanc_has_committed_to_them(tmp_p
         overrides = {"[destinations]": pacs, "processing": 'model = "threshold"'}
         with LocalNode(tmp_path, callers=("PACS",), dicom_port=home, overrides=overrides) as node:
             outbox = node.outbox
-            outbox.put("key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=time.time())
+            put(outbox, "key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=time.time())
             committed = [DeliveryStanding.COMMITTED] * 2
             wait_until(lambda: [one.standing for one in outbox.deliveries(STUDY)] == committed)
             assert done_at(open_database(f"sqlite:///{node.state_dir / 'node.db'}"), STUDY) is not None

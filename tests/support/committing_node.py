@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dicom_receivers import COMPREHENSIVE_3D_SR, SEG, destination, encoded
 from patience import PATIENCE_S, wait_until
+from queued_results import put
 from sqlalchemy import Engine
 
 from dicom_node.database import open_database
@@ -53,7 +54,7 @@ class CommittingNode:
 
     def put(self, *kinds: str) -> None:
         """Queue a study's results for "pacs"."""
-        self.outbox.put("key", STUDY, [result(kind) for kind in kinds], ["pacs"], at=time.time())
+        put(self.outbox, "key", STUDY, [result(kind) for kind in kinds], ["pacs"], at=time.time())
 
     def send_to(self, port: int) -> None:
         """Send what is queued to an archive on this port, and what is queued later."""

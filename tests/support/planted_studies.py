@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 from mr_sources import classic_series, key_of, oblique_grid, study_findings
+from queued_results import put
 
 from dicom_node.assembly.classification import RoleDecision
 from dicom_node.assembly.headers import SeriesRole, read_series_header
@@ -133,7 +134,7 @@ def plant(parts: WebParts, what: Planted | None = None, **changes: Any) -> str:
 
 def plant_objects(parts: WebParts, uid: str = STUDY) -> None:
     """Put a SEG and an SR into the outbox, on their way to every destination."""
-    parts.outbox.put(work_of(uid), uid, OBJECTS, parts.destinations, NOW)
+    put(parts.outbox, work_of(uid), uid, OBJECTS, parts.destinations, NOW)
 
 
 @cache

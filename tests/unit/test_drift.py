@@ -7,6 +7,7 @@ from math import comb
 from pathlib import Path
 
 import pytest
+from queued_results import put
 
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox, OutboxObject, RetryPolicy
@@ -102,11 +103,11 @@ def test_points_come_from_ledger_cards_and_outbox(tmp_path: Path):
         cards.put(card(uid))
     cards.put_results([result("2.25.1", "a" * 64, "right", 0.2), result("2.25.1", "a" * 64, "left", None)])
     for kind, after in (("SEG", 3.0), ("SR", 5.0)):
-        outbox.put("a" * 64, "2.25.1", [stored(kind)], ["pacs"], at=130.0)
+        put(outbox, "a" * 64, "2.25.1", [stored(kind)], ["pacs"], at=130.0)
         (waiting,) = outbox.due("pacs", 140.0)
         confirmed = DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="")
         outbox.record(waiting.delivery_id, confirmed, 130.0 + after, POLICY)
-    outbox.put("b" * 64, "2.25.2", [stored("PDF")], ["pacs"], at=230.0)  # still waits
+    put(outbox, "b" * 64, "2.25.2", [stored("PDF")], ["pacs"], at=230.0)  # still waits
 
     computed, refused = study_points(ledger, cards, outbox, since=0.0)
     assert (computed.ratios, computed.flagged, computed.refused) == ((0.2,), True, False)
@@ -127,7 +128,7 @@ def test_a_study_that_was_measured_twice_counts_once_with_its_last_result(tmp_pa
     cards.put(card("2.25.1"))
     for work_id, ratio, kind in (("a" * 64, 0.2, "SEG"), ("c" * 64, 0.3, "SR")):
         cards.put_results([result("2.25.1", work_id, "right", ratio)])
-        outbox.put(work_id, "2.25.1", [stored(kind)], ["pacs"], at=5030.0)
+        put(outbox, work_id, "2.25.1", [stored(kind)], ["pacs"], at=5030.0)
         (waiting,) = outbox.due("pacs", 5040.0)
         outbox.record(waiting.delivery_id, DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=""), 5035.0, POLICY)
 
@@ -142,7 +143,7 @@ def test_late_images_make_a_latency_of_their_own(tmp_path: Path):
     ledger, cards, outbox = Ledger(engine), StudyCards(engine), Outbox(tmp_path / "outbox", engine)
     finish(ledger, "2.25.1", "a" * 64, arrived=100.0, at=130.0)
     finish(ledger, "2.25.1", "b" * 64, arrived=900.0, at=930.0)
-    outbox.put("b" * 64, "2.25.1", [stored("SEG")], ["pacs"], at=930.0)
+    put(outbox, "b" * 64, "2.25.1", [stored("SEG")], ["pacs"], at=930.0)
     (waiting,) = outbox.due("pacs", 940.0)
     outbox.record(waiting.delivery_id, DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=""), 935.0, POLICY)
     (point,) = study_points(ledger, cards, outbox, since=0.0)

@@ -9,6 +9,7 @@ import pytest
 from dicom_receivers import COMPREHENSIVE_3D_SR, Receiver, destination, encoded
 from free_ports import free_port
 from patience import PATIENCE_S, wait_until
+from queued_results import put
 
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import DeliveryState, Outbox, OutboxObject, RetryPolicy
@@ -23,7 +24,7 @@ def test_f28_a_receiver_that_was_down_when_the_clock_was_set_gets_everything_wit
     tmp_path: Path, by_s: float
 ) -> None:
     outbox = Outbox(tmp_path / "outbox", open_database(f"sqlite:///{tmp_path / 'node.db'}"))
-    outbox.put("key", STUDY, [_report()], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [_report()], ["pacs"], at=time.time())
     receiver, set_by = Receiver(port=free_port()), [0.0]
     pump = DeliveryPump(
         outbox,

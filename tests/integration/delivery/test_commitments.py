@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from committing_node import SEG_UID, SR_UID, STUDY, archive_at, result
 from local_postgresql import running_postgresql
+from queued_results import put
 from sqlalchemy import Engine, text
 
 from dicom_node.database import open_database
@@ -53,7 +54,7 @@ def outbox(tmp_path: Path, engine: Engine) -> Outbox:
 @pytest.fixture
 def commitments(engine: Engine, outbox: Outbox) -> Commitments:
     """Two results were delivered at 100 s to a destination that is to commit."""
-    outbox.put("key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=90.0)
+    put(outbox, "key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=90.0)
     _deliver(outbox, at=100.0)
     return Commitments(engine, policy=POLICY)
 
@@ -88,7 +89,7 @@ def test_p19_after_72_hours_it_is_given_up_and_a_later_answer_still_counts(
 
 def test_p19_a_study_is_asked_about_when_each_of_its_objects_was_tried(engine: Engine, outbox: Outbox) -> None:
     commitments = Commitments(engine, policy=POLICY)
-    outbox.put("key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=90.0)
+    put(outbox, "key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=90.0)
     first, second = outbox.deliveries(STUDY)
     outbox.record(first.delivery_id, DELIVERED, 100.0, POLICY, to_commit=True)
     assert commitments.next_ask_at("pacs") is None

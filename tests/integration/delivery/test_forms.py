@@ -21,6 +21,7 @@ from dicom_receivers import (
 from free_ports import free_port
 from local_orthanc import LocalOrthanc
 from patience import PATIENCE_S, wait_until
+from queued_results import put
 
 from dicom_node.database import open_database
 from dicom_node.delivery import orthanc_rest
@@ -55,7 +56,7 @@ class Node:
             )
             for number, (kind, sop_class) in enumerate(CLASSES.items(), start=1)
         ]
-        self.outbox.put(study, study, objects, [one.name for one in destinations], at=time.time())
+        put(self.outbox, study, study, objects, [one.name for one in destinations], at=time.time())
 
     @contextmanager
     def pumping(self, *destinations: Destination) -> Iterator[None]:

@@ -22,6 +22,7 @@ from local_orthanc import LocalOrthanc
 from patience import PATIENCE_S, wait_until
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from queued_results import put
 
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, OutboxObject, RetryPolicy
@@ -75,7 +76,7 @@ def all_delivered(deliveries: list[Delivery]) -> bool:
 def test_segmentation_and_report_arrive_in_this_order_byte_for_byte(outbox: Outbox) -> None:
     objects = [result("SR"), result("SEG")]
     with Receiver().listening() as receiver, pumping(outbox, destination(receiver.port)) as pump:
-        outbox.put("key", STUDY, objects, ["pacs"], at=time.time())
+        put(outbox, "key", STUDY, objects, ["pacs"], at=time.time())
         pump.wake()
         wait_for(outbox, all_delivered)
     assert [uid for uid, _, _ in receiver.received] == [objects[1].sop_instance_uid, objects[0].sop_instance_uid]
@@ -83,7 +84,7 @@ def test_segmentation_and_report_arrive_in_this_order_byte_for_byte(outbox: Outb
 
 
 def test_what_was_left_waiting_is_sent_after_a_restart_without_a_wake_up(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [result("SEG")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
     with Receiver().listening() as receiver, pumping(outbox, destination(receiver.port)):
         wait_for(outbox, all_delivered)
     assert len(receiver.received) == 1
@@ -91,7 +92,7 @@ def test_what_was_left_waiting_is_sent_after_a_restart_without_a_wake_up(outbox:
 
 def test_a_receiver_that_was_down_gets_everything_once_when_it_comes_back(outbox: Outbox) -> None:
     receiver = Receiver(port=free_port())
-    outbox.put("key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=time.time())
     with pumping(outbox, destination(receiver.port)):
         wait_for(outbox, lambda found: found[0].attempts >= 3)
         with receiver.listening():
@@ -111,7 +112,7 @@ def test_a_receiver_that_is_away_is_asked_once_per_delay_however_much_waits(outb
 
     for number in range(10):
         study = f"2.25.80{number}"
-        outbox.put(study, study, [result("SEG", study)], ["pacs"], at=time.time())
+        put(outbox, study, study, [result("SEG", study)], ["pacs"], at=time.time())
     with pumping(outbox, destination(1), senders={"dicom": nobody_home}):
         wait_until(lambda: len(knocks) >= 5)
     assert min(later - earlier for earlier, later in pairwise(knocks)) > 0.19
@@ -121,7 +122,7 @@ def test_when_it_comes_back_nobody_waits_for_his_own_delay(outbox: Outbox) -> No
     slow = RetryPolicy(first_retry_s=0.3, max_retry_s=3600, give_up_after_s=360_000)
     receiver = Receiver(port=free_port())
     for number in range(3):
-        outbox.put(f"key{number}", STUDY, [result("SEG", f"2.25.80{number}")], ["pacs"], at=time.time())
+        put(outbox, f"key{number}", STUDY, [result("SEG", f"2.25.80{number}")], ["pacs"], at=time.time())
     for delivery in outbox.deliveries(STUDY)[1:]:  # two of them have failed so often that they would wait for an hour
         for _ in range(14):
             later = DeliveryOutcome(kind=OutcomeKind.RETRY_LATER, detail="no connection")
@@ -136,7 +137,7 @@ def test_when_it_comes_back_nobody_waits_for_his_own_delay(outbox: Outbox) -> No
 def test_a_silent_destination_does_not_delay_another(outbox: Outbox) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, Receiver().listening() as receiver:
         dead = destination(silent.getsockname()[1], name="dead", timeout_s=2 * PATIENCE_S)
-        outbox.put("key", STUDY, [result("SEG"), result("SR")], ["dead", "pacs"], at=time.time())
+        put(outbox, "key", STUDY, [result("SEG"), result("SR")], ["dead", "pacs"], at=time.time())
         with pumping(outbox, dead, destination(receiver.port)):
             caller, _ = silent.accept()
             there = wait_for(outbox, lambda found: all_delivered([one for one in found if one.destination == "pacs"]))
@@ -151,8 +152,8 @@ def test_an_object_that_the_receiver_cannot_take_now_holds_no_other_study_back(o
     other = "2.25.7002"
     receiver = Receiver()
     receiver.answer = lambda: 0xA700 if receiver.received[-1][0].startswith(STUDY) else 0x0000
-    outbox.put("key", STUDY, [result("SEG")], ["pacs"], at=time.time())
-    outbox.put("other", other, [result("SEG", other)], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
+    put(outbox, "other", other, [result("SEG", other)], ["pacs"], at=time.time())
     with receiver.listening(), pumping(outbox, destination(receiver.port)):
         wait_for(outbox, lambda found: found[0].attempts >= 3)
     assert [one.state for one in outbox.deliveries(other)] == [DeliveryState.DELIVERED]
@@ -161,7 +162,7 @@ def test_an_object_that_the_receiver_cannot_take_now_holds_no_other_study_back(o
 
 def test_a_refused_object_stops_with_the_reason_and_goes_out_again_on_request(outbox: Outbox) -> None:
     receiver = Receiver(answer=lambda: 0xA900)
-    outbox.put("key", STUDY, [result("SEG")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
     with receiver.listening(), pumping(outbox, destination(receiver.port)) as pump:
         (stopped,) = wait_for(outbox, lambda found: found[0].state is DeliveryState.STOPPED)
         assert (stopped.attempts, stopped.last_status) == (1, 0xA900)
@@ -174,7 +175,7 @@ def test_a_refused_object_stops_with_the_reason_and_goes_out_again_on_request(ou
 
 
 def test_a_flipped_bit_on_disk_is_never_sent(outbox: Outbox, tmp_path: Path) -> None:
-    outbox.put("key", STUDY, [result("SEG")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
     (file,) = (tmp_path / "outbox").iterdir()
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -194,7 +195,7 @@ def test_an_association_cut_after_the_object_arrived_repeats_the_same_object(out
         return 0x0000
 
     receiver.answer = take_it_but_answer_too_late_once
-    outbox.put("key", STUDY, [result("SEG")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
     with receiver.listening(), pumping(outbox, destination(receiver.port, timeout_s=2.0)):
         (delivered,) = wait_for(outbox, all_delivered)
     assert len(receiver.received) == delivered.attempts >= 2  # more where even the good answer came too late
@@ -205,7 +206,7 @@ def test_an_association_cut_after_the_object_arrived_repeats_the_same_object(out
 def test_killed_between_sending_and_recording_it_sends_the_same_again_and_the_pacs_keeps_one(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox", open_database(f"sqlite:///{tmp_path / 'node.db'}"))
     segmentation = result("SEG")
-    outbox.put("key", STUDY, [segmentation], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [segmentation], ["pacs"], at=time.time())
     with LocalOrthanc(aet="PACS") as orthanc:
         command = [sys.executable, str(KILL_BETWEEN), str(tmp_path), str(orthanc.dicom_port)]
         ended = subprocess.run(command, timeout=PATIENCE_S, check=False)
@@ -229,7 +230,7 @@ def test_a_fault_of_a_sender_is_logged_and_tried_again(outbox: Outbox, caplog: p
             raise KeyError("a bug")
         return DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="stored")
 
-    outbox.put("key", STUDY, [result("SEG")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
     with pumping(outbox, destination(1), senders={"dicom": broken_at_first}) as pump:
         wait_for(outbox, all_delivered)
         assert pump.dead() == ()
@@ -248,7 +249,7 @@ def test_the_log_names_no_patient_even_when_the_receiver_does(outbox: Outbox, ca
     refusal = Dataset()
     refusal.Status, refusal.ErrorComment = 0xC000, "patient MARKER^ONE unknown"
     caplog.set_level(logging.INFO, logger="dicom_node")
-    outbox.put("key", STUDY, [result("SEG")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
     with Receiver(answer=lambda: refusal).listening() as receiver, pumping(outbox, destination(receiver.port)):
         (stopped,) = wait_for(outbox, lambda found: found[0].state is DeliveryState.STOPPED)
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("dicom_node")]
@@ -266,7 +267,7 @@ def test_stopping_finishes_the_object_that_is_on_its_way(outbox: Outbox) -> None
         return 0x0000
 
     receiver.answer = once_the_pump_was_told_to_stop
-    outbox.put("key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=time.time())
+    put(outbox, "key", STUDY, [result("SEG"), result("SR")], ["pacs"], at=time.time())
     with receiver.listening():
         pump.start()
         wait_until(lambda: receiver.received)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from queued_results import put
 
 from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.cli.delivering import delivery_auditor
@@ -73,7 +74,7 @@ def test_a_delivery_is_an_entry_that_names_destination_and_object(tmp_path: Path
     report = OutboxObject(
         kind="SR", sop_class_uid="1.2", sop_instance_uid="2.25.5", series_instance_uid="2.25.6", data=b"x"
     )
-    outbox.put("key", "2.25.1", [report], ["pacs"], at=0.0)
+    put(outbox, "key", "2.25.1", [report], ["pacs"], at=0.0)
     delivery_auditor(trail, StudyCards(engine), "HYDROPS")(outbox.deliveries("2.25.1")[0])
     (entry,) = trail.entries()
     assert entry.action is AuditAction.RESULTS_SENT

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from queued_results import put
 from sqlalchemy import Engine
 
 from dicom_node.database import open_database
@@ -64,7 +65,7 @@ def outbox(tmp_path: Path, engine: Engine) -> Outbox:
         series_instance_uid="2.25.300",
         data=b"report",
     )
-    outbox.put("key", STUDY, [one], ["pacs", "archive"], at=NOON)
+    put(outbox, "key", STUDY, [one], ["pacs", "archive"], at=NOON)
     return outbox
 
 

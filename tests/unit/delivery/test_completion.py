@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from queued_results import put
 from sqlalchemy import Engine, update
 from sqlalchemy.sql import ColumnElement
 
@@ -25,7 +26,7 @@ def engine(tmp_path: Path) -> Engine:
 @pytest.fixture
 def outbox(tmp_path: Path, engine: Engine) -> Outbox:
     outbox = Outbox(tmp_path / "outbox", engine)
-    outbox.put("key", STUDY, [_object("SEG", 1), _object("SR", 2)], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [_object("SEG", 1), _object("SR", 2)], ["pacs"], at=0.0)
     return outbox
 
 

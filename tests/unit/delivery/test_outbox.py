@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from queued_results import put
 from sqlalchemy import Engine
 
 from dicom_node.database import open_database
@@ -47,8 +48,8 @@ def outbox(tmp_path: Path, engine: Engine) -> Outbox:
 
 
 def test_every_object_is_queued_once_for_every_destination(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
-    outbox.put("key", STUDY, [SEG, SR], ["pacs", "archive"], at=5.0)
+    put(outbox, "key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
+    put(outbox, "key", STUDY, [SEG, SR], ["pacs", "archive"], at=5.0)
     queued = [(one.kind, one.destination, one.queued_at) for one in outbox.deliveries(STUDY)]
     assert sorted(queued) == [
         ("SEG", "archive", 0.0),
@@ -59,23 +60,23 @@ def test_every_object_is_queued_once_for_every_destination(outbox: Outbox) -> No
 
 
 def test_the_first_bytes_of_a_uid_stay_whatever_is_put_later(outbox: Outbox, tmp_path: Path) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     encoded_again = OutboxObject(**{**vars(SEG), "data": b"segmentation, encoded a second later"})
-    outbox.put("key", STUDY, [encoded_again], ["pacs"], at=1.0)
+    put(outbox, "key", STUDY, [encoded_again], ["pacs"], at=1.0)
     assert outbox.read(SEG.sop_instance_uid) == b"segmentation"
     assert len(list((tmp_path / "outbox").iterdir())) == 1
 
 
 def test_a_destination_added_later_gets_the_kept_bytes(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
-    outbox.put("key", STUDY, [OutboxObject(**{**vars(SEG), "data": b"other"})], ["pacs", "archive"], at=1.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [OutboxObject(**{**vars(SEG), "data": b"other"})], ["pacs", "archive"], at=1.0)
     assert [one.sop_instance_uid for one in outbox.due("archive", now=1.0)] == [SEG.sop_instance_uid]
     assert outbox.read(SEG.sop_instance_uid) == b"segmentation"
 
 
 def test_many_threads_that_put_the_same_leave_one_row_each(outbox: Outbox, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        puts = [pool.submit(outbox.put, "key", STUDY, [SEG, SR], ["pacs", "archive"], 0.0) for _ in range(24)]
+        puts = [pool.submit(put, outbox, "key", STUDY, [SEG, SR], ["pacs", "archive"], 0.0) for _ in range(24)]
         for one in puts:
             one.result()
     assert len(outbox.deliveries(STUDY)) == 4
@@ -83,7 +84,7 @@ def test_many_threads_that_put_the_same_leave_one_row_each(outbox: Outbox, tmp_p
 
 
 def test_the_report_waits_for_its_segmentation_however_they_were_put(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SR, SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SR, SEG], ["pacs"], at=0.0)
     (segmentation,) = outbox.due("pacs", now=0.0)
     assert segmentation.kind == "SEG"
     outbox.record(segmentation.delivery_id, LATER, 0.0, POLICY)
@@ -93,20 +94,20 @@ def test_the_report_waits_for_its_segmentation_however_they_were_put(outbox: Out
 
 
 def test_a_refused_segmentation_does_not_hold_the_report_back(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG, SR], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG, SR], ["pacs"], at=0.0)
     outbox.record(outbox.due("pacs", now=0.0)[0].delivery_id, STOPPED, 0.0, POLICY)
     assert [one.kind for one in outbox.due("pacs", now=0.0)] == ["SR"]
 
 
 def test_a_segmentation_that_waits_for_one_destination_holds_no_report_of_another_back(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
+    put(outbox, "key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
     outbox.record(outbox.due("archive", now=0.0)[0].delivery_id, DELIVERED, 0.0, POLICY)
     assert [one.kind for one in outbox.due("archive", now=0.0)] == ["SR"]
     assert [one.kind for one in outbox.due("pacs", now=0.0)] == ["SEG"]
 
 
 def test_the_next_attempt_is_that_of_the_segmentation_not_of_the_report_behind_it(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG, SR], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG, SR], ["pacs"], at=0.0)
     planned = outbox.record(outbox.due("pacs", now=0.0)[0].delivery_id, LATER, 0.0, POLICY)
     assert outbox.next_attempt_at("pacs") == planned.next_attempt_at
     assert outbox.next_attempt_at("archive") is None
@@ -120,7 +121,7 @@ def test_delays_double_with_jitter_up_to_ten_minutes() -> None:
 
 
 def test_a_destination_that_stays_away_becomes_a_dead_letter_after_72_hours(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     now, attempts = 0.0, 0
     while due := outbox.due("pacs", now):
         delivery = outbox.record(due[0].delivery_id, LATER, now, POLICY)
@@ -136,7 +137,7 @@ def test_a_destination_that_stays_away_becomes_a_dead_letter_after_72_hours(outb
 
 
 def test_sending_again_gives_a_dead_letter_all_its_time_again(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
+    put(outbox, "key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
     for destination in ("pacs", "archive"):
         outbox.record(outbox.due(destination, now=0.0)[0].delivery_id, STOPPED, 0.0, POLICY)
     assert outbox.send_again("key", ["pacs"], at=500_000.0) == 2
@@ -147,7 +148,7 @@ def test_sending_again_gives_a_dead_letter_all_its_time_again(outbox: Outbox) ->
 
 
 def test_sending_again_repeats_what_was_delivered_and_nothing_of_other_work(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     outbox.record(outbox.due("pacs", now=0.0)[0].delivery_id, DELIVERED, 0.0, POLICY)
     assert outbox.send_again("other key", ["pacs"], at=1.0) == 0
     assert outbox.due("pacs", now=1.0) == []
@@ -156,7 +157,7 @@ def test_sending_again_repeats_what_was_delivered_and_nothing_of_other_work(outb
 
 
 def test_one_flipped_bit_on_disk_keeps_the_object_in(outbox: Outbox, tmp_path: Path) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     (file,) = (tmp_path / "outbox").iterdir()
     file.write_bytes(bytes([SEG.data[0] ^ 1]) + SEG.data[1:])
     with pytest.raises(OutputMismatch, match=r"2\.25\.201: damaged on disk"):
@@ -164,7 +165,7 @@ def test_one_flipped_bit_on_disk_keeps_the_object_in(outbox: Outbox, tmp_path: P
 
 
 def test_a_missing_file_keeps_the_object_in(outbox: Outbox, tmp_path: Path) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     (file,) = (tmp_path / "outbox").iterdir()
     file.unlink()
     with pytest.raises(OutputMismatch, match="missing"):
@@ -173,14 +174,14 @@ def test_a_missing_file_keeps_the_object_in(outbox: Outbox, tmp_path: Path) -> N
 
 def test_no_file_name_comes_from_a_dicom_value(outbox: Outbox, tmp_path: Path) -> None:
     hostile = OutboxObject(**{**vars(SEG), "sop_instance_uid": "../../escape"})
-    outbox.put("key", STUDY, [hostile], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [hostile], ["pacs"], at=0.0)
     assert outbox.read("../../escape") == SEG.data
     assert not (tmp_path / "escape").exists()
     assert all(len(path.stem) == 129 for path in (tmp_path / "outbox").iterdir())
 
 
 def test_the_sweep_removes_old_leftovers_and_nothing_else(outbox: Outbox, tmp_path: Path) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     (tmp_path / "outbox" / "half.part").write_bytes(b"half")
     written_at = (tmp_path / "outbox" / "half.part").stat().st_mtime
     assert outbox.sweep(now=written_at + 60) == 0
@@ -191,14 +192,14 @@ def test_the_sweep_removes_old_leftovers_and_nothing_else(outbox: Outbox, tmp_pa
 @pytest.mark.parametrize("rotten", [False, True])
 def test_f05_after_a_database_from_an_older_backup_an_object_goes_out_as_the_bytes_it_had(tmp_path: Path, rotten: bool):
     outbox = Outbox(tmp_path / "outbox", open_database(f"sqlite:///{tmp_path / 'node.db'}"))
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     (file,) = (tmp_path / "outbox").iterdir()
     if rotten:
         file.write_bytes(SEG.data[:-1] + b"?")
     restored = Outbox(tmp_path / "outbox", open_database(f"sqlite:///{tmp_path / 'older.db'}"))
     assert restored.sweep(now=file.stat().st_mtime + 86400.0) == 0
     anew = OutboxObject(**{**vars(SEG), "data": SEG.data + b"made a day later"})
-    restored.put("key", STUDY, [anew], ["pacs"], at=1.0)
+    put(restored, "key", STUDY, [anew], ["pacs"], at=1.0)
     assert restored.read(SEG.sop_instance_uid) == (anew.data if rotten else SEG.data)
 
 
@@ -210,7 +211,7 @@ def test_a_whole_file_that_nobody_knows_is_removed_after_a_month(outbox: Outbox,
 
 
 def test_counts_tell_how_much_waits_arrived_and_stopped(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
+    put(outbox, "key", STUDY, [SEG, SR], ["pacs", "archive"], at=0.0)
     outbox.record(outbox.due("pacs", now=0.0)[0].delivery_id, DELIVERED, 0.0, POLICY)
     outbox.record(outbox.due("archive", now=0.0)[0].delivery_id, STOPPED, 0.0, POLICY)
     assert dict(outbox.counts()) == {
@@ -222,14 +223,14 @@ def test_counts_tell_how_much_waits_arrived_and_stopped(outbox: Outbox) -> None:
 
 
 def test_rows_outlive_the_process(outbox: Outbox, tmp_path: Path) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     reopened = Outbox(tmp_path / "outbox", open_database(f"sqlite:///{tmp_path / 'node.db'}"))
     (waiting,) = reopened.due("pacs", now=0.0)
     assert reopened.read(waiting.sop_instance_uid) == SEG.data
 
 
 def test_hurry_brings_forward_only_what_waits_for_that_destination(outbox: Outbox) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs", "archive"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs", "archive"], at=0.0)
     for destination in ("pacs", "archive"):
         outbox.record(outbox.due(destination, now=0.0)[0].delivery_id, LATER, 0.0, POLICY)
     outbox.hurry("pacs", now=5.0)
@@ -241,7 +242,7 @@ def test_hurry_brings_forward_only_what_waits_for_that_destination(outbox: Outbo
 def test_what_another_worker_delivered_stays_delivered_whatever_the_slower_attempt_came_to(
     outbox: Outbox, slower: DeliveryOutcome
 ) -> None:
-    outbox.put("key", STUDY, [SEG], ["pacs"], at=0.0)
+    put(outbox, "key", STUDY, [SEG], ["pacs"], at=0.0)
     (delivery,) = outbox.due("pacs", now=0.0)
     outbox.record(delivery.delivery_id, DELIVERED, 1.0, POLICY)
     assert outbox.record(delivery.delivery_id, slower, 2.0, POLICY).state is DeliveryState.DELIVERED

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from desk_parts import DeskParts, hydrops_study
 from notice_receivers import HookServer
+from queued_results import put
 
 from dicom_node.delivery.outbox import OutboxObject, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
@@ -61,7 +62,7 @@ class Told:
         result = OutboxObject(
             kind="SEG", sop_class_uid="1.2", sop_instance_uid="2.25.5", series_instance_uid="2.25.6", data=b"x"
         )
-        outbox.put("key", "2.25.100", [result], ["pacs"], at=now)
+        put(outbox, "key", "2.25.100", [result], ["pacs"], at=now)
         (delivery,) = outbox.due("pacs", now)
         refusal = DeliveryOutcome(kind=OutcomeKind.STOPPED, detail="locked", status=0xA900)
         outbox.record(delivery.delivery_id, refusal, now, RetryPolicy())

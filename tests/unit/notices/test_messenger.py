@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from desk_parts import DeskParts, hydrops_study
 from notice_receivers import HookServer, MailServer
+from queued_results import put
 
 from dicom_node.delivery.commitments import Commitments
 from dicom_node.delivery.outbox import OutboxObject, RetryPolicy
@@ -227,7 +228,7 @@ def test_a_delivery_that_is_given_up_is_told_without_the_receivers_comment(tmp_p
             kind="SEG", sop_class_uid="1.2", sop_instance_uid="2.25.5", series_instance_uid="2.25.6", data=b"x"
         )
         outbox = told.desk.outbox
-        outbox.put("key", "2.25.100", [result], ["pacs"], at=told.desk.now)
+        put(outbox, "key", "2.25.100", [result], ["pacs"], at=told.desk.now)
         (delivery,) = outbox.due("pacs", told.desk.now)
         refusal = DeliveryOutcome(kind=OutcomeKind.STOPPED, detail="Secret^Person is locked", status=0xA900)
         outbox.record(delivery.delivery_id, refusal, told.desk.now, RetryPolicy())
@@ -249,7 +250,7 @@ def test_p19_a_result_that_is_never_committed_is_told_with_what_to_do(tmp_path: 
         result = OutboxObject(
             kind="SEG", sop_class_uid="1.2", sop_instance_uid="2.25.5", series_instance_uid="2.25.6", data=b"x"
         )
-        outbox.put("key", "2.25.100", [result], ["pacs"], at=told.desk.now)
+        put(outbox, "key", "2.25.100", [result], ["pacs"], at=told.desk.now)
         (delivery,) = outbox.due("pacs", told.desk.now)
         stored = DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="stored", status=0)
         outbox.record(delivery.delivery_id, stored, told.desk.now, RetryPolicy(), to_commit=True)
