@@ -75,16 +75,18 @@ def fill(node: LocalNode, folder: Path) -> None:
     for number, dataset in enumerate(phantom_datasets(study)):
         dataset.save_as(folder / f"{number:04d}.dcm", enforce_file_format=True)
     command = ["storescu", "-aet", "SCANNER", "-aec", "HYDROPS", "+sd", "127.0.0.1", str(node.dicom_port), str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
+    sent = subprocess.run(command, check=False, capture_output=True, text=True)
+    if sent.returncode:
+        raise SystemExit(f"storescu: {sent.stdout}{sent.stderr}\n{node.log_tail()}")
     wait_for_web(node)
 
 
 def wait_for_web(node: LocalNode) -> None:
     """The dashboard answers a moment after the listener."""
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 120.0
     while time.monotonic() < deadline:
         try:
-            requests.get(node.health_url, timeout=5)
+            requests.get(node.health_url, timeout=60)
         except requests.ConnectionError:
             time.sleep(0.2)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
@@ -9,6 +10,7 @@ from typing import Any, Final
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from dicom_node import __version__
 from dicom_node.web.access import Role, parts_of
@@ -16,6 +18,7 @@ from dicom_node.web.plain_words import plain
 
 THEMES: Final = ("auto", "light", "dark")
 THEME_COOKIE: Final = "hydrops_theme"
+_DATE: Final = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
 
 
 def page(request: Request, template: str, *, status_code: int = 200, **context: Any) -> HTMLResponse:
@@ -56,7 +59,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters.update(when=when, age=age, iso=iso, day=day, plain=plain)
+    environment.filters.update(when=when, age=age, iso=iso, day=day, plain=plain, whole_dates=whole_dates)
     return environment
 
 
@@ -73,6 +76,11 @@ def iso(at: float) -> str:
 def day(date: str) -> str:
     """A DICOM date as 2026-11-22; anything else as it is."""
     return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdecimal() else date
+
+
+def whole_dates(text: str) -> Markup:
+    """A sentence as HTML whose dates are not broken after a hyphen at the end of a line."""
+    return Markup(_DATE.sub(r'<span class="whole">\g<0></span>', str(escape(text))))  # noqa: S704 - escaped just here
 
 
 def age(seconds: float) -> str:

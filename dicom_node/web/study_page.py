@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Request, status
@@ -33,7 +34,7 @@ from dicom_node.web.plain_words import (
     reason_sentence,
 )
 from dicom_node.web.progress import progress
-from dicom_node.web.rendering import page
+from dicom_node.web.rendering import page, when
 from dicom_node.web.study_actions import fitting_actions
 from dicom_node.web.study_views import views_of
 from dicom_node.web.viewer.links import viewer_link
@@ -120,7 +121,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "delivery_words": DELIVERIES,
         "reviews": parts.reviews.of_study(uid),
         "verdict_words": VERDICTS,
-        "history": [_happened(one) for one in parts.ledger.history(uid)],
+        "history": _happened(parts.ledger.history(uid)),
         "kept": "" if keeping is None else kept_sentence(keeping),
         "actions": fitting_actions(record, visitor_of(request).role, keeping),
         "examinations": None if card is None else history_of(card, parts.cards),
@@ -133,8 +134,8 @@ def urgent_sentence(record: StudyRecord, parts: WebParts) -> str:
     """Why a study that is under way goes before others; "" where it does not."""
     if record.state not in UNDER_WAY:
         return ""
-    sentence = Urgencies(parts.engine).of_study(record.study_instance_uid).sentence
-    return f"It goes before others: {sentence}." if sentence else ""
+    because = Urgencies(parts.engine).of_study(record.study_instance_uid).because
+    return f"It goes before others, because {because}." if because else ""
 
 
 def why(record: StudyRecord) -> tuple[str, str]:
@@ -177,10 +178,16 @@ def _left_out(decision: Mapping[str, Any]) -> str:
     return f"Left out because: {plain(because)}"
 
 
-def _happened(event: StudyEventRecord) -> tuple[float, str, str]:
-    """When, what, and details for people: the count of changes in the spool is none."""
-    detail = "" if event.event is StudyEvent.ARRIVED else plain(event.detail)
-    return event.at, EVENTS[event.event], detail
+def _happened(events: Sequence[StudyEventRecord]) -> list[tuple[float, str, str]]:
+    """When, what, and details for people; images that arrived one look after another are one line."""
+    lines: list[tuple[float, str, str]] = []
+    for is_arrival, alike in groupby(events, key=lambda one: one.event is StudyEvent.ARRIVED):
+        if is_arrival:
+            first, *more = alike
+            lines.append((first.at, EVENTS[first.event], f"the last ones {when(more[-1].at)}" if more else ""))
+        else:
+            lines += [(one.at, EVENTS[one.event], plain(one.detail)) for one in alike]
+    return lines
 
 
 def _alignments(findings: Mapping[str, Any]) -> list[AlignmentLine]:

@@ -8,6 +8,7 @@ from dicom_node.intake.erased_images import ErasedImages
 from dicom_node.ledger import StudyState
 from dicom_node.retention import StudyKeeping
 from dicom_node.web.kept_until import kept_sentence
+from dicom_node.web.rendering import whole_dates
 
 A_DAY_S = 86400.0
 NOON = 43200.0
@@ -58,3 +59,7 @@ def erased(*, missing: int, fresh: int = 0) -> ErasedImages:
 )
 def test_the_page_says_until_when_images_and_results_are_kept(found: StudyKeeping, expected: str) -> None:
     assert kept_sentence(found) == expected
+
+
+def test_a_date_is_not_broken_at_the_end_of_a_line_and_everything_else_is_escaped() -> None:
+    assert whole_dates("until <b> 2026-02-02.") == 'until &lt;b&gt; <span class="whole">2026-02-02</span>.'

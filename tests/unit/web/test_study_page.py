@@ -110,6 +110,16 @@ def test_the_history_is_told_in_the_order_in_which_it_happened(dashboard: Dashbo
     assert told == sorted(told)
 
 
+def test_images_that_arrive_one_look_after_another_are_one_line_of_the_history(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    for number in range(3):
+        dashboard.parts.ledger.arrived(STUDY, revision=100 + number, at=NOW + 60.0 * number)
+    assert dashboard.parts.ledger.history(STUDY)[-3].event is StudyEvent.ARRIVED
+    shown = text_of(page(dashboard))
+    assert shown.count("Images arrived") == 2  # those of before, and these three
+    assert "the last ones" in shown
+
+
 # --- Live -------------------------------------------------------------------------------------------------------------
 
 
