@@ -9,9 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.audit import AuditTrail
-from dicom_node.cli import configuration_files
+from dicom_node.cli import configuration_files, live_configuration
 from dicom_node.cli.configuration_files import ConfigurationFiles
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.service import until_told_to_stop
@@ -113,14 +114,15 @@ def test_a_key_that_needs_a_restart_is_named_until_it_is_put_back(path: Path) ->
     assert configuration.state.restart_needed == ()
 
 
-def test_the_worker_ends_after_the_study_that_it_computes(path: Path) -> None:
+def test_the_worker_ends_after_the_study_that_it_computes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_configuration, "LOOK_EVERY_S", 0.05)
     stop = threading.Event()
     renewal = WorkerRenewal(path, read_settings(path, {}), stop)
     with renewal.gate:  # a study is being computed
         path.write_text(SETTINGS.replace("600.0", "700.0"), encoding="utf-8")
         renewal.start()
-        assert not stop.wait(4.0)
-    assert stop.wait(4.0)
+        assert not stop.wait(1.0)
+    assert stop.wait(PATIENCE_S)
     assert renewal.wanted
     assert not renewal.gate.acquire(blocking=False)  # no other study begins
 
@@ -133,7 +135,7 @@ def test_a_worker_that_is_told_to_stop_while_it_computes_does_not_begin_anew(pat
         taking = threading.Thread(target=renewal._live.look, kwargs={"settled": True})
         taking.start()
         stop.set()
-    taking.join(10.0)
+    taking.join(PATIENCE_S)
     assert not renewal.wanted
 
 
@@ -154,12 +156,14 @@ def test_a_model_that_cannot_be_loaded_leaves_the_worker_with_the_one_it_has(pat
     assert not stop.is_set()
 
 
-def test_senders_do_not_make_the_worker_begin_anew(path: Path) -> None:
+def test_senders_do_not_make_the_worker_begin_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_configuration, "LOOK_EVERY_S", 0.05)
     stop = threading.Event()
     renewal = WorkerRenewal(path, read_settings(path, {}), stop)
     renewal.start()
     path.write_text(SETTINGS.replace('"A"', '"B"'), encoding="utf-8")
-    assert not stop.wait(4.0)
+    wait_until(lambda: "B" in [one.ae_title for one in renewal._live.running.settings.listener.allowed])
+    assert not stop.is_set()
     stop.set()
 
 

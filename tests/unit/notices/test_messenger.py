@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from desk_parts import DeskParts, hydrops_study
 from notice_receivers import HookServer, MailServer
+from patience import PATIENCE_S
 from queued_results import put
 
 from dicom_node.delivery.commitments import Commitments
@@ -369,6 +370,6 @@ def test_a_fault_of_ours_does_not_end_the_telling_for_ever(tmp_path: Path, monke
 
     monkeypatch.setattr(told.messenger._watch, "_conditions", breaks)
     told.messenger.start()
-    assert all(looks.acquire(timeout=10.0) for _ in range(3))
+    assert all(looks.acquire(timeout=PATIENCE_S) for _ in range(3))
     told.messenger._stop_asked.set()
-    told.messenger.join(10.0)
+    told.messenger.join(PATIENCE_S)
