@@ -231,7 +231,7 @@ def measure_soak(studies: int, loads: list[Load]) -> Iterator[Measurement]:
         worker = WorkerProcess(site, "worker-1")
         for number in range(studies):
             put_studies(spool, images, [number])
-            wait_until(lambda due=number - 1: ended(engine) > due - 1, [worker])
+            wait_until(lambda before=number: ended(engine) >= before, [worker])  # one waits while one is computed
             loads.append(worker.load())
             if number % 20 == 19:
                 print(f"  soak {number + 1}/{studies}: {asdict(loads[-1])}", flush=True)

@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,8 +236,8 @@ class Spool:
 
         A store that runs at the same time in another process may fail and be answered "try later"; it loses nothing.
         """
-        known = self._index.names()
-        temporary, here, others = self._files(known)
+        unseen = self._index.names()
+        temporary, others = self._files(unseen)
         for path in temporary:
             path.unlink(missing_ok=True)
         reindexed: list[str] = []
@@ -252,7 +252,7 @@ class Spool:
                 damaged.append(self._set_aside(others[name]))
             else:
                 reindexed.append(uid)
-        gone = sorted(known - here)
+        gone = sorted(unseen)
         missing = tuple(self._index.of_names(gone))
         self._index.forget(gone)
         report = SweepReport(
@@ -291,22 +291,21 @@ class Spool:
         if free - wanted < self.min_free_bytes:
             raise TransientError(f"disk of the spool: {free} bytes free, {self.min_free_bytes} must stay free")
 
-    def _files(self, known: Set[str]) -> tuple[list[Path], set[str], dict[str, Path]]:
-        """Temporary files, the names of `known` files that are here, and all other files by name."""
+    def _files(self, unseen: set[str]) -> tuple[list[Path], dict[str, Path]]:
+        """Temporary files, and other files by name; those whose names are `unseen` are taken out of there instead."""
         temporary: list[Path] = []
-        here: set[str] = set()
         others: dict[str, Path] = {}
         for folder in self.directory.glob("??/"):
             with os.scandir(folder) as files:  # plain text: a path for each of a million files takes ten times as long
                 for file in files:
                     name = file.name.removesuffix(".dcm")
-                    if name in known:
-                        here.add(name)
+                    if name in unseen:
+                        unseen.remove(name)
                     elif name.endswith(_TEMPORARY_SUFFIX):
                         temporary.append(folder / file.name)
                     else:
                         others[name] = folder / file.name
-        return temporary, here, others
+        return temporary, others
 
     def _reindex(self, name: str, path: Path) -> str | None:
         """Give a file its row back: SOP Instance UID, or None when the content is not what the name says."""
