@@ -58,11 +58,12 @@ class Subject:
 
     def build(self) -> torch.nn.Module:
         """The network as it is served: evaluation mode, channels last."""
-        made = monai_unet() if self.network == MONAI else build_network(self.network, **self.options)
+        made = MONAIS[self.network]() if self.network in MONAIS else build_network(self.network, **self.options)
         return made.eval().to(memory_format=torch.channels_last_3d)
 
 
 EAR = (4, 24, 48, 48)
+PAIR = (2, 24, 64, 64)
 MONAI: Final = "MONAI U-Net"
 """Compared where MONAI is installed; the node itself does without."""
 
@@ -82,6 +83,19 @@ def monai_unet() -> torch.nn.Module:
     return made
 
 
+def monai_basic_unet() -> torch.nn.Module:
+    """MONAI's plain U-Net in the size of the paper's, 2,537,178 parameters; its first level keeps the resolution."""
+    from monai.networks.nets import BasicUNet
+
+    made: torch.nn.Module = BasicUNet(
+        spatial_dims=3, in_channels=PAIR[0], out_channels=2, features=(16, 32, 64, 104, 104, 16)
+    )
+    return made
+
+
+MONAI_PAPER_SIZED: Final = "MONAI BasicUNet"
+MONAIS: Final = {MONAI: monai_unet, MONAI_PAPER_SIZED: monai_basic_unet}
+
 SUBJECTS = (
     Subject(network="ear_unet", shape=EAR),
     *(
@@ -89,14 +103,14 @@ SUBJECTS = (
         for channels in ((16, 32, 64), (16, 32, 64, 128), (16, 32, 96, 192), (24, 48, 96, 192), (32, 64, 96, 160))
     ),
     Subject(network="ear_finder", shape=(1, 72, 96, 96)),
-    Subject(network="oto_unet", shape=(2, 24, 64, 64)),
-    Subject(network="oto_unet", shape=(2, 24, 64, 64), options={"as_printed": True}),
+    Subject(network="oto_unet", shape=PAIR),
+    Subject(network="oto_unet", shape=PAIR, options={"as_printed": True}),
     Subject(network="ie_vnet", shape=(1, 112, 160, 208)),
 )
 """Default widths first. The finder sees a whole slab, so that its two "ears" are two patients."""
 
 if find_spec("monai") is not None:
-    SUBJECTS = (*SUBJECTS, Subject(network=MONAI, shape=EAR))
+    SUBJECTS = (*SUBJECTS, Subject(network=MONAI, shape=EAR), Subject(network=MONAI_PAPER_SIZED, shape=PAIR))
 
 
 GATED: Final = "oto_unet"
@@ -104,6 +118,7 @@ RIVALS: Final = {
     "oto_unet": "the paper's 3D U-Net on 24 x 64 x 64",
     "ie_vnet": "IE-Vnet's V-Net on 0.2 mm voxels",
     MONAI: "MONAI's U-Net on the same grid",
+    MONAI_PAPER_SIZED: "MONAI's BasicUNet of the paper's size",
 }
 """By label, what the node's own network is held against."""
 
@@ -211,7 +226,7 @@ def measure(asked: argparse.Namespace) -> Found:
     found = costs(chosen, timing)
     print(head(), *map(row, found), sep="\n")
     details = {"timing": asdict(timing), "networks": [asdict(one) for one in found]}
-    return Found(measurements=tuple(measured(found, machine_limits())), details=details)
+    return Found(measurements=tuple(measured(found, machine_limits(CLOCKS[asked.clock]))), details=details)
 
 
 def options(parser: argparse.ArgumentParser) -> None:
