@@ -139,3 +139,12 @@ def test_nothing_in_the_product_silences_the_guards() -> None:
         if GUARDED.search(line)
     ]
     assert silenced == []
+
+
+def test_s13_nothing_reads_a_dicomdir() -> None:
+    """CVE-2026-32711: file sets name files elsewhere; nothing here needs them."""
+    product = [
+        path for package in ("dicom_node", "inference", "orthanc_plugin") for path in (ROOT / package).rglob("*.py")
+    ]
+    reading = [path for path in product if re.search(r"fileset|FileSet|dicomdir", path.read_text(encoding="utf-8"))]
+    assert reading == []

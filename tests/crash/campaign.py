@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "demo")]
 
-from campaign_report import added_up, as_document, as_page, as_table  # noqa: E402 - found once the path above is known
+from campaign_report import added_up, as_document, as_page, as_table, with_figures  # noqa: E402 - found once the path above is known
 from commitment_faults import FAULTS as COMMITMENT  # noqa: E402
 from computing_faults import FAULTS as COMPUTING  # noqa: E402
 from delivery_faults import FAULTS as DELIVERY  # noqa: E402
@@ -54,6 +54,9 @@ def main() -> int:
     console.print(as_table(figures))
     if arguments.page is not None:
         arguments.page.write_text(as_page(figures, runs, FAULTS), encoding="utf-8")
+        promises = arguments.page.with_name("promises.md")
+        if promises.exists():
+            promises.write_text(with_figures(promises.read_text(encoding="utf-8"), figures), encoding="utf-8")
     return 0 if all(one.kept for one in figures) else 1
 
 
@@ -93,7 +96,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="where to begin (default: 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.add_argument("--add", type=Path, nargs="+", default=[], metavar="FILE", help="run nothing; add up such JSON")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="also write them as a page")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="also write them as a page, and into promises.md beside it"
+    )
     return parser.parse_args()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -134,6 +135,31 @@ def as_page(figures: Sequence[Figures], runs: Sequence[Mapping[str, Any]], fault
         "",
     ]
     return "\n".join(lines)
+
+
+def with_figures(promises: str, figures: Sequence[Figures]) -> str:
+    """`docs/promises.md` with the last figures of the campaign in the last cell of each row that it shows."""
+    last = {one.fault.number: _in_a_cell(one) for one in figures if one.injected}
+    lines = []
+    for line in promises.splitlines(keepends=True):
+        cells = line.split(" | ")
+        shown = _SHOWN_BY.search(cells[2]) if len(cells) == CELLS_OF_A_PROMISE else None
+        if shown is not None and shown[1] in last:
+            line = " | ".join([*cells[:3], f"{last[shown[1]]} |\n"])
+        lines.append(line)
+    return "".join(lines)
+
+
+CELLS_OF_A_PROMISE = 4
+_SHOWN_BY = re.compile(r"[(:] ?([FP]\d\d[a-z ]*?)\)?$")
+"""A campaign's row at the end of a cell: "... (F02)", "campaign: F21"."""
+
+
+def _in_a_cell(one: Figures) -> str:
+    """One fault's figures in a few words."""
+    recovery = "" if one.longest_recovery_s is None else f"; longest recovery {one.longest_recovery_s:.1f} s"
+    said = f"{one.injected:,} injected: {one.lost} lost, {one.doubled} doubled, {one.left_over} left over{recovery}"
+    return said if one.kept else f"{said}; BROKEN in {len(one.failures)} trials"
 
 
 def _seeds(one: Figures) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from campaign import FAULTS
-from campaign_report import added_up, as_document, as_page
+from campaign_report import added_up, as_document, as_page, with_figures
 from fault import Fault, Observation, Scale, Trial, whole_campaign
 from fault_matrix import MATRIX
 
@@ -66,6 +66,21 @@ def test_runs_done_in_pieces_add_up_with_their_seeds_and_failures() -> None:
     page = as_page([sum_], runs, FAULTS)
     assert "| F00 none | 23 | 25 | 2 | 0 | 0 | 4.0 s | BROKEN in 2 trials |" in page
     assert "Seeds 0 to 2, 7 to 8." in page
+
+
+def test_the_page_of_promises_gets_the_last_figures_of_its_rows_and_keeps_the_others() -> None:
+    runs = [as_document([whole_campaign(_fault(lambda _trial: Observation(recovery_s=1.5)), 3)], first_seed=0)]
+    figures = added_up(runs, [_fault(lambda _trial: Observation())])
+    page = (
+        "| P1 | kept | crash/test_campaign.py::test_x (F00) | - |\n"
+        "| P2 | kept | campaign: F00 | - |\n"
+        "| P3 | kept | unit/test_x.py::test_x | each test run |\n"
+        "| P4 | kept | crash/test_campaign.py::test_x (F00 named) | - |\n"
+    )
+    first, second, *others = with_figures(page, figures).splitlines(keepends=True)
+    assert first.endswith("(F00) | 3 injected: 0 lost, 0 doubled, 0 left over; longest recovery 1.5 s |\n")
+    assert second.endswith("campaign: F00 | 3 injected: 0 lost, 0 doubled, 0 left over; longest recovery 1.5 s |\n")
+    assert others == page.splitlines(keepends=True)[2:]
 
 
 def test_every_fault_of_the_matrix_is_a_row_of_the_campaign_or_has_tests_that_exist() -> None:

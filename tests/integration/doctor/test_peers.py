@@ -259,6 +259,8 @@ def test_orthancs_own_defaults_are_judged_where_the_file_is_silent() -> None:
         ({"RemoteAccessAllowed": True, "AuthenticationEnabled": False}, "remote access without a user"),
         ({"RemoteAccessAllowed": True}, "remote access without a user"),
         ({"RegisteredUsers": {"orthanc": "orthanc"}}, "user 'orthanc' has a well-known password"),
+        ({"ExecuteLuaEnabled": True}, "ExecuteLuaEnabled is true"),
+        ({"RestApiWriteToFileSystemEnabled": True}, "RestApiWriteToFileSystemEnabled is true"),
         ({"StableAge": 600}, "StableAge is 600"),
         ({"OverwriteInstances": True}, "OverwriteInstances is true"),
         ({"SynchronousZipStream": False}, "SynchronousZipStream is false"),
