@@ -85,7 +85,7 @@ MATRIX: Final[Mapping[str, MatrixRow]] = {
         tests=(
             f"{_CLIENT}::test_each_status_has_its_class_and_all_are_tried_again",
             f"{_CLIENT}::test_a_body_cut_short_is_not_taken",
-            f"{_CLIENT}::test_silence_and_drops_are_given_up_in_time",
+            f"{_CLIENT}::test_silence_and_drops_are_given_up",
             f"{_CLIENT}::test_a_redirect_is_not_followed",
         ),
     ),
