@@ -205,7 +205,7 @@ class StudyWorker:
         That is so when the state database was away for so long that neither outcome nor failure could be noted. Queued
         under the same id it would never run again; failed, a person can have it computed anew.
         """
-        for work in self._desk.unfinished():
+        for work in _not_in_line(self._desk.unfinished()):
             self._queue([work])
             engine_id = _engine_id(work)
             run = None if engine_id is None else DBOS.get_workflow_status(engine_id)
@@ -306,6 +306,13 @@ def _is_over(engine_id: str) -> bool:
     """Whether the engine will not go on with the run of this id."""
     run = DBOS.get_workflow_status(engine_id)
     return run is not None and run.status in RUN_OVER
+
+
+def _not_in_line(unfinished: Iterable[Work]) -> list[Work]:
+    """What the engine has neither in line nor in hand; one question, so that a thousand in line hold up nobody."""
+    active = DBOS.list_workflows(status=list(ACTIVE), queue_name=QUEUE, load_input=False, load_output=False)
+    held = {run.workflow_id for run in active}
+    return [work for work in unfinished if held.isdisjoint((work.run_id, f"{work.run_id}@{APPLICATION_VERSION}"))]
 
 
 def _engine_id(work: Work) -> str | None:
