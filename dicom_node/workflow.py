@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -61,11 +61,18 @@ FORGET_EVERY_S: Final = 3600.0
 class StudyWorkflow(DBOSConfiguredInstance):
     """The durable run of one piece of work."""
 
-    def __init__(self, desk: StudyDesk, gate: AbstractContextManager[object], time_limit: TimeLimit | None) -> None:
+    def __init__(
+        self,
+        desk: StudyDesk,
+        gate: AbstractContextManager[object],
+        time_limit: TimeLimit | None,
+        on_fault: Callable[[], None],
+    ) -> None:
         super().__init__("node")
         self._desk = desk
         self._gate = gate
         self._time_limit = time_limit
+        self._on_fault = on_fault
 
     @DBOS.workflow(name="process_study", max_recovery_attempts=1000)
     def process_study(self, work: dict[str, Any]) -> None:
@@ -105,6 +112,7 @@ class StudyWorkflow(DBOSConfiguredInstance):
         """Note the failure in the ledger."""
         log.error("event=work_failed study=%s problem=%s", work["study_instance_uid"], problem)
         self._desk.fail(Work.from_json(work), problem)
+        self._on_fault()
 
 
 class StudyWorker:
@@ -121,6 +129,8 @@ class StudyWorker:
         Every study is computed inside it: who holds a lock given here keeps the next study from beginning.
     time_limit
         Ends this process when a study takes too long; without it, none is too long.
+    on_fault
+        Called once a study has failed for a fault that nobody foresaw: what that did to this process, nobody knows.
     """
 
     def __init__(
@@ -133,6 +143,7 @@ class StudyWorker:
         host: str = "",
         gate: AbstractContextManager[object] | None = None,
         time_limit: TimeLimit | None = None,
+        on_fault: Callable[[], None] = lambda: None,
         beat_s: float = BEAT_S,
     ) -> None:
         self._desk = desk
@@ -154,7 +165,7 @@ class StudyWorker:
                 "log_level": "WARNING",
             }
         )
-        self._workflow = StudyWorkflow(desk, gate or nullcontext(), time_limit)
+        self._workflow = StudyWorkflow(desk, gate or nullcontext(), time_limit, on_fault)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; work that a dead predecessor left is taken up first."""

@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from dicom_node.cli.service import add_service_arguments, until_told_to_stop
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from dicom_node.cli.worker_renewal import WorkerRenewal
     from dicom_node.delivery.outbox import Outbox
     from dicom_node.settings import LoadedSettings
     from dicom_node.study_desk import StudyDesk
@@ -52,13 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         renewal = WorkerRenewal(Path(arguments.config), loaded, stop)
         renewal.start()
-        _work(loaded, stop, renewal.gate)
+        _work(loaded, stop, renewal)
     if renewal.wanted and not stop.told:
         renewal.begin_anew()
     return 0
 
 
-def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextManager[object]) -> None:
+def _work(loaded: LoadedSettings, stop: threading.Event, renewal: WorkerRenewal) -> None:
     """Compute and deliver until told to stop."""
     from dicom_node.cli.delivering import Outgoing
     from dicom_node.cli.heartbeat import Heartbeat, model_words
@@ -91,7 +91,8 @@ def _work(loaded: LoadedSettings, stop: threading.Event, gate: AbstractContextMa
         worker_id=worker_id,
         roster=roster,
         host=socket.gethostname(),
-        gate=gate,
+        gate=renewal.gate,
+        on_fault=renewal.after_fault,
         time_limit=TimeLimit(loaded.state_dir / f"{worker_id}.limit", loaded.settings.processing.time_limit_s),
     )
     pump.start()

@@ -1,6 +1,7 @@
-"""The worker takes over a changed configuration by starting anew, between two studies.
+"""The worker starts anew, between two studies: to take over a changed configuration, and after a fault of its own.
 
 Models, rules and destinations are read once and handed down; a worker that begins again cannot mix old and new ones.
+Nor does the next study meet what a fault left behind: memory that ran out, a graphics card that answers no more.
 It keeps its process id and the pipe that its parent holds, so `serve` does not notice.
 """
 
@@ -47,6 +48,12 @@ class WorkerRenewal:
         log.info("event=worker_renewed")
         os.execv(sys.executable, [sys.executable, "-m", "dicom_node.cli", *sys.argv[1:]])  # noqa: S606 - our own program
 
+    def after_fault(self) -> None:
+        """Have the worker begin anew before it computes anything else."""
+        if not self.wanted:
+            log.warning("event=worker_begins_anew reason=a study failed for a fault nobody foresaw")
+            self._end_between_studies()
+
     def _take(self, loaded: LoadedSettings, effects: frozenset[Effect]) -> None:
         """Have the worker begin anew if the change concerns it.
 
@@ -59,9 +66,16 @@ class WorkerRenewal:
             return
         if loaded.settings.processing.model != self._model:
             make_segmenter(loaded)
-        self.gate.acquire()  # after the study that runs; it is not given back, so that no other one begins
+        self._end_between_studies()
+
+    def _end_between_studies(self) -> None:
+        """Set `stop` once no study is being computed."""
+        while not self.gate.acquire(timeout=0.2):  # after the study that runs
+            if self._stop.is_set():
+                return
         if self._stop.is_set():  # told to stop while the study ran: then that is what happens
             self.gate.release()
             return
+        # The gate is not given back, so that no other study begins.
         self.wanted = True
         self._stop.set()

@@ -38,6 +38,8 @@ class RunningWorker:
     folder: Path
     gate: threading.Lock
     """Who holds it keeps the next study from beginning."""
+    faults: threading.Semaphore
+    """Released for each study that failed for a fault nobody foresaw."""
 
     def finish(self, study: str) -> tuple[StudyState, str]:
         """Send the study, and wait for what becomes of it."""
@@ -63,18 +65,19 @@ class RunningWorker:
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     folder = tmp_path_factory.mktemp("worker")
-    parts, gate = DeskParts(folder, clock=time.time), threading.Lock()
+    parts, gate, faults = DeskParts(folder, clock=time.time), threading.Lock(), threading.Semaphore(0)
     worker = StudyWorker(
         parts.desk,
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id=WORKER,
         roster=Roster(parts.engine),
         gate=gate,
+        on_fault=faults.release,
     )
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
-    yield RunningWorker(parts=parts, folder=folder, gate=gate)
+    yield RunningWorker(parts=parts, folder=folder, gate=gate, faults=faults)
     stop.set()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
@@ -164,7 +167,9 @@ def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(
     monkeypatch.undo()
     assert worker.parts.record("2.25.304").detail == "FileNotFoundError"
     assert worker.parts.sent("2.25.304") == []
+    assert worker.faults.acquire(timeout=PATIENCE_S)
     assert worker.finish("2.25.305")[0] is StudyState.REFUSED
+    assert not worker.faults.acquire(blocking=False)  # a refusal is none
 
 
 def test_a_look_round_that_the_disk_breaks_off_ends_no_worker_and_loses_no_work(

@@ -139,6 +139,20 @@ def test_a_worker_that_is_told_to_stop_while_it_computes_does_not_begin_anew(pat
     assert not renewal.wanted
 
 
+def test_f24_after_a_fault_the_worker_begins_anew_before_it_computes_anything_else(path: Path) -> None:
+    stop = threading.Event()
+    renewal = WorkerRenewal(path, read_settings(path, {}), stop)
+    with renewal.gate:  # another study is being computed
+        failing = threading.Thread(target=renewal.after_fault)
+        failing.start()
+        assert not stop.wait(0.5)
+    assert stop.wait(PATIENCE_S)
+    failing.join(PATIENCE_S)
+    assert renewal.wanted
+    assert not renewal.gate.acquire(blocking=False)  # no other study begins
+    renewal.after_fault()  # one beginning anew is enough: nobody waits for the gate again
+
+
 def test_a_signal_counts_also_when_the_worker_is_about_to_begin_anew() -> None:
     with until_told_to_stop() as stop:
         stop.set()  # as a renewal does
