@@ -93,6 +93,7 @@ class PictureDesk:
             with step("draw pictures"):
                 self._keep_views(work, drawing)
         except (OutputMismatch, RejectedStudy, PicturesLostError) as error:
+            self._in_hand = None
             self.give_up(work, str(error))
             return
         self._let_out(work, page)

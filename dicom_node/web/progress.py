@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dicom_node.ledger import StudyRecord, StudyState
+from dicom_node.owed_pictures import OwedPicture, OwedPictures
 
 STEPS: Final = {
     "read headers": "Read the headers",
@@ -23,8 +24,12 @@ STEPS: Final = {
     "keep pictures": "Keep the pictures",
     "encode and check": "Write and check the results",
     "draw summary": "Draw the summary",
+    "draw pictures": "Draw the pictures",
 }
 """The worker's steps in their order, as it names them, and as people read them."""
+
+FIRST_DRAWN: Final = "draw summary"
+"""What begins when SEG and SR are out; which of the two drawings is at hand is not noted anywhere."""
 
 UNDER_WAY: Final = (StudyState.WAITING, StudyState.QUEUED, StudyState.COMPUTING)
 
@@ -46,14 +51,22 @@ class Progress:
     mark: str
 
 
-def progress(record: StudyRecord) -> Progress:
-    """How far this study is; steps only while it is computed."""
+def progress(record: StudyRecord, owed: OwedPictures) -> Progress:
+    """How far this study is; steps only while it is computed, and while what follows SEG and SR is drawn."""
     computing = record.state is StudyState.COMPUTING
+    drawing = record.state is StudyState.COMPUTED and _are_drawn_now(owed.of_work(record.work_id))
+    steps = _steps(FIRST_DRAWN if drawing else record.step) if computing or drawing else ()
+    standing = "drawing" if drawing else record.state.value
     return Progress(
-        under_way=record.state in UNDER_WAY,
-        steps=_steps(record.step) if computing else (),
-        mark=f"{record.state.value}/{record.revision}/{record.reason}/{record.look_again_at or ''}",
+        under_way=drawing or record.state in UNDER_WAY,
+        steps=steps,
+        mark=f"{standing}/{record.revision}/{record.reason}/{record.look_again_at or ''}",
     )
+
+
+def _are_drawn_now(lacking: OwedPicture | None) -> bool:
+    """Whether somebody is at page and pictures, or will be."""
+    return lacking is not None and not lacking.given_up
 
 
 def _steps(current: str) -> tuple[Step, ...]:

@@ -78,7 +78,8 @@ def router(_parts: WebParts) -> APIRouter:
     # It is asked for every second or two by the page itself, so it does not keep the session open.
     @found.get("/studies/{uid}/progress", dependencies=[require(Role.VIEWER, activity=False)])
     def now(request: Request, uid: StudyUid) -> JSONResponse:
-        return JSONResponse(asdict(progress(known_study(parts_of(request), uid))))
+        parts = parts_of(request)
+        return JSONResponse(asdict(progress(known_study(parts, uid), OwedPictures(parts.engine))))
 
     return found
 
@@ -108,7 +109,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "urgent": urgent_sentence(record, parts),
         "why": why(record),
         "further": further_reasons(record),
-        "progress": progress(record),
+        "progress": progress(record, OwedPictures(parts.engine)),
         "measured": measured,
         "bars": {} if measured is None else {ear.side: bar(ear) for ear in measured.ears},
         "series": series_lines(record.decisions),

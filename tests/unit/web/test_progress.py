@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dicom_node.web.progress import STEPS
 
-WORKER = ("study_desk.py", "casework.py", "pipeline.py")
+WORKER = ("computation.py", "casework.py", "pipeline.py", "picture_desk.py")
 
 
 def test_every_step_of_the_worker_has_words_and_no_other() -> None:

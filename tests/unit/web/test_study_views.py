@@ -149,8 +149,12 @@ def test_a_study_says_that_its_pictures_are_being_drawn_and_why_they_were_not(da
     with closing(dashboard.client("vera")) as client:
         for path in (f"/studies/{WITHOUT}", f"/studies/{WITHOUT}/views"):
             assert BEING_DRAWN in client.get(path).text
+        progress = client.get(f"/studies/{WITHOUT}/progress").json()
+        assert progress["under_way"]
+        assert [one["name"] for one in progress["steps"] if one["place"] == "now"] == ["Draw the summary"]
         with dashboard.parts.ledger.transaction() as connection:
             assert owed.give_up("ef" * 32, "the disk is gone", within=connection)
+        assert not client.get(f"/studies/{WITHOUT}/progress").json()["under_way"]
         assert NOT_DRAWN.format(why="the disk is gone") in client.get(f"/studies/{WITHOUT}/views").text
         with dashboard.parts.ledger.transaction() as connection:
             connection.execute(owed_rows.delete())
