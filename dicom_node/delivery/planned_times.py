@@ -74,21 +74,24 @@ class PlannedTimes:
         self._longest_s = longest_s
         self._clock = clock
         self._watch = ClockWatch(clock, monotonic)
+        self._set_by_s = 0.0
         self._looked = False
 
     def look(self) -> bool:
         """Put right what is to be put right; True if the clock was set since the last look.
 
         The first look finds what was planned before the clock was put back while nothing ran. Afterwards a change is
-        seen when it happens, and then everything that waits is tried at once.
+        seen when it happens, and then everything that waits is tried at once. A database that is away at that moment,
+        as after a machine was asleep, has it put right at the next look.
         """
-        by_s = self._watch.set_by_s()
+        self._set_by_s += self._watch.set_by_s()
+        by_s = self._set_by_s
         if by_s or not self._looked:
             longest_s = 0.0 if by_s else self._longest_s
             self._plans.put_times_right(
                 self._destination, ClockChange(now=self._clock(), by_s=by_s, longest_s=longest_s)
             )
-        self._looked = True
+        self._looked, self._set_by_s = True, 0.0
         return bool(by_s)
 
 

@@ -8,8 +8,9 @@ from typing import Final
 import pytest
 from queued_results import put
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
-from dicom_node.database import open_database
+from dicom_node.database import open_database, writing
 from dicom_node.delivery.commitment_rows import CommitmentState
 from dicom_node.delivery.commitments import Commitments
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox, OutboxObject, RetryPolicy
@@ -119,6 +120,19 @@ def test_f28_a_clock_put_forward_gives_nothing_up(outbox: Outbox, clock: Clock, 
     clock.now += days * A_DAY_S
     times.look()
     assert attempt(outbox, clock).state is DeliveryState.WAITING
+
+
+def test_f28_a_database_that_is_away_when_the_clock_is_put_forward_gives_nothing_up_later(
+    tmp_path: Path, outbox: Outbox, clock: Clock
+) -> None:
+    impatient = open_database(f"sqlite:///{tmp_path / 'node.db'}", busy_timeout_s=0.0)
+    times = clock.times_of(Outbox(tmp_path / "outbox", impatient))
+    clock.now += 5 * A_DAY_S
+    with writing(open_database(f"sqlite:///{tmp_path / 'node.db'}")), pytest.raises(OperationalError):
+        times.look()
+    assert times.look()
+    assert attempt(outbox, clock).state is DeliveryState.WAITING
+    assert not times.look()
 
 
 def test_f28_72_hours_are_counted_from_queueing_whatever_the_clock_said_meanwhile(outbox: Outbox, clock: Clock) -> None:
