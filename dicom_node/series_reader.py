@@ -15,6 +15,9 @@ from dicom_node.assembly.headers import SeriesHeader, read_series_header
 SERIES_KEPT: Final = 64
 """Some sixteen studies'."""
 
+IMAGES_KEPT: Final = 8192
+"""As many as the examiner keeps headers of, some 20 studies': what is remembered here it cannot let go."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Series:
@@ -62,8 +65,11 @@ class SeriesReader:
         with self._lock:
             self._seen[_uid(datasets)] = _Series(datasets=tuple(datasets), header=header)
             self._seen.move_to_end(_uid(datasets))
-            if len(self._seen) > SERIES_KEPT:
+            while len(self._seen) > 1 and self._is_too_much():
                 self._seen.popitem(last=False)
+
+    def _is_too_much(self) -> bool:
+        return len(self._seen) > SERIES_KEPT or sum(len(one.datasets) for one in self._seen.values()) > IMAGES_KEPT
 
 
 def _uid(datasets: Sequence[Dataset]) -> str:

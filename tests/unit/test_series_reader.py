@@ -51,3 +51,16 @@ def test_it_forgets_what_it_read_long_ago(read_uids: list[str]) -> None:
         reader.read([other])
     reader.read(images)
     assert read_uids.count(str(images[0].SeriesInstanceUID)) == 2
+
+
+def test_series_of_many_images_are_forgotten_earlier_so_that_memory_stays_bounded(
+    read_uids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, first, second = SeriesReader(), data_sets(MRC), data_sets(PPI)
+    monkeypatch.setattr(series_reader, "IMAGES_KEPT", len(first) + len(second) - 1)
+    reader.read(first)
+    reader.read(second)
+    reader.read(second)
+    reader.read(first)
+    uids = [str(images[0].SeriesInstanceUID) for images in (first, second)]
+    assert read_uids == [*uids, uids[0]]
