@@ -20,6 +20,7 @@ from sqlalchemy import (
     event,
     literal_column,
     make_url,
+    text,
 )
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -38,6 +39,10 @@ PEER_GONE_S: Final = 20
 A machine that is cut off in the middle of a transaction holds the rows that it was about to change, until the server
 ends that transaction; and whoever waits for an answer that cannot come waits for TCP, which by itself takes hours.
 """
+
+
+_ONE_AT_A_TIME: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('hydrops-node tables', 0))")
+"""PostgreSQL: of processes that start together with a newer version, the second would fail on what the first makes."""
 
 
 def bounded(url: str) -> str:
@@ -77,7 +82,8 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
     Raises
     ------
     ConfigError
-        If the SQLite file is damaged so that it cannot even be opened; see `require_whole`.
+        If the SQLite file is damaged so that it cannot even be opened, see `require_whole`; or if PostgreSQL refuses
+        the tables.
     """
     # A failed statement ends up in a log, and its parameters may be what somebody searched for: a patient's name.
     engine = create_engine(bounded(url), pool_pre_ping=not url.startswith("sqlite"), hide_parameters=True)
@@ -101,11 +107,18 @@ def open_database(url: str, *, busy_timeout_s: float = 30.0) -> Engine:
 
     try:
         with writing(engine) as connection:  # with the write lock, or it fails where another process writes meanwhile
+            if engine.dialect.name != "sqlite":
+                connection.execute(_ONE_AT_A_TIME)
             metadata.create_all(connection)
             _add_new_indexes(connection)
     except OperationalError:  # busy, full, read-only or away: that passes
         raise
     except DatabaseError as error:
+        if engine.dialect.name != "sqlite":
+            raise ConfigError(
+                f"{engine.url.database}: PostgreSQL does not let the node make its tables "
+                f"({str(error.orig).splitlines()[0]}); its user needs CREATE on the schema"
+            ) from None
         raise _damaged(engine, str(error.orig)) from None
     return engine
 

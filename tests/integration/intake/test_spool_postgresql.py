@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from local_postgresql import running_postgresql
 from mr_images import EXPLICIT_LE, STUDY, encode, make_mr
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 
 from dicom_node.database import open_database
+from dicom_node.errors import ConfigError
 from dicom_node.intake.spool import Spool, StoredKind
 
 
@@ -102,3 +104,41 @@ def test_many_writers_across_studies_neither_lose_nor_deadlock(engine, tmp_path)
     kept = [one for worker in range(6) for one in spool.instances(f"1.2.3.{worker}")]
     assert len(kept) == 60
     assert all(one.conflict for one in kept)
+
+
+@pytest.fixture
+def fresh(server: str) -> Iterator[URL]:
+    """An empty database on the server."""
+    url = make_url(server).set(database="fresh")
+    keeper = create_engine(server, isolation_level="AUTOCOMMIT")
+    with keeper.connect() as connection:
+        connection.execute(text("CREATE DATABASE fresh"))
+        yield url
+        connection.execute(text("DROP DATABASE fresh WITH (FORCE)"))
+    keeper.dispose()
+
+
+def test_processes_that_start_together_on_a_new_database_all_find_their_tables(fresh: URL) -> None:
+    """As after an update: unless one waits for the other, both make the same table, and one of them ends."""
+    together = threading.Barrier(6)
+
+    def start(_process: int) -> bool:
+        together.wait()
+        opened = open_database(fresh.render_as_string(hide_password=False))
+        known = inspect(opened).has_table("spool_instance")
+        opened.dispose()
+        return known
+
+    with ThreadPoolExecutor(6) as processes:
+        assert all(processes.map(start, range(6)))
+
+
+def test_a_user_who_may_make_no_tables_is_told_so_and_not_that_the_database_is_damaged(fresh: URL) -> None:
+    maker = create_engine(fresh)
+    with maker.begin() as connection:
+        connection.execute(text("CREATE ROLE onlooker LOGIN"))
+    with pytest.raises(ConfigError, match=r"fresh: PostgreSQL does not let .*permission denied.*needs CREATE"):
+        open_database(fresh.set(username="onlooker").render_as_string(hide_password=False))
+    with maker.begin() as connection:
+        connection.execute(text("DROP ROLE onlooker"))
+    maker.dispose()
