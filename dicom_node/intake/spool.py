@@ -252,7 +252,8 @@ class Spool:
                 damaged.append(self._set_aside(others[name]))
             else:
                 reindexed.append(uid)
-        gone = sorted(unseen)
+        # Asked for once more by name: an image that was erased and sent again meanwhile has its row and its file back.
+        gone = sorted(name for name in unseen if not self._index.path_of(name).exists())
         missing = tuple(self._index.of_names(gone))
         self._index.forget(gone)
         report = SweepReport(

@@ -201,6 +201,24 @@ def test_sweep_takes_out_rows_whose_file_is_gone_and_says_which(keep, make_mr, s
     assert spool.studies()[0].revision == revision + 1
 
 
+def test_f12_an_image_that_is_sent_again_while_the_sweep_runs_keeps_its_row(keep, make_mr, spool, monkeypatch):
+    """Between the look at its folder and the end of the sweep; another receiver has acknowledged it."""
+    image = make_mr()
+    keep(image).path.unlink()
+    remove = Path.unlink
+
+    def sent_again(path: Path, *, missing_ok: bool = False) -> None:
+        keep(image)
+        remove(path, missing_ok=missing_ok)
+
+    half_written = spool.directory / "00" / "of-a-killed-receiver.part"
+    half_written.touch()
+    monkeypatch.setattr(Path, "unlink", sent_again)
+    report = spool.sweep()
+    assert (report.temporary_removed, report.missing) == (1, ())
+    assert [one.sop_instance_uid for one in spool.instances(image.StudyInstanceUID)] == [image.SOPInstanceUID]
+
+
 def test_a_file_that_was_lost_is_written_again_when_it_is_sent_again(keep, make_mr, spool):
     image = make_mr()
     path = keep(image).path
