@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from dbos import DBOS, DBOSConfiguredInstance, SetEnqueueOptions, SetWorkflowID
+from dbos._error import DBOSMaxStepRetriesExceeded
 from dbos._serialization import DBOSPortableJSONSerializer
 
 from dicom_node.claims import TakenOverError
@@ -35,6 +36,10 @@ APPLICATION_VERSION: Final = "2"
 
 PASSING: Final = (TransientError, *DATABASE_AWAY)
 """Peer down, disk full, state database busy or restarting: the step is tried again, 8 times within four minutes."""
+
+DID_NOT_PASS: Final = DBOSMaxStepRetriesExceeded.__name__
+"""The problem of a study for which that took longer. It was foreseen: a worker that began anew now would meet a disk
+that is still full, and end."""
 
 QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
@@ -112,7 +117,8 @@ class StudyWorkflow(DBOSConfiguredInstance):
         """Note the failure in the ledger."""
         log.error("event=work_failed study=%s problem=%s", work["study_instance_uid"], problem)
         self._desk.fail(Work.from_json(work), problem)
-        self._on_fault()
+        if problem != DID_NOT_PASS:
+            self._on_fault()
 
 
 class StudyWorker:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from dbos._error import DBOSMaxStepRetriesExceeded
 from desk_parts import URGENT_SENDER, DeskParts, hydrops_study
 from local_node import LocalNode
 from local_postgresql import running_postgresql
@@ -170,6 +171,21 @@ def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(
     assert worker.faults.acquire(timeout=PATIENCE_S)
     assert worker.finish("2.25.305")[0] is StudyState.REFUSED
     assert not worker.faults.acquire(blocking=False)  # a refusal is none
+
+
+def test_f15_a_disk_that_stays_full_fails_its_study_and_is_no_fault_after_which_the_worker_begins_anew(
+    worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = TransientError("outbox on disk: No space left on device")
+
+    def all_attempts_were_in_vain(_work: Work) -> None:
+        raise DBOSMaxStepRetriesExceeded("compute", 8, [full] * 8)  # as the engine does, four minutes later
+
+    monkeypatch.setattr(worker.parts.desk, "compute", all_attempts_were_in_vain)
+    assert worker.finish("2.25.314") == (StudyState.FAILED, "INTERNAL")
+    monkeypatch.undo()
+    wait_until(lambda: worker.runs("2.25.314")[0]["status"] == "ERROR")
+    assert not worker.faults.acquire(blocking=False)
 
 
 def test_a_look_round_that_the_disk_breaks_off_ends_no_worker_and_loses_no_work(
