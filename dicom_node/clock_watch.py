@@ -36,7 +36,14 @@ class ClockWatch:
         The first call has nothing to compare with, and gives 0.0.
         """
         with self._lock:
-            apart_s, before_s = self._clock() - self._monotonic(), self._apart_s
+            apart_s, before_s = self._read_apart_s(), self._apart_s
             self._apart_s = apart_s
         by_s = 0.0 if before_s is None else apart_s - before_s
         return by_s if abs(by_s) >= SET_BY_S else 0.0
+
+    def _read_apart_s(self) -> float:
+        """By how much the clocks are apart; a thread that was kept waiting in between reads them anew."""
+        while True:
+            steady, now = self._monotonic(), self._clock()
+            if self._monotonic() - steady < SET_BY_S / 2:
+                return now - steady

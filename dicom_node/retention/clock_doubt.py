@@ -66,8 +66,10 @@ class ClockDoubt:
         return min(A_DAY_S, began + A_DAY_S - now) if began <= now else A_DAY_S
 
     def _write(self, text: str) -> None:
-        """Put this into the mark, whose age stays what it is."""
-        age = self._mark.stat() if self._mark.exists() else None
-        self._mark.write_text(text, encoding="utf-8")
-        if age is not None:
-            os.utime(self._mark, ns=(age.st_atime_ns, age.st_mtime_ns))
+        """Put this into the mark, whose age stays what it is: a younger one would say that the clock is believed."""
+        written = self._mark.with_suffix(".new")
+        written.write_text(text, encoding="utf-8")
+        if self._mark.exists():
+            age = self._mark.stat()
+            os.utime(written, ns=(age.st_atime_ns, age.st_mtime_ns))
+        written.replace(self._mark)

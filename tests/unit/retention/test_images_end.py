@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from dicom_node.delivery.outbox import RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.retention import Periods
+from dicom_node.retention.clock_doubt import ClockDoubt
 
 
 def test_s25_images_go_so_many_days_after_delivery_and_nothing_else_does(node: KeptStudies) -> None:
@@ -221,6 +224,22 @@ def test_f28_a_node_that_starts_with_a_clock_far_ahead_ends_nothing_for_a_day(tm
     assert len(again.image_files()) == len(hydrops_study())
     again.round_after(0.1)
     assert again.image_files() == []
+
+
+def test_f28_a_node_that_ends_while_it_writes_its_doubt_down_doubts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_year_ago = time.time() - 365 * A_DAY_S
+    assert ClockDoubt(tmp_path, clock=lambda: a_year_ago, monotonic=lambda: 5.0).is_over()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as power:
+        power.setattr(os, "utime", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ClockDoubt(tmp_path, clock=time.time, monotonic=lambda: 5.0).is_over()
+    assert not ClockDoubt(tmp_path, clock=time.time, monotonic=lambda: 5.0).is_over()
 
 
 def test_a_node_that_starts_anew_every_night_goes_by_its_clock(tmp_path: Path) -> None:
