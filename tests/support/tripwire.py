@@ -29,6 +29,8 @@ and SR, and of what is drawn after these are out. `send` lies between the PACS's
 
 IN_A_TRANSACTION: Final = frozenset({"claim", "publish", "settle"})
 
+_SEG_AND_SR: Final = {"SEG", "SR"}
+
 LINGER_S: Final = 120.0
 """How long a worker lingers that is to be cut off there: longer than it takes another to finish its study."""
 
@@ -71,8 +73,10 @@ def arm(point: str, harm: str, *, once: bool = True) -> None:
 
     if point in _STEPS:  # once it has been noted that the step begins
         _around(StudyRuns, "note_step", after=lambda words: harmed() if _STEPS[point] in words else None)
-    elif point in (before := {"send": (Outbox, "record"), "draw": (Drawing, "page"), "page": (OwedPictures, "settle")}):
+    elif point in (before := {"send": (Outbox, "record"), "draw": (Drawing, "page")}):
         _around(*before[point], before=harmed)
+    elif point == "page":  # the files of SEG and SR are kept before
+        _around(Outbox, "keep", after=lambda words: None if _SEG_AND_SR & {one.kind for one in words[1]} else harmed())
     else:
         method = {
             "claim": (Claims, "take"),
