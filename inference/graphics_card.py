@@ -1,7 +1,8 @@
 """A network on a graphics card: half precision, replayed as one graph, and never without the processor behind it.
 
 The processor's float32 answer is the reference. A card is believed after it answered the first study like the
-processor; a study for which it has no memory is answered by the processor, and a card that fails is not asked again.
+processor, as long as it answers numbers; a study for which it has no memory is answered by the processor, and a card
+that fails is not asked again.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class GraphicsCard:
     def __call__(self, images: Tensor) -> Answer:
         """Answer to (B, C, K, J, I) float32 images on the processor; float32, on the processor."""
         answer = None if self._given_up else self._ask_in_turn(images)
-        if answer is not None and self._believed:
+        if answer is not None and self._believed and bool(answer[0].isfinite().all() and answer[1].isfinite().all()):
             return answer
         reference: Answer = self._network(images)
         if answer is not None:

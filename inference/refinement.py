@@ -93,7 +93,7 @@ class Comparison:
     Raises
     ------
     NoOverlap
-        If one of the series does not reach a ball, or is flat there.
+        If one of the series does not reach a ball, is flat there, or holds values that are no numbers.
     """
 
     def __init__(self, moving: Volume, fixed: Volume, centers: FloatArray, near: FloatArray, level: Level) -> None:
@@ -280,6 +280,8 @@ def _smoothed(volume: Volume, box: VolumeGeometry, moving_to_fixed: FloatArray, 
     smooth = ndimage.gaussian_filter(
         np.asarray(coarse.array, dtype=np.float32), level.smoothing_mm / coarse.geometry.spacing_mm, truncate=3.0
     )
+    if not np.isfinite(smooth).all():
+        raise NoOverlap("values around an ear are no numbers")
     return Volume(array=smooth, geometry=coarse.geometry)
 
 

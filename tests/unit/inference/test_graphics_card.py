@@ -184,6 +184,23 @@ def test_a_card_that_says_something_else_is_not_believed(
     assert "differs by" in here.told[0]
 
 
+@needs_half_precision
+def test_a_believed_card_that_answers_no_numbers_is_answered_for_and_not_asked_again(ears: Tensor) -> None:
+    """Half precision ends at 65,504: bright images may go beyond where the first study did not."""
+    answered: list[tuple[Tensor, Tensor]] = []
+
+    def spoiled_from_the_second_on(answer: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        answered.append(answer)
+        return answer if len(answered) == 1 else (answer[0] * torch.nan, answer[1])
+
+    here = site(answers=spoiled_from_the_second_on)
+    for _ in range(3):
+        assert same(here.ask(ears[:2]), plain(ears[:2], here.network))
+    assert here.asked == 2
+    assert len(here.told) == 1
+    assert "differs by nan" in here.told[0]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no graphics card here")
 def test_a_real_card_answers_within_a_thousandth_and_a_thousand_studies_take_no_more_memory_than_ten(
     ears: Tensor, reference: nn.Module

@@ -110,8 +110,20 @@ def half_beside(volume: Volume) -> Volume:
     return displaced(volume, motion.about(np.zeros(3), np.eye(3), np.array([0.0, 0.0, 34.0])))
 
 
+def one_value_missing(volume: Volume) -> Volume:
+    array = np.array(volume.array)
+    array[24, 28, 26] = np.nan
+    return Volume(array=array, geometry=volume.geometry)
+
+
 @pytest.mark.parametrize(
-    ("spoil", "words"), [(flat, "flat"), (far_away, "do not overlap"), (half_beside, "does not show enough")]
+    ("spoil", "words"),
+    [
+        (flat, "flat"),
+        (far_away, "do not overlap"),
+        (half_beside, "does not show enough"),
+        (one_value_missing, "no numbers"),
+    ],
 )
 def test_a_series_that_cannot_be_compared_says_why(
     anatomy: Volume, spoil: Callable[[Volume], Volume], words: str
