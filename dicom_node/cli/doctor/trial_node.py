@@ -23,6 +23,7 @@ from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox
 from dicom_node.delivery.outcome import Destination
 from dicom_node.ledger import Ledger, StudyRecord, StudyState
+from dicom_node.owed_pictures import OwedPicture, OwedPictures
 
 CALLER: Final = "DOCTOR"
 START_S: Final = 30.0
@@ -94,7 +95,7 @@ class TrialNode:
         self._end()
 
     def wait_until_finished(self, study_uid: str, *, timeout_s: float, say: Callable[[str], None]) -> StudyRecord:
-        """Follow the study until it has an outcome and nothing of it waits to be delivered.
+        """Follow the study until it has an outcome, its page is drawn, and nothing of it waits to be delivered.
 
         Raises
         ------
@@ -107,11 +108,18 @@ class TrialNode:
             record = ledger.get(study_uid)
             if record is not None:
                 say(record.step or record.detail or record.state.value)
+                owed = self._owed(record)  # asked before the deliveries, to which the page adds its own once drawn
+                drawn = owed is None or owed.given_up
                 waiting = [one for one in self._deliveries(study_uid) if one.state is DeliveryState.WAITING]
-                if record.state in FINISHED and not waiting:
+                if record.state in FINISHED and drawn and not waiting:
                     return record
             time.sleep(LOOK_S)
         raise TrialNodeFailed(f"the study was not finished within {timeout_s:.0f} s:\n{self.log_tail()}")
+
+    def undrawn(self, record: StudyRecord) -> str:
+        """Why its page is not drawn; empty if it is."""
+        owed = self._owed(record)
+        return "" if owed is None else owed.given_up
 
     def undelivered(self, study_uid: str) -> list[Delivery]:
         """What did not arrive."""
@@ -124,6 +132,9 @@ class TrialNode:
             if one.state is DeliveryState.DELIVERED:
                 arrived.setdefault(one.destination, []).append(one.kind)
         return arrived
+
+    def _owed(self, record: StudyRecord) -> OwedPicture | None:
+        return OwedPictures(self._engine()).of_work(record.work_id)
 
     def _deliveries(self, study_uid: str) -> list[Delivery]:
         return Outbox(self._state / "outbox", self._engine()).deliveries(study_uid)

@@ -100,6 +100,8 @@ def _drive(site: Site, node: TrialNode, images: Path, study_uid: str, receiver: 
     yield ok(f"the listener, called as {CALLER}, kept {len(outcomes)} images in {time.monotonic() - began:.1f} s")
     record = node.wait_until_finished(study_uid, timeout_s=FINISH_S, say=site.say)
     yield _computed(record, time.monotonic() - began, node)
+    if why := node.undrawn(record):
+        yield problem(f"page and pictures were not drawn: {why}", f"report it with: {node.log_tail()}")
     for one in node.undelivered(study_uid):
         yield problem(f"{one.kind} did not reach {one.destination}: {one.last_detail}", "see the receivers check")
     if site.through:
