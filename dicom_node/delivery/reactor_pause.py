@@ -4,8 +4,8 @@ pynetdicom 3.0.4 has two readers for one queue of messages: the association's ow
 sends a request and waits for the response. The sender asks the reactor to pause and believes it as soon as
 `_is_paused` is True; but the reactor raises that flag before it looks whether it shall pause, and lowers it after. A
 reactor that is interrupted in between reads on: "Received unexpected C-STORE service message", and the sender waits
-for an answer that is gone until its time is over. Rare on a free machine, one in a few hundred requests on a busy one
-(pynetdicom issues 435 and 875).
+for an answer that is gone until its time is over. Seen where other processes wanted the processor (pynetdicom issues
+435 and 875).
 """
 
 from __future__ import annotations
