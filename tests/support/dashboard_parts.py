@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any, Final
 
@@ -138,3 +139,9 @@ def post(client: httpx.Client, path: str, page: str = "/studies", **fields: str)
     """Send a form with the CSRF token that `page` carries."""
     token = hidden(client.get(page).text, "csrf_token")
     return client.post(path, data={"csrf_token": token, **fields})
+
+
+def text_of(html: str) -> str:
+    """What a person reads, in one line."""
+    body = html[html.index("<main") : html.index("</main>")]
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())

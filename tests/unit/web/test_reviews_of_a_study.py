@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 
 import httpx
 import pytest
-from dashboard_parts import Dashboard, make_parts, post, serving
+from dashboard_parts import Dashboard, make_parts, post, serving, text_of
 from planted_studies import STUDY, plant, work_of
 
 from dicom_node.web.reviewing import FORMULA_STARTS, harmless
@@ -24,12 +22,6 @@ PAGE = f"/studies/{STUDY}"
 def dashboard(tmp_path: Path) -> Iterator[Dashboard]:
     with serving(make_parts(tmp_path, viewer_url="http://{host}:8081")) as served:
         yield served
-
-
-def text_of(html: str) -> str:
-    """What a person reads, in one line."""
-    body = html[html.index("<main") : html.index("</main>")]
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def review(client: httpx.Client, verdict: str, comment: str = "", **changes: str) -> httpx.Response:

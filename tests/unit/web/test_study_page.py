@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dashboard_parts import Dashboard, make_parts, post, serving
+from dashboard_parts import Dashboard, make_parts, post, serving, text_of
 from planted_studies import CARD, NOW, SEG_BYTES, STUDY, document, plant, plant_objects
 
 from dicom_node.audit import AuditAction
@@ -32,12 +31,6 @@ PAGE = f"/studies/{STUDY}"
 def dashboard(tmp_path: Path) -> Iterator[Dashboard]:
     with serving(make_parts(tmp_path, viewer_url="http://{host}:8081")) as served:
         yield served
-
-
-def text_of(html: str) -> str:
-    """What a person reads, in one line."""
-    body = html[html.index("<main") : html.index("</main>")]
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def page(dashboard: Dashboard, name: str = "vera") -> str:
