@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import _config
+from pynetdicom import _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import time
@@ -205,13 +205,26 @@ def _send(association: Association, file: Part10File, destination: Destination) 
     patience_s = destination.timeout_s + file.path.stat().st_size / SLOWEST_LINE_BYTES_PER_S
     association.dimse_timeout = patience_s
     asked_at = time.monotonic()
+    taken_at = [asked_at]
+
+    def on_sent(_event: evt.Event) -> None:
+        taken_at[0] = time.monotonic()
+
+    association.bind(evt.EVT_DATA_SENT, on_sent)
     try:
         response = association.send_c_store(file.path)
     except RuntimeError:  # the peer left between our look and our request
         return later(f"{address_of(destination)} closed the association before it took the object")
+    finally:
+        association.unbind(evt.EVT_DATA_SENT, on_sent)
     status = response.get("Status")
-    if status is None:
-        late = time.monotonic() - asked_at >= patience_s
-        how = f"did not answer the C-STORE within {patience_s:.0f} s" if late else "broke off during the C-STORE"
-        return later(f"{address_of(destination)} {how}")
-    return outcome_of_status(status, str(response.get("ErrorComment", "")))
+    if status is not None:
+        return outcome_of_status(status, str(response.get("ErrorComment", "")))
+    now = time.monotonic()
+    if now - asked_at >= patience_s:
+        how = f"did not answer the C-STORE within {patience_s:.0f} s"
+    elif now - taken_at[0] >= destination.timeout_s:  # our socket's own limit: see association.py
+        how = f"neither took another byte nor answered for {destination.timeout_s:.0f} s during the C-STORE"
+    else:
+        how = "broke off during the C-STORE"
+    return later(f"{address_of(destination)} {how}")

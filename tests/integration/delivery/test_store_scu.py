@@ -180,16 +180,23 @@ def test_a_faulty_storescp_is_understood(tmp_path: Path, option: str, kind: Outc
 
 
 @pytest.mark.dcmtk
-def test_a_receiver_that_stops_reading_holds_nobody_longer_than_the_timeout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("extra_bytes", "slowest_line", "words"),
+    [
+        pytest.param(20_000_000, 64_000, "neither took another byte nor answered for 1 s", id="stops reading"),
+        pytest.param(20_000, 1e9, "did not answer the C-STORE within 1 s", id="stops answering"),
+    ],
+)
+def test_a_receiver_that_falls_silent_holds_nobody_longer_than_the_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra_bytes: int, slowest_line: float, words: str
 ) -> None:
-    monkeypatch.setattr(store_scu, "SLOWEST_LINE_BYTES_PER_S", 1e9)
+    monkeypatch.setattr(store_scu, "SLOWEST_LINE_BYTES_PER_S", slowest_line)
     before = threading.active_count()
     with storescp(tmp_path, "--sleep-during", "600") as port:
         began = time.monotonic()
-        outcome = store(encoded(extra_bytes=20_000_000), destination(port, timeout_s=1.0))
+        outcome = store(encoded(extra_bytes=extra_bytes), destination(port, timeout_s=1.0))
     assert outcome.kind is OutcomeKind.RETRY_LATER
-    assert "did not answer the C-STORE within 1 s" in outcome.detail
+    assert words in outcome.detail
     assert time.monotonic() - began < PATIENCE_S  # the receiver sleeps for 600 s
     wait_until(lambda: threading.active_count() <= before, found=lambda: [one.name for one in threading.enumerate()])
 
