@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from free_ports import free_port
+from patience import PATIENCE_S
 
 from dicom_node.database import open_database
 from dicom_node.delivery.orthanc_rest import upload
@@ -77,7 +78,7 @@ def stand_in() -> Iterator[StandIn]:
 
 @pytest.fixture
 def client(stand_in: StandIn) -> OrthancClient:
-    return OrthancClient(stand_in.url, username="hydrops", password="pä", timeout_s=1)
+    return OrthancClient(stand_in.url, username="hydrops", password="pä", timeout_s=PATIENCE_S)
 
 
 def test_a_redirect_is_not_followed(stand_in: StandIn, client: OrthancClient) -> None:
@@ -162,7 +163,8 @@ def _until_closed(write: Callable[[], None]) -> None:
         return
 
 
-def test_silence_and_drops_are_given_up(stand_in: StandIn, client: OrthancClient) -> None:
+def test_silence_and_drops_are_given_up(stand_in: StandIn) -> None:
+    client = OrthancClient(stand_in.url, username="hydrops", password="pä", timeout_s=1)
     given_up = threading.Event()  # until then the other side goes on, for ever
 
     def drip(handler: _Handler) -> None:
@@ -282,7 +284,8 @@ def test_one_image_that_always_fails_holds_the_cursor_only_for_a_while(
 )
 def test_each_answer_to_an_upload_is_sorted(stand_in: StandIn, status: int, kind: OutcomeKind) -> None:
     stand_in.answer = lambda handler: handler.send(status)
-    outcome = upload(b"\0" * 128 + b"DICM", Destination(name="pacs", kind="orthanc", url=stand_in.url, timeout_s=1))
+    to = Destination(name="pacs", kind="orthanc", url=stand_in.url, timeout_s=PATIENCE_S)
+    outcome = upload(b"\0" * 128 + b"DICM", to)
     assert outcome.kind is kind
     assert outcome.detail
 
