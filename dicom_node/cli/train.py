@@ -8,6 +8,8 @@
       the shipped weights, fine-tuned on your ears and as many synthetic ones
   hydrops-node train --out FOLDER --cases CASES --preset paper
       HydropsOTO's network by its published recipe
+  hydrops-node train --out FOLDER --preset ear-finder
+      the network that finds the ears, by the recipe of the shipped one
 
 CASES is a folder of NIfTI cases or of DICOM studies with a segmentation each; docs/training.md describes both. The
 patients in it are divided at random into those trained on and those by whom the best weights are chosen.
@@ -19,6 +21,7 @@ Written into FOLDER:
   crops/          synthetic ears
   split.json      which case was used for what (with --cases)
   tensorboard/    curves (with --tensorboard)
+  stage-N/        stages before the last one (of ear-finder, which writes model/ besides and nothing else)
 
 Needs the extra `train`: pip install '.[train]'. A GPU is used if torch sees one.
 
@@ -42,6 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dicom_node import __version__
+from dicom_node.cli.finder_training import EAR_FINDER, train_ear_finder
 from dicom_node.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -51,9 +55,10 @@ if TYPE_CHECKING:
     from inference.training.session import Session
     from inference.training.trainer import Trained
 
-PRESET_NAMES: Final = ("shipped", "quick", "base", "paper")
+PRESET_NAMES: Final = ("shipped", "quick", "base", "paper", EAR_FINDER)
 SHIPPED_MODEL: Final = "shipped"
 MODEL_FOLDER: Final = "model"
+MODEL_NAME: Final = "hydrops-ear"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of synthetic ears, 0..1 (default: 1 without --cases, 0 with it)",
     )
-    data.add_argument("--crops", type=_positive, metavar="N", help="how many synthetic ears (default: the recipe's)")
+    data.add_argument("--crops", type=_positive, metavar="N", help="how many synthetic ears, or heads")
     data.add_argument("--crop-folder", type=Path, metavar="DIR", help="synthetic ears (default: FOLDER/crops)")
     data.add_argument("--start-from", metavar="MODEL", help="model folder to fine-tune, or `shipped`")
     data.add_argument("--config", type=Path, metavar="NODE_TOML", help="the site's rules for series, for DICOM cases")
@@ -93,8 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     result = parser.add_argument_group("result")
     result.add_argument("--tensorboard", action="store_true", help="also write curves for TensorBoard")
-    result.add_argument("--name", default="hydrops-ear", help="of the model, as results will show it")
-    result.add_argument("--model-version", default=__version__, metavar="VERSION", help="of the model, likewise")
+    result.add_argument("--name", help=f"of the model, as results will show it (default {MODEL_NAME})")
+    result.add_argument("--model-version", metavar="VERSION", help=f"of the model, likewise (default {__version__})")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,8 +112,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = _writable(arguments.out)
     try:
+        if arguments.preset == EAR_FINDER:
+            finder = train_ear_finder(arguments, folder=folder, commit=_commit())
+            _say(f"on heads never trained on: {finder.description.training['validation']}")
+            _say(f"written: {folder / MODEL_FOLDER}. Research use only.")
+            return 0
         session = _after_first_stages(_session(arguments, folder), arguments)
-        _train(session, arguments, name=arguments.name)
+        _train(session, arguments, name=arguments.name or MODEL_NAME)
     except (CaseError, ModelError, CropPoolError, TrainingError, CalibrationError) as error:
         raise UnusableInput(str(error)) from error
     except ModuleNotFoundError as error:
@@ -128,7 +138,7 @@ def _after_first_stages(session: Session, arguments: argparse.Namespace) -> Sess
     preset = _chosen(PRESETS[session.preset.begins_with], arguments, session.preset.options.device)
     earlier = replace(session, preset=preset, folder=_writable(session.folder / preset.name))
     earlier = _after_first_stages(earlier, arguments)
-    return replace(session, start=_train(earlier, arguments, name=f"{arguments.name}-{preset.name}"))
+    return replace(session, start=_train(earlier, arguments, name=f"{arguments.name or MODEL_NAME}-{preset.name}"))
 
 
 def _train(session: Session, arguments: argparse.Namespace, *, name: str) -> LoadedModel:
@@ -142,7 +152,8 @@ def _train(session: Session, arguments: argparse.Namespace, *, name: str) -> Loa
     trained = _with_progress(session, tensorboard=arguments.tensorboard)
     _say("calibrating intervals and writing the model")
     command = command_line(arguments, preset=session.preset.name, device=options.device)
-    save(session, trained, folder, name=name, version=arguments.model_version, command=command, commit=_commit())
+    version = arguments.model_version or __version__
+    save(session, trained, folder, name=name, version=version, command=command, commit=_commit())
     best = trained.best
     _say(
         f"best at step {best.step}: Dice total fluid {best.fluid_dice:.3f}, endolymph {best.endolymph_dice:.3f}, ratio "

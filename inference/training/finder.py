@@ -1,16 +1,14 @@
-"""How the shipped ear finder is made: one command draws heads, trains, and reports on heads never trained on.
+"""How the shipped ear finder is made: draw heads, train stage by stage, and report on heads never trained on.
 
-    python -m inference.training.finder --folder inference/models/ear_finder
-
-On one free core, drawing 120 heads takes some 2 minutes and 1,600 steps some 10.
+`hydrops-node train --preset ear-finder` does all of it. On one free core, 120 heads are drawn in some 2 minutes, and
+1,600 steps take some 10.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
+import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,8 +25,10 @@ from inference.model_store import LoadedModel, ModelDescription, load_model, sav
 from inference.networks.ear_finder import STRIDE, EarFinder
 from inference.training.heads import HeadImages, draw_heads, head_grid
 from inference.training.slabs import WINDOW, Slab, draw_slab
+from inference.training.trainer import TrainingError
 
-log = logging.getLogger(__name__)
+OnFinderStep = Callable[[int, float], None]
+"""Gets the number of the step that was done, from 1, and its loss."""
 
 NAME, VERSION = "hydrops-ear-finder", "1.0"
 
@@ -50,7 +50,13 @@ AVERAGING: Final = 0.99
 
 @dataclass(frozen=True, kw_only=True)
 class FinderTraining:
-    """What decides the weights."""
+    """What decides the weights of one stage. Of `heads`, the first `held_out` are only validated on.
+
+    Raises
+    ------
+    TrainingError
+        If no head is left to train on.
+    """
 
     seed: int = 1
     heads: int = 120
@@ -59,6 +65,23 @@ class FinderTraining:
     batch: int = 4
     learning_rate: float = 4e-3
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < self.heads:
+            raise TrainingError(f"expected more heads than the {self.held_out} held out, found {self.heads}")
+
+
+STAGES: Final = (
+    FinderTraining(seed=0, heads=500, steps=1400, learning_rate=4e-3),
+    FinderTraining(seed=1, steps=70, learning_rate=2e-3),
+    FinderTraining(seed=2, steps=150, learning_rate=1.5e-3),
+)
+"""The recipe of the shipped weights; each stage goes on with the weights of the one before.
+
+The shipped weights themselves are no output of today's command: their first stage saw heads that `inference.phantom`
+drew at commit c465467, and exchanged surroundings in its last 200 steps only. The command gives another network of the
+same recipe.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +96,13 @@ class FinderValidation:
     largest_mm: float | None
 
 
-def train(heads: Sequence[HeadImages], options: FinderTraining, *, start: nn.Module | None = None) -> EarFinder:
+def train(
+    heads: Sequence[HeadImages],
+    options: FinderTraining,
+    *,
+    start: nn.Module | None = None,
+    on_step: OnFinderStep = lambda _step, _loss: None,
+) -> EarFinder:
     """The averaged network (evaluation mode) after `options.steps`, from `start` or from nothing.
 
     Reproducible on one machine and thread count.
@@ -88,7 +117,6 @@ def train(heads: Sequence[HeadImages], options: FinderTraining, *, start: nn.Mod
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=options.steps, pct_start=0.1
     )
-    began = time.monotonic()
     for step in range(options.steps):
         rng = np.random.default_rng([options.seed, step])
         slabs = [draw_slab(rng, heads) for _ in range(options.batch)]
@@ -102,8 +130,7 @@ def train(heads: Sequence[HeadImages], options: FinderTraining, *, start: nn.Mod
         optimizer.step()
         schedule.step()
         _follow(average, network, min(AVERAGING, (step + 1) / (step + 10)))
-        if step % 100 == 99:
-            log.info("step %d loss %.3f %.0f s", step + 1, loss.item(), time.monotonic() - began)
+        on_step(step + 1, loss.item())
     return average
 
 
@@ -171,9 +198,23 @@ def validate(network: EarFinder, heads: Sequence[HeadImages], *, slabs: int, see
 
 
 def describe(
-    options: FinderTraining, figures: FinderValidation, seconds: float, earlier: LoadedModel | None = None
+    options: FinderTraining,
+    figures: FinderValidation,
+    seconds: float,
+    earlier: LoadedModel | None = None,
+    *,
+    command: str,
+    commit: str | None = None,
 ) -> ModelDescription:
-    """What the model folder says about the weights; `earlier` is the model they were started from."""
+    """What the model folder says about the weights.
+
+    Parameters
+    ----------
+    earlier
+        The model they were started from.
+    command, commit
+        The command line that makes them again, and the source it ran; None if that is not under git.
+    """
     return ModelDescription(
         name=NAME,
         version=VERSION,
@@ -184,9 +225,13 @@ def describe(
         shape=WINDOW,
         interval_scales={},
         training={
-            "command": "python -m inference.training.finder",
+            "command": command,
+            "commit": commit,
             **asdict(options),
+            "first_head": FIRST_HEAD,
             "seconds": round(seconds),
+            "threads": torch.get_num_threads(),
+            "machine": platform.machine(),
             "torch": torch.__version__,
             "validation": asdict(figures),
             "data": "synthetic heads only (inference.phantom)",
@@ -196,30 +241,63 @@ def describe(
     )
 
 
-def main() -> None:
-    """Draw, train, validate, save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="where the model is kept")
-    parser.add_argument("--seed", type=int, default=FinderTraining.seed)
-    parser.add_argument("--heads", type=int, default=FinderTraining.heads)
-    parser.add_argument("--steps", type=int, default=FinderTraining.steps)
-    parser.add_argument("--learning-rate", type=float, default=FinderTraining.learning_rate, help="its highest value")
-    parser.add_argument("--start", type=Path, help="folder of an ear finder to go on from")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw heads")
-    parser.add_argument("--threads", type=int, default=1, help="threads that train")
-    asked = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    options = FinderTraining(seed=asked.seed, heads=asked.heads, steps=asked.steps, learning_rate=asked.learning_rate)
-    earlier = None if asked.start is None else load_model(asked.start)
-    began = time.monotonic()
-    heads = draw_heads(range(FIRST_HEAD, FIRST_HEAD + options.heads), workers=asked.workers)
-    log.info("%d heads drawn in %.0f s", len(heads), time.monotonic() - began)
-    torch.set_num_threads(asked.threads)
-    network = train(heads[options.held_out :], options, start=None if earlier is None else earlier.network)
-    figures = validate(network, heads[: options.held_out], slabs=4 * options.held_out, seed=options.seed)
-    log.info("held-out heads: %s", figures)
-    save_model(asked.folder, network, describe(options, figures, time.monotonic() - began, earlier))
+@dataclass(frozen=True, kw_only=True)
+class FinderSession:
+    """A whole training: its stages, where they are kept, and how many processes draw heads.
+
+    Each stage has a model folder of its own, `stage-1` and on, the last one `model`; a stage that is there is not
+    trained again.
+    """
+
+    stages: tuple[FinderTraining, ...]
+    folder: Path
+    workers: int
+    command: str
+    commit: str | None
+
+    def run(self, on_stage: Callable[[int, FinderTraining], OnFinderStep]) -> LoadedModel:
+        """The model of the last stage. `on_stage` is told each stage that is trained, and gives who hears its steps.
+
+        Raises
+        ------
+        TrainingError
+            If a folder holds a stage of another training.
+        """
+        earlier: LoadedModel | None = None
+        heads: list[HeadImages] = []
+        for number, options in enumerate(self.stages, start=1):
+            kept = self.folder / ("model" if number == len(self.stages) else f"stage-{number}")
+            if not (kept / "model.json").exists():
+                if len(heads) < options.heads:
+                    heads = draw_heads(range(FIRST_HEAD, FIRST_HEAD + options.heads), workers=self.workers)
+                self._train(heads[: options.heads], options, kept, earlier, on_stage(number, options))
+            earlier = _finished(kept, options)
+        if earlier is None:
+            raise TrainingError("expected at least one stage, found none")
+        return earlier
+
+    def _train(
+        self,
+        heads: Sequence[HeadImages],
+        options: FinderTraining,
+        kept: Path,
+        earlier: LoadedModel | None,
+        on_step: OnFinderStep,
+    ) -> None:
+        began = time.monotonic()
+        start = None if earlier is None else earlier.network
+        network = train(heads[options.held_out :], options, start=start, on_step=on_step)
+        figures = validate(network, heads[: options.held_out], slabs=4 * options.held_out, seed=options.seed)
+        description = describe(
+            options, figures, time.monotonic() - began, earlier, command=self.command, commit=self.commit
+        )
+        save_model(kept, network, description)
 
 
-if __name__ == "__main__":
-    main()
+def _finished(kept: Path, options: FinderTraining) -> LoadedModel:
+    """The model of a stage, if these options made it."""
+    model = load_model(kept)
+    told = {name: model.description.training.get(name) for name in asdict(options)}
+    if told != asdict(options):
+        raise TrainingError(f"{kept}: expected a model made with {asdict(options)}, found {told}; name another folder")
+    return model

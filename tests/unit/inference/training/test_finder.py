@@ -12,6 +12,7 @@ from inference.model_store import load_model, save_model
 from inference.training.finder import PLACES, FinderTraining, choice_loss, describe, train, validate, wanted_choice
 from inference.training.heads import SHAPE, HeadImages, draw_head
 from inference.training.slabs import WINDOW, Slab, draw_slab
+from inference.training.trainer import TrainingError
 
 HEAD_SEED = 3
 """A head with both ears."""
@@ -92,5 +93,10 @@ def test_a_short_training_repeats_itself_and_can_be_saved(head: HeadImages, tmp_
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
     figures = validate(one, [head], slabs=2, seed=0)
     assert figures.ears + figures.absent <= 4
-    save_model(tmp_path, one, describe(options, figures, 1.0))
+    save_model(tmp_path, one, describe(options, figures, 1.0, command="hydrops-node train"))
     assert load_model(tmp_path).description.training["steps"] == 2
+
+
+def test_a_recipe_without_a_head_to_train_on_is_refused() -> None:
+    with pytest.raises(TrainingError, match="more heads than the 16 held out, found 16"):
+        FinderTraining(heads=16)
