@@ -12,6 +12,7 @@ Anything else is our bug: let it fly. Messages name UID, expected and found; nev
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -75,6 +76,7 @@ class Reason(StrEnum):
     LOW_SIGNAL = "LOW_SIGNAL"
     OUT_OF_DOMAIN = "OUT_OF_DOMAIN"
     DISAGREEMENT = "DISAGREEMENT"
+    LOW_CONFIDENCE = "LOW_CONFIDENCE"
     LOW_DEPTH = "LOW_DEPTH"
     OUTPUT_MISMATCH = "OUTPUT_MISMATCH"
     # A person's or the node's own decision
@@ -142,6 +144,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.LOW_SIGNAL: "The images are too noisy.",
     Reason.OUT_OF_DOMAIN: "The images differ from what this method was made for.",
     Reason.DISAGREEMENT: "Two independent methods disagree about this ear.",
+    Reason.LOW_CONFIDENCE: "The ratio is too uncertain to compare ears or examinations by it.",
     Reason.LOW_DEPTH: "The images have too few gray levels.",
     Reason.OUTPUT_MISMATCH: "The result failed its own check before sending and was withheld.",
     Reason.CANCELED: "The calculation was canceled by a person.",
@@ -196,6 +199,7 @@ _NEXT_STEPS: dict[Reason, str] = {
     Reason.LOW_SIGNAL: "More averages, or a closer coil.",
     Reason.OUT_OF_DOMAIN: "Compare the protocol with what the method expects.",
     Reason.DISAGREEMENT: "Look at the overlay; where it follows the labyrinth, the number may still be right.",
+    Reason.LOW_CONFIDENCE: "Go by the overlay and the interval; where there are PPI and PEI, or HYDROPS, send them.",
     Reason.LOW_DEPTH: "Send images with their full bit depth.",
     Reason.OUTPUT_MISMATCH: "Nothing left the node. Report it with the log; it is a fault of ours or of a decoder.",
     Reason.CANCELED: "Nothing to do.",
@@ -240,3 +244,26 @@ class TransientError(NodeError):
 
 class OutputMismatch(NodeError):
     """A written SEG or SR, read back, does not say what the arrays say; it must not leave the node."""
+
+
+_SAID_WITHOUT_MEMORY = ("out of memory", "allocate memory", "bad_alloc", "bad allocation", "can't start new thread")
+"""How torch, SimpleITK, C++ and the interpreter say it where they raise a RuntimeError; compared in lower case."""
+
+
+def fault_in_words(error: Exception) -> str:
+    """A fault of ours as a study's history tells it: that memory ran out, if it did, and the error's class.
+
+    Never the error's own text, which may hold what an image says.
+    """
+    kind = type(error).__name__
+    without_memory = (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or any(words in str(error).lower() for words in _SAID_WITHOUT_MEMORY)
+    )
+    return f"memory ran out ({kind})" if without_memory else kind
+
+
+def left_by(workers: int, problem: str) -> str:
+    """That so many workers did not come to the end of a study or a page, and what the last of them met."""
+    return f"{workers} workers failed on it or ended over it, the last one because of this: {problem}"

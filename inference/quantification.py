@@ -38,6 +38,10 @@ FLOOR_WITHOUT_PPI: Final = 0.1
 FLOOR_IN_DOUBT: Final = 0.2
 """The same with weak contrast or much noise: there the no-training method calls mild hydrops severe."""
 
+WIDE_INTERVAL: Final = 0.12
+"""Half width: an interval wider than this spans the distance from a normal ear (about 0.12 of the labyrinth) to severe
+hydrops (0.35 and more). HYDROPS-Mi2 alone gives such intervals; other series do in much noise."""
+
 DOUBTFUL: Final = frozenset({QualityCode.WEAK_CONTRAST, QualityCode.LOW_SIGNAL})
 
 SENSITIVITY_SCALE: Final = 1.0
@@ -84,6 +88,7 @@ def measure_ear(
         quality = (*quality, *second_opinion.compare(fluid, ratio, unlearned, other))
     if _stopped(quality):
         return EarFindings(side=images.roi.side, ratio=None, fluid=None, quality=quality)
+    quality = (*quality, *_check_interval(images, ratio))
     return EarFindings(
         side=images.roi.side,
         ratio=ratio,
@@ -96,6 +101,23 @@ def measure_ear(
 
 def _stopped(quality: tuple[QualityFlag, ...]) -> bool:
     return any(flag.severity is Severity.STOP for flag in quality)
+
+
+def _check_interval(images: EarImages, ratio: EHRatio) -> tuple[QualityFlag, ...]:
+    """Say in words what a wide interval means: readers look at the number first."""
+    half = max(ratio.high - ratio.value, ratio.value - ratio.low)  # the other side may end at 0 or 1
+    if half <= WIDE_INTERVAL:
+        return ()
+    name = f"{images.roi.side.value.capitalize()} ear"
+    seen = ", of HYDROPS-Mi2 alone," if images.from_product else ""
+    message = (
+        f"{name}: low confidence: the ratio{seen} may be anything from {100 * ratio.low:.0f} to"
+        f" {100 * ratio.high:.0f} %, too uncertain to compare ears or examinations"
+    )
+    flag = QualityFlag(
+        code=QualityCode.LOW_CONFIDENCE, severity=Severity.WARN, message=message, measured=half, limit=WIDE_INTERVAL
+    )
+    return (flag,)
 
 
 def _floor(images: EarImages, quality: tuple[QualityFlag, ...]) -> float:

@@ -116,6 +116,22 @@ def test_a_segmenter_that_knows_its_error_sets_the_interval(left: tuple[EarImage
     assert known.value - known.low == pytest.approx(0.02)
 
 
+@pytest.mark.parametrize("from_product", [True, False])
+def test_an_interval_too_wide_to_compare_by_is_called_low_confidence(
+    left: tuple[EarImages, EarFluid], from_product: bool
+) -> None:
+    images, fluid = replace(left[0], ppi=None, from_product=from_product), left[1]
+    wide = measure_ear(images, replace(fluid, ratio_half_width=0.2))
+    (flag,) = [one for one in wide.quality if one.code is QualityCode.LOW_CONFIDENCE]
+    assert wide.ratio is not None
+    assert flag.severity is Severity.WARN
+    assert flag.measured == pytest.approx(0.2)
+    assert f"from {100 * wide.ratio.low:.0f} to {100 * wide.ratio.high:.0f} %" in flag.message
+    assert ("HYDROPS-Mi2 alone" in flag.message) == from_product
+    narrow = measure_ear(images, replace(fluid, ratio_half_width=0.1))
+    assert QualityCode.LOW_CONFIDENCE not in {one.code for one in narrow.quality}
+
+
 @pytest.mark.parametrize("half_width", [-0.01, 1.5, float("nan")])
 def test_a_half_width_that_no_ratio_can_have_is_refused(left: tuple[EarImages, EarFluid], half_width: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
