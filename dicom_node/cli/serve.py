@@ -4,7 +4,8 @@
 
 Receiving runs in this process and answers a C-ECHO within two seconds of the start; computing runs in a child, so
 that nothing a study does to it can touch receiving. A child that dies is started again; work in flight goes on where
-it was. Stop with SIGTERM or Ctrl-C: associations that are open finish first.
+it was. Stop with SIGTERM or Ctrl-C: nobody new is let in, associations that are open have 30 s to finish, and so has
+the worker.
 """
 
 from __future__ import annotations
@@ -52,15 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
         only_one(prepare(loaded.state_dir), listening_role(loaded)),
         audited_run(audit_trail(loaded), "receiving", forwarder=audit_forwarder(loaded)),
         until_told_to_stop() as stop,
-        Receiving(loaded, path) as receiving,
     ):
+        with Receiving(loaded, path) as receiving:
 
-        def ended(exit_status: int, lived_s: float) -> None:
-            note_worker_end(receiving.engine, loaded.settings.node.worker_id, exit_status, lived_s=lived_s)
+            def ended(exit_status: int, lived_s: float) -> None:
+                note_worker_end(receiving.engine, loaded.settings.node.worker_id, exit_status, lived_s=lived_s)
 
-        keeper = threading.Thread(target=_keep_worker, args=(arguments, stop, ended), name="WorkerKeeper")
-        keeper.start()
-        stop.wait()
+            keeper = threading.Thread(target=_keep_worker, args=(arguments, stop, ended), name="WorkerKeeper")
+            keeper.start()
+            stop.wait()
+        # After the receiver, which lets in nobody from the first moment on while the worker is still at its study.
         keeper.join()
     return 0
 

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 ASSOCIATE_REQUEST = 0x01
-# 128 presentation contexts (the most PS3.8 allows) with 40 transfer syntaxes each stay below this.
+# An association carries at most 128 presentation contexts: their IDs are the odd numbers of one byte (PS3.8 9.3.2.2).
+MAX_CONTEXTS = 128
+# So many contexts with 40 transfer syntaxes each stay below this.
 MAX_REQUEST_BYTES = 512 * 1024
 _PDU_HEADER = struct.Struct(">BxI")
 _CALLED_AE, _CALLING_AE = slice(10, 26), slice(26, 42)
 _FIXED_BYTES = 74
+_ITEM_HEADER = struct.Struct(">BxH")
+_CONTEXT_ITEM = 0x20
 _ABORT_UNEXPECTED_PDU = bytes((0x07, 0, 0, 0, 0, 4, 0, 0, 2, 2))
+_ABORT_INVALID_PARAMETER = bytes((0x07, 0, 0, 0, 0, 4, 0, 0, 2, 6))
 
 
 class NoRequest(Exception):
@@ -153,7 +158,8 @@ def read_request(connection: socket.socket, *, timeout_s: float) -> AssociateReq
     Raises
     ------
     NoRequest
-        Nothing came, it came too late, it was something else, or it announces more than `MAX_REQUEST_BYTES`.
+        Nothing came, it came too late, it was something else, it announces more than `MAX_REQUEST_BYTES`, or it
+        proposes more than `MAX_CONTEXTS`.
     """
     deadline = time.monotonic() + timeout_s
     header = _read_exactly(connection, _PDU_HEADER.size, deadline)
@@ -163,8 +169,20 @@ def read_request(connection: socket.socket, *, timeout_s: float) -> AssociateReq
     if not _FIXED_BYTES - _PDU_HEADER.size <= length <= MAX_REQUEST_BYTES:
         raise NoRequest("association_request_length", answer=_ABORT_UNEXPECTED_PDU)
     pdu = header + _read_exactly(connection, length, deadline)
+    if _proposed_contexts(pdu) > MAX_CONTEXTS:
+        raise NoRequest("too_many_presentation_contexts", answer=_ABORT_INVALID_PARAMETER)
     called, calling = _ae_title(pdu[_CALLED_AE]), _ae_title(pdu[_CALLING_AE])
     return AssociateRequest(pdu=_with_blanks(pdu), called_ae=called, calling_ae=calling)
+
+
+def _proposed_contexts(pdu: bytes) -> int:
+    """How many presentation contexts a request proposes, as far as its items can be told apart."""
+    count, position = 0, _FIXED_BYTES
+    while position + _ITEM_HEADER.size <= len(pdu):
+        kind, length = _ITEM_HEADER.unpack_from(pdu, position)
+        count += kind == _CONTEXT_ITEM
+        position += _ITEM_HEADER.size + length
+    return count
 
 
 def _read_exactly(connection: socket.socket, count: int, deadline: float) -> bytes:

@@ -32,9 +32,10 @@ from receiving_faults import FAULTS as RECEIVING  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 from state_faults import FAULTS as STATE  # noqa: E402
+from stopping_faults import FAULTS as STOPPING  # noqa: E402
 from stranger_faults import FAULTS as STRANGERS  # noqa: E402
 
-FAULTS: tuple[Fault, ...] = (*RECEIVING, *STRANGERS, *STATE, *DELIVERY, *COMMITMENT, *COMPUTING, *INPUT)
+FAULTS: tuple[Fault, ...] = (*RECEIVING, *STOPPING, *STRANGERS, *STATE, *DELIVERY, *COMMITMENT, *COMPUTING, *INPUT)
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -307,12 +307,14 @@ def older_database(trial: Trial) -> Observation:
                 path.unlink()
             shutil.copy(backup / name, site.folder / name)
         site.start("worker-1")
-        _run_to_an_end(site, chance)
-        return site.settled()
+        ended = _run_to_an_end(site, chance)
+        seen = site.settled()
+        problems = () if ended else (f"the study was not computed again: {site.log()[-600:]}",)
+        return replace(seen, problems=(*seen.problems, *problems))
 
 
-def _run_to_an_end(site: Site, chance: random.Random) -> None:
-    """Wait for an outcome; a study that lost its run with its database is retried, as an operator does."""
+def _run_to_an_end(site: Site, chance: random.Random) -> bool:
+    """Wait until it is computed; a study that lost its run with its database is retried, as an operator does."""
     parts = DeskParts(site.folder, clock=time.time)
     try:
         _wait(lambda: (one := parts.ledger.get(site.study)) is not None and one.state in FOUND)
@@ -320,7 +322,7 @@ def _run_to_an_end(site: Site, chance: random.Random) -> None:
             parts.actions.retry(site.study, "operator")
         elif chance.random() < 0.5:
             parts.actions.replay(site.study, "operator")
-        _wait(lambda: parts.state(site.study)[0] is StudyState.COMPUTED)
+        return _wait(lambda: parts.state(site.study)[0] is StudyState.COMPUTED)
     finally:
         parts.engine.dispose()
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 from chaos_proxy import NONE, Harm, chaos
@@ -28,7 +29,7 @@ PATIENCE_S: Final = 120.0
 
 WARNINGS: Final = (0x0000, 0xB000, 0xB006, 0xB007, 0x0111)
 TRY_LATER: Final = (0xA700, 0xA701)
-STOP: Final = (0xA900, 0xC000, 0xC123)
+STOP: Final = (0xA900, 0xC000, 0xC123, 0x0122)
 
 
 def away_for_a_while(trial: Trial) -> Observation:
@@ -69,10 +70,18 @@ def every_kind_of_answer(trial: Trial) -> Observation:
     """The PACS answers its first C-STOREs with a status of each kind, later ones with success."""
     chance = trial.chance
     first = [chance.choice((*TRY_LATER, *TRY_LATER, *WARNINGS)) for _ in range(chance.randint(1, 4))]
-    answers = iter(first)
-    receiver = Receiver(answer=lambda: next(answers, 0x0000))
-    with receiver.listening(), _pumping(trial, destination(receiver.port, timeout_s=2.0)) as outbox:
-        return _settled(outbox, receiver)
+    answers, given = iter(first), Counter[bool]()
+
+    def answer() -> int:
+        status = next(answers, 0x0000)
+        given[status in TRY_LATER] += 1
+        return status
+
+    receiver = Receiver(answer=answer)
+    with receiver.listening(), _pumping(trial, destination(receiver.port)) as outbox:
+        seen = _settled(outbox, receiver)
+    # Each object is to be taken once: whoever sends again what a warning said was stored has not believed it.
+    return replace(seen, doubled=seen.doubled + given[False] - seen.acknowledged)
 
 
 def refused_for_good(trial: Trial) -> Observation:
@@ -172,7 +181,7 @@ FAULTS: Final = (
     ),
     Fault(
         number="F15 final",
-        title="the PACS answers A900 or Cxxx",
+        title="the PACS answers A900, Cxxx or 0122",
         promise="a dead letter with that status after one try",
         trials={Scale.CI: 4, Scale.NIGHTLY: 100, Scale.RELEASE: 500},
         run=refused_for_good,

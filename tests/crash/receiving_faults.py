@@ -9,14 +9,16 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import loop_disk
-from exact_sender import associated
+from exact_sender import ExactSender, associated
 from fault import Fault, NotHere, Observation, Scale, Trial
 from process_size import size_of
+from raw_peer import connect
 from receiver_stem import forked_receiver
 from sending import Acknowledged, Kept, ReceiverEnded, look_at, receiver, send_until_refused, send_while_it_lives
 
@@ -28,6 +30,9 @@ NAMED_POINTS: Final = {"openat": 2, "write": 2, "fsync": 2, "rename": 1, "pwrite
 Between every two of them lies a step: file made, written, flushed, renamed, its folder flushed, row written, row
 flushed, answer sent.
 """
+
+FIRST_OF_AN_IMAGE: Final = {"fsync": 4, "fdatasync": 12}
+"""From which call on a flush belongs to an image for sure; those before may be of the node's start."""
 
 IMAGES_BEFORE_A_KILL: Final = 12
 
@@ -44,7 +49,10 @@ def kill_at_random(trial: Trial) -> Observation:
         killer.start()
         send_while_it_lives(port, ledger, size=64)
         killer.join()
-    return _after_restart(trial, trial.folder, ledger)
+    seen = _after_restart(trial, trial.folder, ledger)
+    if len(ledger) < images:
+        return replace(seen, problems=(*seen.problems, f"{len(ledger)} images were acknowledged before the kill"))
+    return seen
 
 
 def _kill_after(process_id: int, ledger: Acknowledged, images: int, pause_s: float) -> None:
@@ -62,15 +70,27 @@ def kill_before_a_system_call(trial: Trial) -> Observation:
     chance = trial.chance
     call = chance.choice(list(NAMED_POINTS))
     when = chance.randint(1, IMAGES_BEFORE_A_KILL * NAMED_POINTS[call])
-    survived = False
-    try:
-        inject = f"{call}:signal=SIGKILL:when={when}"
-        with forked_receiver(trial.folder, inject=inject) as (_, port), associated(port, timeout_s=5) as sender:
-            survived = send_until_refused(sender, ledger, size=64, most=2 * IMAGES_BEFORE_A_KILL) is not None
-    except (OSError, ReceiverEnded):
-        pass  # it died before it listened, or while we asked: that is what the trial is for
-    seen = _after_restart(trial, trial.folder, ledger)
-    return replace(seen, problems=(*seen.problems, f"never came to {call} number {when}")) if survived else seen
+    inject = f"{call}:signal=SIGKILL:when={when}"
+    with suppress(ReceiverEnded), forked_receiver(trial.folder, inject=inject) as (process_id, port):
+        answered = None
+        with suppress(OSError), associated(port, timeout_s=5) as sender:  # killed while we ask, perhaps
+            answered = send_until_refused(sender, ledger, size=64, most=2 * IMAGES_BEFORE_A_KILL)
+        if answered is not None or not _has_ended(process_id):
+            return Observation(problems=(f"never came to {call} number {when}",))
+    return _after_restart(trial, trial.folder, ledger)
+
+
+def _has_ended(process_id: int) -> bool:
+    """Wait until a process is gone; False if it lives on."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        try:
+            if ") Z " in Path(f"/proc/{process_id}/stat").read_text():
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def power_cut(trial: Trial) -> Observation:
@@ -80,26 +100,31 @@ def power_cut(trial: Trial) -> Observation:
     with (
         loop_disk.new_disk(trial.folder, commit_s=chance.choice((5, 300))) as disk,
         forked_receiver(disk.folder) as (_, port),
-        associated(port, timeout_s=5) as sender,
+        associated(port) as sender,
     ):
-        send_until_refused(sender, ledger, size=64, most=chance.randint(5, 25))
+        _send_all(sender, ledger, chance.randint(5, 25))
         copy = disk.image_now(trial.folder / "after.img")
     with loop_disk.mounted(copy, trial.folder / "after") as after:
         return _after_restart(trial, after.folder, ledger)
 
 
 def failing_fsync(trial: Trial) -> Observation:
-    """The n-th fsync or fdatasync answers EIO: that image is not acknowledged, and later ones are kept."""
+    """The n-th flush of a file, a folder or the database answers EIO: that image is not acknowledged, later ones are.
+
+    Every one of sixty images is flushed several times, so that success for all of them would be a failure that was
+    swallowed, or flushed over until it went well.
+    """
     ledger: Acknowledged = {}
-    when = trial.chance.randint(4, 40)
-    inject = f"fsync:error=EIO:when={when}"
+    call = trial.chance.choice(tuple(FIRST_OF_AN_IMAGE))
+    when = FIRST_OF_AN_IMAGE[call] + trial.chance.randint(0, 40)
     problems: list[str] = []
-    with forked_receiver(trial.folder, inject=inject) as (_, port), associated(port, timeout_s=5) as sender:
+    inject = f"{call}:error=EIO:when={when}"
+    with forked_receiver(trial.folder, inject=inject) as (_, port), associated(port) as sender:
         refused = send_until_refused(sender, ledger, size=64, most=60)
         if refused is None:
             problems.append("the association ended instead of an answer")
-        elif refused not in (0, OUT_OF_RESOURCES):
-            problems.append(f"answered {refused:04X}, expected A700")
+        elif refused != OUT_OF_RESOURCES:
+            problems.append(f"{call} number {when} failed, and the image was answered {refused:04X}, expected A700")
         if send_until_refused(sender, ledger, size=64, most=3) != 0:
             problems.append("images after the failure are not taken")
     seen = _after_restart(trial, trial.folder, ledger)
@@ -115,7 +140,7 @@ def read_only_disk(trial: Trial) -> Observation:
         forked_receiver(disk.folder) as (_, port),
         associated(port, timeout_s=5) as sender,
     ):
-        send_until_refused(sender, ledger, size=64, most=trial.chance.randint(1, 10))
+        _send_all(sender, ledger, trial.chance.randint(1, 10))
         disk.fail()
         for _ in range(3):
             status = send_until_refused(sender, ledger, size=64, most=1)
@@ -129,22 +154,35 @@ def read_only_disk(trial: Trial) -> Observation:
 
 
 def few_descriptors(trial: Trial) -> Observation:
-    """48 descriptors for the process, more peers than that: some are sent away, all images arrive by trying again."""
-    ledger: Acknowledged = {}
-    limited = ("prlimit", f"--nofile={trial.chance.randint(44, 64)}", "--")
-    with receiver(trial.folder, under=limited) as (_, port):
-        shares: list[Acknowledged] = [{} for _ in range(30)]
-        senders = [threading.Thread(target=_send_patiently, args=(port, share)) for share in shares]
+    """Silent peers take the last descriptor; senders come, the peers leave, and all images arrive by trying again."""
+    descriptors = trial.chance.randint(44, 64)
+    shares: list[Acknowledged] = [{} for _ in range(30)]
+    senders = []
+    with receiver(trial.folder, under=("prlimit", f"--nofile={descriptors}", "--")) as (process, port):
+        with ExitStack() as crowd:
+            for _ in range(descriptors):
+                crowd.enter_context(connect(port))
+            used = _most_descriptors(process.pid, until=descriptors)
+            senders = [threading.Thread(target=_send_patiently, args=(port, share)) for share in shares]
+            for one in senders:
+                one.start()
+            time.sleep(trial.chance.uniform(0.0, 2.0))
         for one in senders:
-            one.start()
-        for one in senders:
-            one.join(60)
-        for share in shares:
-            ledger.update(share)
-        missing = sum(len(share) < IMAGES_EACH for share in shares)
-    kept = look_at(trial.folder, ledger)
-    problems = (f"{missing} of {len(shares)} senders did not get rid of their images",) if missing else ()
-    return _seen(ledger, kept, problems)
+            one.join()
+    problems = [] if used >= descriptors else [f"{used} of {descriptors} descriptors were in use at most"]
+    if missing := sum(len(share) < IMAGES_EACH for share in shares):
+        problems.append(f"{missing} of {len(shares)} senders did not get rid of their images")
+    ledger = {uid: sha256 for share in shares for uid, sha256 in share.items()}
+    return _seen(ledger, look_at(trial.folder, ledger), tuple(problems))
+
+
+def _most_descriptors(process_id: int, *, until: int) -> int:
+    """How many descriptors a process has at most while it is looked at, which ends once it has so many."""
+    most, deadline = 0, time.monotonic() + PATIENCE_S
+    while most < until and time.monotonic() < deadline:
+        most = max(most, size_of(process_id).descriptors)
+        time.sleep(0.002)
+    return most
 
 
 IMAGES_EACH: Final = 2
@@ -174,7 +212,7 @@ def many_associations(trial: Trial) -> Observation:
     with forked_receiver(trial.folder) as (process_id, port):
         for number in range(ASSOCIATIONS):
             with associated(port, timeout_s=60) as sender:
-                send_until_refused(sender, ledger, size=16, most=1)
+                _send_all(sender, ledger, 1, size=16)
             if number == WARM_UP:
                 before = size_of(process_id)
         time.sleep(1.0)
@@ -188,6 +226,13 @@ def many_associations(trial: Trial) -> Observation:
 
 TIMED_EVERY: Final = 10
 """Every so many trials the restart is one of a whole process, and its first answer is timed."""
+
+
+def _send_all(sender: ExactSender, ledger: Acknowledged, images: int, *, size: int = 64) -> None:
+    """Send images that a node without any fault must take; what nobody acknowledged cannot be lost."""
+    status = send_until_refused(sender, ledger, size=size, most=images)
+    if status != 0:
+        raise RuntimeError(f"an image before the fault was answered with {status}")
 
 
 def _after_restart(trial: Trial, folder: Path, ledger: Acknowledged) -> Observation:

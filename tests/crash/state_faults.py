@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,7 @@ from fault import Fault, Observation, Scale, Trial
 from free_ports import free_port
 from mr_images import data_set_bytes
 from mutants import mutant, plain_bytes
+from pydicom.dataset import Dataset
 from receiver_stem import forked_receiver
 from sending import Acknowledged, look_at, send_until_refused
 
@@ -97,9 +98,13 @@ def rotten_result(trial: Trial) -> Observation:
     stopped = [one for one in found if one.state is DeliveryState.STOPPED]
     problems = [] if len(stopped) == 1 else [f"{len(stopped)} dead letters, expected 1"]
     problems += [f"dead letter says {one.last_detail!r}" for one in stopped if "damaged" not in one.last_detail]
-    if {uid for uid, _, _ in receiver.received} & {one.sop_instance_uid for one in stopped}:
+    sent = {uid for uid, _, _ in receiver.received}
+    if sent & {one.sop_instance_uid for one in stopped}:
         problems.append("a damaged result was sent")
-    return Observation(acknowledged=len(receiver.received), problems=tuple(problems))
+    others = {one.sop_instance_uid: one.state for one in found if one not in stopped}
+    lost = len(others.keys() - sent)
+    problems += [f"the other object is {state}" for state in others.values() if state is not DeliveryState.DELIVERED]
+    return Observation(acknowledged=len(receiver.received), lost=lost, problems=tuple(problems))
 
 
 def locked_database(trial: Trial) -> Observation:
@@ -114,7 +119,8 @@ def locked_database(trial: Trial) -> Observation:
     listener.start()
     try:
         with associated(listener.port, timeout_s=60) as sender:
-            send_until_refused(sender, ledger, size=32, most=3)
+            if send_until_refused(sender, ledger, size=32, most=3) != 0:
+                problems.append("images are not taken before the lock")
             other = sqlite3.connect(trial.folder / "node.db", isolation_level=None)
             writes = chance.random() < 0.7
             other.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -132,16 +138,19 @@ def locked_database(trial: Trial) -> Observation:
         listener.stop(5.0)
         engine.dispose()
     kept = look_at(trial.folder, ledger)
-    problems += kept.problems
-    return Observation(acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, problems=tuple(problems))
+    return Observation(
+        acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, left_over=kept.left_over,
+        problems=(*problems, *kept.problems),
+    )  # fmt: skip
 
 
 def damaged_database(trial: Trial) -> Observation:
     """Kill -9, then bytes of the database file turn; it must be refused untouched, and made anew from the files."""
     chance = trial.chance
     ledger: Acknowledged = {}
+    images = chance.randint(3, 12)
     with forked_receiver(trial.folder) as (_, port), associated(port, timeout_s=60) as sender:
-        send_until_refused(sender, ledger, size=32, most=chance.randint(3, 12))
+        send_until_refused(sender, ledger, size=32, most=images)
     path = trial.folder / "node.db"
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -149,7 +158,7 @@ def damaged_database(trial: Trial) -> Observation:
     start = 0 if chance.random() < 0.5 else 4096 * chance.randint(1, 3)
     content[start : start + 2048] = chance.randbytes(2048)
     path.write_bytes(content)
-    problems = []
+    problems = [] if len(ledger) == images else [f"{len(ledger)} of {images} images were taken before the damage"]
     try:
         require_whole(open_database(f"sqlite:///{path}"))
         problems.append("a damaged database was taken")
@@ -200,7 +209,10 @@ def two_nodes(trial: Trial) -> Observation:
             one.wait(60)
     kept = look_at(trial.folder / "state", ledger)
     lost = kept.lost + (2 - len(ledger))
-    return Observation(acknowledged=len(ledger), lost=lost, doubled=kept.doubled, problems=(*problems, *kept.problems))
+    return Observation(
+        acknowledged=len(ledger), lost=lost, doubled=kept.doubled, left_over=kept.left_over,
+        problems=(*problems, *kept.problems),
+    )  # fmt: skip
 
 
 def _listen(config: Path) -> subprocess.Popen[bytes]:
@@ -267,7 +279,10 @@ def bad_configuration(trial: Trial) -> Observation:
         listener.stop(5.0)
         engine.dispose()
     kept = look_at(trial.folder, ledger)
-    return Observation(acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, problems=tuple(problems))
+    return Observation(
+        acknowledged=len(ledger), lost=kept.lost, doubled=kept.doubled, left_over=kept.left_over,
+        problems=(*problems, *kept.problems),
+    )  # fmt: skip
 
 
 def _admitting(listener: Listener) -> Callable[[LoadedSettings, object], None]:
@@ -301,9 +316,21 @@ def poison(trial: Trial) -> Observation:
         ends = [record for record in parts.ledger.recent() if record.state is StudyState.FAILED]
         problems += [f"{one.study_instance_uid} FAILED with {one.detail} ({', '.join(bad.damage)})" for one in ends]
         reports = sum(kind == "SR" for kind, _ in parts.sent(GOOD_STUDY))
-        return Observation(acknowledged=len(good), doubled=max(0, reports - 1), problems=tuple(problems))
+        kept = {one.sop_instance_uid: one.path.read_bytes() for one in parts.spool.instances(GOOD_STUDY)}
+        whole = [uid for uid, sent in _sent(good).items() if uid in kept and data_set_bytes(kept[uid]) == sent]
+        return Observation(
+            acknowledged=len(good),
+            lost=len(good) - len(whole) + (reports == 0),
+            doubled=max(0, reports - 1) + len(kept) - len(good),
+            problems=tuple(problems),
+        )
     finally:
         parts.engine.dispose()
+
+
+def _sent(images: Sequence[Dataset]) -> dict[str, bytes]:
+    """Encoded data sets by SOP Instance UID."""
+    return {str(one.SOPInstanceUID): plain_bytes(one) for one in images}
 
 
 def _turn_a_bit(path: Path, place: int, bit: int) -> None:

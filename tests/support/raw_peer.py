@@ -11,10 +11,11 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 _VERIFICATION = "1.2.840.10008.1.1"
 
 
-def associate_request(*, calling: bytes = b"SCANNER", called: bytes = b"HYDROPS") -> bytes:
-    """An A-ASSOCIATE-RQ for C-ECHO (context 1) and MR storage (context 3); titles are padded with spaces."""
+def associate_request(*, calling: bytes = b"SCANNER", called: bytes = b"HYDROPS", contexts: int = 2) -> bytes:
+    """An A-ASSOCIATE-RQ for C-ECHO (context 1) and MR storage (context 3 and further ones); titles are padded."""
     items = _item(0x10, b"1.2.840.10008.3.1.1.1")
-    for number, abstract in ((1, _VERIFICATION), (3, MRImageStorage)):
+    for n in range(contexts):
+        number, abstract = (2 * n + 1) % 256, MRImageStorage if n else _VERIFICATION
         syntaxes = _item(0x30, abstract.encode()) + _item(0x40, ExplicitVRLittleEndian.encode())
         items += _item(0x20, bytes((number, 0, 0, 0)) + syntaxes)
     items += _item(0x50, _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.3"))

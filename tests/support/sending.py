@@ -78,7 +78,7 @@ class Kept:
     problems: tuple[str, ...]
 
 
-def look_at(folder: Path, ledger: Mapping[str, str], *, sweep: bool = True) -> Kept:
+def look_at(folder: Path, ledger: Mapping[str, str], *, sweep: bool = True, studies: Sequence[str] = (STUDY,)) -> Kept:
     """Compare the spool in `folder` with what was acknowledged: rows, files, bytes, and nothing else on the disk."""
     engine = open_database(f"sqlite:///{folder / 'node.db'}")
     try:
@@ -88,7 +88,7 @@ def look_at(folder: Path, ledger: Mapping[str, str], *, sweep: bool = True) -> K
             report = spool.sweep()
             problems += [f"missing file {one}" for one in report.missing]
             problems += [f"damaged file {one}" for one in report.damaged]
-        rows = spool.instances(STUDY)
+        rows = [one for study in studies for one in spool.instances(study)]
         kept = {one.sop_instance_uid: one for one in rows}
         lost = sum(not _is_there(kept.get(uid), sha256) for uid, sha256 in ledger.items())
         on_disk = {path for path in spool.directory.rglob("*") if path.is_file()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from certificates import Authority, Certificate
 from dicom_receivers import MR_IMAGE, destination, encoded
 from free_ports import free_port
 from patience import PATIENCE_S, wait_until
+from pynetdicom import AE, evt
 
 from dicom_node.delivery.outcome import OutcomeKind
 from dicom_node.delivery.store_scu import echo, store
@@ -72,6 +74,38 @@ def test_s05_a_receiver_with_a_bad_certificate_gets_nothing(authority, tmp_path,
     assert outcome.kind is OutcomeKind.RETRY_LATER
     assert words in outcome.detail
     assert list(received.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("most", "spoken"),
+    [
+        pytest.param(ssl.TLSVersion.TLSv1_1, [], id="1.1"),
+        pytest.param(ssl.TLSVersion.TLSv1_2, ["TLSv1.2"], id="1.2"),
+        pytest.param(ssl.TLSVersion.TLSv1_3, ["TLSv1.3"], id="1.2 and 1.3"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_s05_tls_1_2_is_the_least_and_1_3_is_spoken_with_a_receiver_that_can(authority, most, spoken):
+    shown = authority.sign("pacs")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(shown.certificate, shown.key)
+    context.set_ciphers("ALL:@SECLEVEL=0")  # else the receiver itself would not speak the old ones
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, most
+    heard: list[str | None] = []
+    entity = AE("PACS")
+    entity.add_supported_context(MR_IMAGE)
+    handlers = [
+        (evt.EVT_CONN_OPEN, lambda event: heard.append(event.assoc.dul.socket.socket.version())),
+        (evt.EVT_C_STORE, lambda _event: 0x0000),
+    ]
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=context)
+    try:
+        tls = SenderTls(ca=authority.certificate)
+        outcome = store(encoded(MR_IMAGE), replace(destination(server.socket.getsockname()[1]), tls=tls))
+    finally:
+        server.shutdown()
+    assert outcome.kind is (OutcomeKind.DELIVERED if spoken else OutcomeKind.RETRY_LATER)
+    assert heard == spoken
 
 
 def test_s05_a_receiver_that_demands_our_certificate_is_quoted(authority, tmp_path):

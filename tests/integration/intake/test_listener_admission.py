@@ -124,6 +124,21 @@ def test_f21_a_crowd_of_silent_peers_loses_its_oldest_not_the_good_one(start_lis
         peer.close()
 
 
+@pytest.mark.parametrize(("contexts", "answer"), [(128, ACCEPTED), (129, ABORTED), (8000, ABORTED)])
+def test_s02_more_presentation_contexts_than_there_are_numbers_for_are_not_negotiated(start_listener, contexts, answer):
+    listener = start_listener()
+    with connect(listener.port) as peer:
+        peer.sendall(associate_request(contexts=contexts))
+        kind, content = receive_pdu(peer)
+        assert kind == answer
+        if kind == ACCEPTED:
+            assert content.count(b"\x21\x00") >= contexts  # a result for each
+        else:
+            assert content[2:] == bytes((2, 6))  # by the provider: invalid PDU parameter value
+    with associated(listener.port) as sender:
+        assert sender.echo() == 0x0000
+
+
 @pytest.mark.parametrize("kind", [0x01, 0x04], ids=["association request", "data"])
 def test_f21_an_announced_pdu_of_4_gib_is_never_collected(start_listener, kind):
     listener = start_listener()
@@ -232,6 +247,33 @@ def test_s06_silent_tls_peers_do_not_hold_up_a_good_one(start_listener, listener
         assert receive_pdu(peer)[0] == 0x06
     for one in silent:
         one.close()
+
+
+@pytest.mark.parametrize(
+    ("opening", "in_tls"),
+    [
+        pytest.param(b"\x16", False, id="one byte of a handshake"),
+        pytest.param(b"\x01", True, id="one byte"),
+        pytest.param(struct.pack(">BxI", 1, 0xFFFFFFFE) + bytes(1000), True, id="4 GiB announced"),
+    ],
+)
+def test_f21_peers_that_stall_on_tls_are_dropped_and_hold_up_nobody(start_listener, listener_tls, opening, in_tls):
+    listener = start_listener(tls=listener_tls, max_associations=3, acse_timeout_s=TIME_TO_ASK_S)
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    secured = anyone.wrap_socket if in_tls else lambda peer: peer
+    stalled = [secured(connect(listener.port)) for _ in range(STALLED_PEERS)]
+    for peer in stalled:
+        peer.sendall(opening)
+    with anyone.wrap_socket(connect(listener.port)) as good:
+        good.sendall(associate_request())
+        assert receive_pdu(good)[0] == ACCEPTED
+        good.sendall(pdu(0x05, bytes(4)))
+        assert receive_pdu(good)[0] == 0x06
+    assert {receive_pdu(peer)[0] for peer in stalled} <= {CLOSED, ABORTED}
+    for peer in stalled:
+        peer.close()
+    wait_until(lambda: listener.live_associations == 0)
 
 
 def send_byte_by_byte(peer: socket.socket, content: bytes, *, pause_s: float) -> None:

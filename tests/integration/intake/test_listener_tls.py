@@ -85,6 +85,12 @@ def test_s05_tls_1_2_is_the_least(start_listener, authority, node, version, take
             answer(listener.port, context)
 
 
+def test_s05_tls_1_3_is_spoken_with_whoever_can(start_listener, authority, node):
+    listener = start_listener(tls=tls(node))
+    with peer_context(authority).wrap_socket(connect(listener.port), server_hostname="localhost") as peer:
+        assert peer.version() == "TLSv1.3"
+
+
 def test_s05_a_cipher_without_forward_secrecy_is_refused(start_listener, authority, node):
     listener = start_listener(tls=tls(node))
     context = peer_context(authority)
