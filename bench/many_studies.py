@@ -1,4 +1,4 @@
-"""Many small studies in a node's spool, and the workers that compute them: what `workers.py` and `growth.py` share."""
+"""Many small studies in a node's spool, and the workers that compute them: for benchmarks of workers and of growth."""
 
 from __future__ import annotations
 
