@@ -2,8 +2,8 @@
 
     python bench/performance_page.py          # after `make bench KEEP=1`
 
-A table stands between `<!-- measured: NAME -->` and `<!-- end -->`, or, where no record is kept, how to make one. A test
-holds the page against what this makes.
+A table stands between `<!-- measured: NAME -->` and `<!-- end -->`, or, without a record, how to make one. A test holds
+the page against what this makes.
 """
 
 from __future__ import annotations
