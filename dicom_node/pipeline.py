@@ -20,6 +20,7 @@ from dicom_node.errors import Reason, Refusal, RejectedStudy
 from inference.anatomy import EarSide
 from inference.contrast import ContrastCoding, fluid_level, hydrops_from_mi2, hydrops_from_ppi_pei, read_signed
 from inference.domain import check_series
+from inference.double_image import check_double_image
 from inference.findings import (
     Alignment,
     EarFindings,
@@ -33,6 +34,7 @@ from inference.findings import (
 )
 from inference.geometry import Volume
 from inference.localization import EarSearch, FirstLook, around_ears, first_look, locate_ears
+from inference.mirroring import compare_with_mirror
 from inference.perilymph_search import SEARCH_MM
 from inference.quantification import measure_ear
 from inference.registration import RegistrationOptions, align, align_roughly
@@ -112,6 +114,7 @@ def measure_study(
         contrast = read_contrast(volumes, search.rois.values())
     with step("align series"):
         alignments = align_series(contrast, mrc, search, options)
+        refuse_mirrored(contrast, mrc, search, alignments)
     with step("crop ears"):
         images = [ear_images(roi, mrc, contrast, alignments) for roi in search.rois.values()]
     with step("segment fluid"):
@@ -120,7 +123,8 @@ def measure_study(
         opinions = second_opinions(images, segmenter)
     with step("measure"):
         level = fluid_level(mrc)
-        ears = [measure(*ear, mrc, search, level) for ear in zip(images, fluids, opinions, strict=True)]
+        moved = check_double_image(list(zip(images, fluids, strict=True)))
+        ears = [measure(*ear, mrc, search, level, moved) for ear in zip(images, fluids, opinions, strict=True)]
     with step("keep pictures"):
         ears = [with_pictures(*ear, contrast) for ear in zip(ears, images, strict=True)]
     findings = StudyFindings(
@@ -219,6 +223,26 @@ def align_series(
     return alignments
 
 
+def refuse_mirrored(
+    contrast: Volumes, mrc: Volume, search: EarSearch, alignments: Mapping[SeriesRole, Alignment]
+) -> None:
+    """Refuse a study in which a series fits the MRC with right and left exchanged: an ear would get the other's number.
+
+    Also where it was not aligned: that the patient moved would then be the wrong thing to say.
+    """
+    refusals = []
+    for role, moving in contrast.items():
+        seen = compare_with_mirror(moving, mrc, tuple(search.rois.values()), alignments[role])
+        if seen is not None and seen.is_mirrored:
+            detail = (
+                f"{role}: with right and left exchanged it fits the MRC better (similarity {seen.mirrored:.3f}) than "
+                f"as it is ({seen.as_it_is:.3f}); one of the two was mirrored after the scan"
+            )
+            refusals.append(Refusal(reason=Reason.SIDE_UNSURE, detail=detail))
+    if refusals:
+        raise RejectedStudy(*refusals)
+
+
 def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> EarImages:
     """Everything a segmenter needs of one ear, on the ear's crop of the MRC grid."""
     own = mrc.crop(_first_index(roi, mrc), roi.geometry.shape)
@@ -245,13 +269,14 @@ def measure(
     mrc: Volume,
     search: EarSearch,
     slab_fluid_level: float,
+    of_both_ears: tuple[QualityFlag, ...] = (),
 ) -> EarFindings:
-    """One ear's numbers, its slices counted on the whole MRC, with what the search already remarked about it."""
+    """One ear's numbers, its slices counted on the whole MRC, with what was remarked before about it or about both."""
     return measure_ear(
         images,
         fluid,
         first_slice=_first_index(images.roi, mrc)[0],
-        remarks=tuple(search.by_side.get(images.roi.side, ())),
+        remarks=(*search.by_side.get(images.roi.side, ()), *of_both_ears),
         slab_fluid_level=slab_fluid_level,
         unlearned=unlearned,
     )

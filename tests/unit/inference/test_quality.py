@@ -143,6 +143,33 @@ def test_faint_perilymph_is_warned_of_and_then_stops(
     assert flag.measured < flag.limit
 
 
+def by_network(fluid: EarFluid) -> EarFluid:
+    """The same fluid from a method that states its own error."""
+    return replace(fluid, ratio_half_width=0.08)
+
+
+@pytest.mark.parametrize(("factor", "severity"), [(0.49, Severity.WARN), (0.2, Severity.STOP)])
+@pytest.mark.parametrize("with_ppi", [True, False])
+def test_a_method_that_states_its_error_may_read_fainter_perilymph(
+    good: tuple[EarImages, EarFluid], factor: float, severity: Severity, with_ppi: bool
+) -> None:
+    images, fluid = good
+    faint = dimmed(images, fluid, factor if with_ppi else 0.6 * factor)
+    seen = faint if with_ppi else replace(faint, ppi=None)
+    assert only(check_ear(seen, by_network(fluid)), QualityCode.WEAK_CONTRAST).severity is severity
+    assert only(check_ear(seen, fluid), QualityCode.WEAK_CONTRAST).severity is Severity.STOP
+
+
+def test_a_method_that_states_its_error_may_read_faint_perilymph_in_noise(good: tuple[EarImages, EarFluid]) -> None:
+    images, fluid = good
+    faint = dimmed(images, fluid, 0.65)
+    assert faint.ppi is not None
+    level = float(np.percentile(faint.ppi.array[fluid.total_fluid_mask.array], 85))
+    noisier = replace(faint, ppi=noisy(faint.ppi, level / 1.8))
+    assert any(flag.severity is Severity.STOP for flag in check_ear(noisier, fluid))
+    assert all(flag.severity is Severity.WARN for flag in check_ear(noisier, by_network(fluid)))
+
+
 def test_faint_perilymph_in_much_noise_is_stopped(good: tuple[EarImages, EarFluid]) -> None:
     images, fluid = good
     faint = dimmed(images, fluid, 0.65)

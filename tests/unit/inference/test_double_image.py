@@ -1,0 +1,104 @@
+"""A patient who moved during an acquisition is seen twice, and no ear of that study is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.anatomy import EarSide
+from inference.double_image import check_double_image, surest_second_picture
+from inference.findings import EarFluid, EarImages, QualityCode, Severity
+from inference.geometry import Volume
+from inference.phantom import PhantomStudy
+from inference.segmentation import ThresholdSegmenter
+
+Ears = list[tuple[EarImages, EarFluid]]
+ROW_MM = 0.5
+
+
+@pytest.fixture(scope="module")
+def ears(patient: PhantomStudy, ear_crop: Any) -> Ears:
+    images = [ear_crop(patient, side) for side in EarSide]
+    return list(zip(images, ThresholdSegmenter().segment(images), strict=True))
+
+
+def with_hydrops(images: EarImages, hydrops: np.ndarray[Any, Any]) -> EarImages:
+    return replace(images, hydrops=Volume(array=hydrops.astype(np.float32), geometry=images.hydrops.geometry))
+
+
+def twice(array: np.ndarray[Any, Any], share: float, rows: int) -> np.ndarray[Any, Any]:
+    """Two pictures over each other, as of a patient who lay elsewhere for `share` of the acquisition."""
+    return (1.0 - share) * array + share * np.roll(array, rows, axis=1)
+
+
+def moved_during_ppi(ears: Ears, share: float, rows: int) -> Ears:
+    moved = []
+    for images, fluid in ears:
+        assert images.ppi is not None
+        change = twice(images.ppi.array, share, rows) - images.ppi.array
+        moved.append((with_hydrops(images, images.hydrops.array + change), fluid))
+    return moved
+
+
+def moved_during_pei(ears: Ears, share: float, rows: int) -> Ears:
+    moved = []
+    for images, fluid in ears:
+        assert images.ppi is not None
+        pei = images.ppi.array - images.hydrops.array
+        moved.append((with_hydrops(images, images.ppi.array - twice(pei, share, rows)), fluid))
+    return moved
+
+
+def stopped_for_motion(ears: Sequence[tuple[EarImages, EarFluid]]) -> bool:
+    flags = check_double_image(ears)
+    return [(flag.code, flag.severity) for flag in flags] == [(QualityCode.MOTION, Severity.STOP)]
+
+
+def test_ears_that_lay_still_have_no_second_picture(ears: Ears) -> None:
+    assert check_double_image(ears) == ()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+@pytest.mark.parametrize("rows", [-8, 6])
+def test_a_patient_who_moved_during_ppi_is_seen_at_that_distance(ears: Ears, share: float, rows: int) -> None:
+    moved = moved_during_ppi(ears, share, rows)
+    found = surest_second_picture(moved)
+    assert found is not None
+    assert np.linalg.norm(found.shift_lps_mm) == pytest.approx(abs(rows) * ROW_MM, abs=1.0)
+    assert found.strength > 0.0
+    assert stopped_for_motion(moved)
+
+
+def test_a_patient_who_moved_during_pei_is_seen_with_the_other_sign(ears: Ears) -> None:
+    moved = moved_during_pei(ears, 0.5, 8)
+    found = surest_second_picture(moved)
+    assert found is not None
+    assert found.strength < 0.0
+    assert stopped_for_motion(moved)
+
+
+def test_one_ear_is_enough_to_see_it(ears: Ears) -> None:
+    assert stopped_for_motion(moved_during_ppi(ears, 0.5, 8)[:1])
+
+
+def test_noise_alone_is_no_second_picture(ears: Ears) -> None:
+    rng = np.random.default_rng(5)
+    noisy = [
+        (with_hydrops(images, images.hydrops.array + rng.normal(0.0, 100.0, images.hydrops.array.shape)), fluid)
+        for images, fluid in ears
+    ]
+    assert check_double_image(noisy) == ()
+
+
+def test_a_contrast_that_says_nothing_about_bone_is_not_judged(ears: Ears) -> None:
+    """HYDROPS divided out of a HYDROPS-Mi2 is zero wherever the MRC is dark."""
+    dark = [
+        (with_hydrops(images, np.where(fluid.total_fluid_mask.array, images.hydrops.array, 0.0)), fluid)
+        for images, fluid in ears
+    ]
+    assert surest_second_picture(dark) is None
+    assert check_double_image([]) == ()
