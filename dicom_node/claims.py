@@ -44,8 +44,8 @@ class TakenOverError(Exception):
 class Claim:
     """The right to work at one run of a study; `number` grows with every beginning of whatever run.
 
-    `beginnings` counts those of this run and `deaths` the workers that were seen to end over it; `taken_from` is the
-    worker that had it last, if that was another one.
+    `beginnings` counts those of this run and `deaths` the workers that were seen to end over it, or left it because of
+    a fault of theirs; `taken_from` is the worker that had it last, if that was another one.
     """
 
     study_instance_uid: str
@@ -78,11 +78,20 @@ class Claims:
         self._engine = engine
         self._worker_id = worker_id
 
-    def take(self, study_instance_uid: str, run_id: str, *, within: Connection, after: Claim | None = None) -> Claim:
+    def take(
+        self,
+        study_instance_uid: str,
+        run_id: str,
+        *,
+        within: Connection,
+        after: Claim | None = None,
+        faults: int = 0,
+    ) -> Claim:
         """Begin a run, be it for the first time, again, or in place of another worker: draw the next number.
 
         `after` is what the caller had claimed of this run, if it did: a step that is tried again because a disk was
-        full keeps its claim, and one that lost it meanwhile does not take the study back.
+        full keeps its claim, and one that lost it meanwhile does not take the study back. `faults` counts the workers
+        that left the run before it was given its present id: they count as if they had ended over it.
 
         Raises
         ------
@@ -101,7 +110,7 @@ class Claims:
             run_id=run_id,
             number=1 if before is None else before.number + 1,
             beginnings=before.beginnings + 1 if before is not None and same else 1,
-            deaths=before.deaths if before is not None and same else 0,
+            deaths=before.deaths if before is not None and same else faults,
             worker_id=self._worker_id,
             taken_from=before.worker_id if before is not None and same and before.worker_id != self._worker_id else "",
         )
@@ -131,6 +140,11 @@ class Claims:
         """Whether another worker was the last to begin this run."""
         row = self._row(study_instance_uid, within)
         return row is not None and row.run_id == run_id and row.worker_id != self._worker_id
+
+    def deaths(self, study_instance_uid: str, run_id: str, *, within: Connection) -> int:
+        """How many workers were seen to end over this run; 0 where another run was begun last."""
+        row = self._row(study_instance_uid, within)
+        return row.deaths if row is not None and row.run_id == run_id else 0
 
     def give_back(self, claim: Claim, *, within: Connection) -> None:
         """Say that a run was left undone because its worker was told to stop: the study is not to blame."""

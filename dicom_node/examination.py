@@ -47,7 +47,8 @@ class Work:
 
     `work_id` names inputs, model and settings: the same work has the same id on any day. `run` counts how often a
     person had opened or stopped the study before: the same work may run once for each. `remark` is what the node
-    was still waiting for when somebody had it begin; the report says so.
+    was still waiting for when somebody had it begin; the report says so. `faults` counts the workers that came upon a
+    fault of ours in this run, and left it to the next one.
     """
 
     work_id: str
@@ -56,12 +57,14 @@ class Work:
     refusal: tuple[str, str] | None = None
     run: int = 0
     remark: str = ""
+    faults: int = 0
 
     @property
     def run_id(self) -> str:
         """What the workflow engine knows it by: given twice, it runs once."""
         run = f":{self.run}" if self.run else ""
-        return f"{self.study_instance_uid}:{self.work_id}:{self.revision}{run}"
+        again = f"+{self.faults}" if self.faults else ""
+        return f"{self.study_instance_uid}:{self.work_id}:{self.revision}{run}{again}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for the ledger and the workflow engine; what is not set is left out."""
@@ -71,7 +74,7 @@ class Work:
             "revision": self.revision,
             "refusal": None if self.refusal is None else list(self.refusal),
         }
-        return data | ({"run": self.run} if self.run else {}) | ({"remark": self.remark} if self.remark else {})
+        return data | {name: set_to for name in ("run", "remark", "faults") if (set_to := getattr(self, name))}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Work:
@@ -84,6 +87,7 @@ class Work:
             refusal=None if refusal is None else (refusal[0], refusal[1]),
             run=data.get("run", 0),
             remark=data.get("remark", ""),
+            faults=data.get("faults", 0),
         )
 
 

@@ -28,6 +28,7 @@ from dicom_node.ledger_rows import (
     ledger_studies,
     log_event,
     record_of,
+    times_since,
 )
 from dicom_node.study_moves import (
     REOPENING,
@@ -205,13 +206,12 @@ class Ledger:
 
     def overruns(self, study_instance_uid: str, *, within: Connection) -> int:
         """How often a worker was ended over this study since it was queued last."""
-        of_study = ledger_events.c.study_instance_uid == study_instance_uid
-        queued = select(func.max(ledger_events.c.id)).where(
-            of_study, ledger_events.c.event == StudyEvent.COMPLETED.value
-        )
-        since = ledger_events.c.id > queued.scalar_subquery()
-        query = select(func.count()).where(of_study, ledger_events.c.event == StudyEvent.OVERRAN.value, since)
-        return int(within.execute(query).scalar_one())
+        return times_since(within, study_instance_uid, StudyEvent.OVERRAN, (StudyEvent.COMPLETED,))
+
+    def faulted(self, study_instance_uid: str, *, within: Connection) -> bool:
+        """Whether a worker came upon a fault of its own over this study since it was queued, or opened, last."""
+        opening = (StudyEvent.COMPLETED, *REOPENING)
+        return times_since(within, study_instance_uid, StudyEvent.FAULTED, opening) > 0
 
     @contextmanager
     def transaction_at(self, study_instance_uid: str, seen: StudyRecord | None) -> Iterator[Connection]:

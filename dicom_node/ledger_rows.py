@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Float, Index, Integer, String, Table, Text, insert, select
+from sqlalchemy import Column, Connection, Float, Index, Integer, String, Table, Text, func, insert, select
 
 from dicom_node.database import metadata
 from dicom_node.study_moves import StudyEvent, StudyState
@@ -172,3 +172,16 @@ def log_event(connection: Connection, study_instance_uid: str, at: float, event:
     connection.execute(
         insert(ledger_events).values(study_instance_uid=study_instance_uid, at=at, event=event.value, detail=detail)
     )
+
+
+def times_since(
+    connection: Connection, study_instance_uid: str, event: StudyEvent, opening: Collection[StudyEvent]
+) -> int:
+    """How often something happened to a study since the last of the `opening` events; ever, if none of them did."""
+    of_study = ledger_events.c.study_instance_uid == study_instance_uid
+    opened = select(func.coalesce(func.max(ledger_events.c.id), 0)).where(
+        of_study, ledger_events.c.event.in_([one.value for one in opening])
+    )
+    since = ledger_events.c.id > opened.scalar_subquery()
+    query = select(func.count()).where(of_study, ledger_events.c.event == event.value, since)
+    return int(connection.execute(query).scalar_one())

@@ -90,6 +90,11 @@ class OwedPictures:
         fresh = {"work": json.dumps(work), "owed_since": at, "beginnings": 0, "given_up": ""}
         return within.execute(update(owed_rows).where(given_up).values(**fresh)).rowcount > 0
 
+    def leave(self, work_id: str, work: Mapping[str, Any], *, within: Connection) -> bool:
+        """Leave it to another run, `work`; False if it was begun so often that it is to be given up."""
+        still = _open(work_id) & (owed_rows.c.beginnings < MAX_BEGINNINGS)
+        return within.execute(update(owed_rows).where(still).values(work=json.dumps(work))).rowcount > 0
+
     def of_work(self, work_id: str) -> OwedPicture | None:
         """What is owed of this work; None if all of it is drawn, or nothing of it was ever let out."""
         with self._engine.connect() as connection:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection
 
 from dicom_node.casework import Drawing
 from dicom_node.delivery.outbox import Outbox, OutboxObject
-from dicom_node.errors import OutputMismatch, RejectedStudy, TransientError
+from dicom_node.errors import OutputMismatch, RejectedStudy, TransientError, left_by
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger
 from dicom_node.owed_pictures import MAX_BEGINNINGS, OwedPictures, PicturesLostError
@@ -98,6 +99,21 @@ class PictureDesk:
             return
         self._let_out(work, page)
         self._in_hand = None
+
+    def fault(self, work: Work, problem: str) -> Work | None:
+        """Leave the drawing to a worker that begins anew, after a fault that nobody foresaw, or give it up.
+
+        Returns the run that is to draw; None if it was begun too often, or is drawn.
+        """
+        self._in_hand = None
+        again = replace(work, faults=work.faults + 1)
+        with self._ledger.transaction() as connection:
+            left = self._owed.leave(work.work_id, again.as_json(), within=connection)
+        if left:
+            log.error("event=pictures_left_to_fresh_worker study=%s problem=%s", work.study_instance_uid, problem)
+            return again
+        self.give_up(work, left_by(MAX_BEGINNINGS, problem))
+        return None
 
     def give_up(self, work: Work, why: str) -> bool:
         """Say in the study's history that its page is not drawn, and why; False if it is not owed any more."""

@@ -19,7 +19,7 @@ from dicom_node.claims import Claims, TakenOverError
 from dicom_node.computation import Computation
 from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.outbox import Outbox
-from dicom_node.errors import TransientError
+from dicom_node.errors import TransientError, fault_in_words
 from dicom_node.examination import Examination, Examiner, Work, write_decision
 from dicom_node.intake.spool import Spool, StudyActivity
 from dicom_node.intake.spool_index import received_since
@@ -97,6 +97,7 @@ class StudyDesk:
         self._ledger = ledger
         self.runs = StudyRuns(ledger=ledger, claims=claims, clock=clock)
         self._settling = False
+        self._faulted = False
         self._looked_at_all = (-math.inf, -math.inf)
         self._cards = cards
         self._urgencies = urgencies
@@ -163,7 +164,7 @@ class StudyDesk:
         self._arrival_times.look()
         asked_for = self._requests.carry_out()
         now = self._clock()
-        self._settling = False
+        self._settling = self._faulted = False
         ready = [self._look_at_or_fail(one, now) for one in self._unsettled(now)]
         return asked_for + [work for work in ready if work is not None]
 
@@ -188,6 +189,11 @@ class StudyDesk:
         """Whether the last look round left a study alone because its images were still coming."""
         return self._settling
 
+    @property
+    def faulted(self) -> bool:
+        """Whether the last look round left a study to a worker that begins anew, because of a fault of this one."""
+        return self._faulted
+
     def unfinished(self) -> list[Work]:
         """Work that was queued or running when the node stopped; to be queued again under the same ids."""
         records = self._ledger.in_state(*UNDER_WAY)
@@ -201,8 +207,17 @@ class StudyDesk:
         """Work whose SEG and SR are out and whose page and pictures are owed."""
         return self._pictures.undrawn()
 
+    def fault(self, work: Work, problem: str) -> Work | None:
+        """Leave this work, or the drawing that it owes, to a worker that begins anew; None if it was left before.
+
+        Then it has failed, or its page is given up.
+        """
+        if self._pictures.owes(work):
+            return self._pictures.fault(work, problem)
+        return self.runs.fault(work, problem)
+
     def fail(self, work: Work, problem: str) -> None:
-        """Record that the node itself failed on this work, or on drawing what it owes."""
+        """Record that the node itself failed on this work, or on drawing what it owes, and will again."""
         if not (self._pictures.owes(work) and self._pictures.give_up(work, f"the node failed on it ({problem})")):
             self.runs.fail(work, problem)
 
@@ -223,8 +238,10 @@ class StudyDesk:
             except Exception as error:  # the net of looking round: it records, and leaves the study until it changes
                 log.exception("event=examination_failed study=%s", study)
                 with self._ledger.transaction_at(study, record) as connection:
-                    self._ledger.arrived(study, revision=activity.revision, at=now, within=connection)
-                    self.runs.failed(study, type(error).__name__, within=connection)
+                    if record is None or record.revision != activity.revision:
+                        self._ledger.arrived(study, revision=activity.revision, at=now, within=connection)
+                    left = self.runs.fault_at_looking(study, fault_in_words(error), within=connection)
+                self._faulted |= left
         except OvertakenError:  # what the other one decided stands; if there is more to do, the next look finds it
             log.info("event=look_overtaken study=%s", study)
         return None

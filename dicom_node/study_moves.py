@@ -31,6 +31,7 @@ class StudyEvent(StrEnum):
     NOT_OURS = "not_ours"
     SUPERSEDED = "superseded"
     FAILED = "failed"
+    FAULTED = "faulted"
     OVERRAN = "overran"
     WORKER_DIED = "worker_died"
     TAKEN_OVER = "taken_over"
@@ -83,6 +84,10 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     (StudyState.COMPUTING, StudyEvent.COMPUTED): StudyState.COMPUTED,
     (StudyState.COMPUTING, StudyEvent.REFUSED): StudyState.REFUSED,
     (StudyState.COMPUTING, StudyEvent.FAILED): StudyState.FAILED,
+    # the node came upon a fault of its own: a fresh worker tries once more
+    (StudyState.QUEUED, StudyEvent.FAULTED): StudyState.QUEUED,
+    (StudyState.COMPUTING, StudyEvent.FAULTED): StudyState.QUEUED,
+    (StudyState.WAITING, StudyEvent.FAULTED): StudyState.WAITING,
     # a worker was ended because it took too long; its successor tries once more
     (StudyState.COMPUTING, StudyEvent.OVERRAN): StudyState.COMPUTING,
     # a worker ended over it, or has fallen silent and another one goes on

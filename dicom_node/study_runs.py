@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from dicom_node.claims import Claim, Claims
-from dicom_node.errors import Reason
+from dicom_node.claims import MAX_DEATHS, Claim, Claims
+from dicom_node.errors import Reason, left_by
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger
 from dicom_node.study_moves import UNDER_WAY, IllegalMoveError, StudyEvent, StudyState
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MAX_OVERRUNS: Final = 2
 """Once may have been a busy machine; a study that hangs twice would take the worker from all others for ever."""
+
+NOT_AGAIN: Final = "it is not tried again unless somebody asks for a retry"
 
 
 class RunDropped(Exception):
@@ -60,14 +63,15 @@ class StudyRuns:
         """
         study, now = work.study_instance_uid, self._clock()
         with self._ledger.transaction() as connection:
-            claim = self._claims.take(study, work.run_id, after=self._claimed.in_this_run, within=connection)
+            before = self._claimed.in_this_run
+            claim = self._claims.take(study, work.run_id, after=before, faults=work.faults, within=connection)
             self._ledger.move(study, StudyEvent.STARTED, at=now, within=connection, of_work=work.as_json())
             if claim.taken_from:
                 sentence = f"{claim.worker_id} took it over from {claim.taken_from}"
                 self._ledger.note(study, StudyEvent.TAKEN_OVER, sentence, at=now, within=connection)
                 log.warning("event=work_taken_over study=%s taken_from=%s", study, claim.taken_from)
             if claim.ends_workers:
-                problem = f"{claim.ends_workers}; it is not tried again unless somebody asks for a retry"
+                problem = f"{claim.ends_workers}; {NOT_AGAIN}"
                 self.failed(study, problem, of_work=work.as_json(), within=connection)
                 log.error("event=study_ends_workers study=%s beginnings=%d", study, claim.beginnings)
                 return None
@@ -107,7 +111,7 @@ class StudyRuns:
             with self._ledger.transaction() as connection:
                 self._ledger.note(study, StudyEvent.OVERRAN, sentence, at=now, within=connection)
                 if self._ledger.overruns(study, within=connection) >= MAX_OVERRUNS:
-                    problem = f"{sentence} {MAX_OVERRUNS} times; it is not tried again unless somebody asks for a retry"
+                    problem = f"{sentence} {MAX_OVERRUNS} times; {NOT_AGAIN}"
                     self.failed(study, problem, of_work=work.as_json(), within=connection)
             log.error("event=study_overran study=%s limit_s=%g", study, limit_s)
 
@@ -122,6 +126,55 @@ class StudyRuns:
                 log_dropped(work)
             else:
                 self.give_up(work, problem, within=connection)
+
+    def fault(self, work: Work, problem: str) -> Work | None:
+        """Leave work to a worker that begins anew, because this one came upon a fault that nobody foresaw.
+
+        What was wrong may be this process and not the study: memory that another one took, a library that is broken
+        since. Another worker's run of it is not touched, as in `fail`; the rest is `leave`.
+        """
+        with self._ledger.transaction() as connection:
+            if self._claims.is_anothers(work.study_instance_uid, work.run_id, within=connection):
+                log_dropped(work)
+                return None
+            return self.leave(work, problem, within=connection)
+
+    def leave(self, work: Work, problem: str, *, within: Connection | None = None) -> Work | None:
+        """Have work tried by another run, once; after a second one that ended badly the study is FAILED.
+
+        Returns
+        -------
+        Work
+            The run to queue; None if it failed, or the study is not at this work any more.
+        """
+        study = work.study_instance_uid
+        again = replace(work, faults=work.faults + 1)
+        with self._ledger.transaction(within) as connection:
+            lost = max(work.faults, self._claims.deaths(study, work.run_id, within=connection)) + 1
+            if lost >= MAX_DEATHS:
+                self.give_up(work, f"{left_by(MAX_DEATHS, problem)}; {NOT_AGAIN}", within=connection)
+                return None
+            try:
+                self._note_fault(study, problem, within=connection, of_work=work.as_json(), work=again.as_json())
+            except IllegalMoveError:
+                log_dropped(work)
+                return None
+        return again
+
+    def fault_at_looking(self, study_instance_uid: str, problem: str, *, within: Connection) -> bool:
+        """Note such a fault over a study that waits to be looked at; False, and FAILED, if it is not the first one."""
+        if self._ledger.faulted(study_instance_uid, within=within):
+            self.failed(study_instance_uid, f"{left_by(MAX_DEATHS, problem)}; {NOT_AGAIN}", within=within)
+            return False
+        self._note_fault(study_instance_uid, problem, within=within)
+        return True
+
+    def _note_fault(self, study_instance_uid: str, problem: str, *, within: Connection, **notes: Any) -> None:
+        detail = f"the node failed on it ({problem}); a worker that begins anew tries it once more"
+        self._ledger.move(
+            study_instance_uid, StudyEvent.FAULTED, at=self._clock(), within=within, detail=detail, **notes
+        )
+        log.error("event=study_left_to_fresh_worker study=%s problem=%s", study_instance_uid, problem)
 
     def give_up(self, work: Work, problem: str, *, within: Connection | None = None) -> None:
         """Record that this work has failed, whoever had it last; nothing if the study is not at it any more."""

@@ -22,7 +22,7 @@ from dbos._serialization import DBOSPortableJSONSerializer
 
 from dicom_node.claims import TakenOverError
 from dicom_node.database import DATABASE_AWAY, bounded
-from dicom_node.errors import TransientError
+from dicom_node.errors import TransientError, fault_in_words
 from dicom_node.examination import Work
 from dicom_node.roster import BEAT_S, OnDuty, Roster
 from dicom_node.study_desk import StudyDesk
@@ -78,18 +78,36 @@ class StudyWorkflow(DBOSConfiguredInstance):
         self._gate = gate
         self._time_limit = time_limit
         self._on_fault = on_fault
+        self._here = _ComputedHere()
+        self.left = threading.Event()
+        """Set when a run has left its work to another one, which nobody has queued yet."""
 
     @DBOS.workflow(name="process_study", max_recovery_attempts=1000)
     def process_study(self, work: dict[str, Any]) -> None:
         """Compute and publish one piece of work, or record that the node failed on it."""
         self._desk.runs.forget_claim()
+        self._here.computed = False
         try:
             self.compute(work)
         except TakenOverError:  # the other worker's run has its own end
             raise
         except Exception as error:  # the one broad net: it records, then lets the error fly
-            self.fail(work, type(error).__name__)
+            foreseen = type(error).__name__ == DID_NOT_PASS
+            try:
+                self.fail(work, fault_in_words(error), foreseen)
+            finally:
+                self._after_fault(foreseen)
             raise
+
+    def _after_fault(self, foreseen: bool) -> None:
+        """Tell who asked to be told of a fault, once its study is seen to, and only where it happened.
+
+        A run that is begun again after its steps were noted, as when this worker began anew before the run's end was,
+        repeats nothing of them: then the fault was that of another process.
+        """
+        self.left.set()
+        if self._here.computed and not foreseen:
+            self._on_fault()
 
     @DBOS.step(
         name="compute",
@@ -101,6 +119,7 @@ class StudyWorkflow(DBOSConfiguredInstance):
     )
     def compute(self, work: dict[str, Any]) -> None:
         """From spool to outbox; repeating it changes nothing."""
+        self._here.computed = True
         piece = Work.from_json(work)
         limited = nullcontext() if self._time_limit is None else self._time_limit.guard(piece.run_id)
         with self._gate, limited:
@@ -113,12 +132,19 @@ class StudyWorkflow(DBOSConfiguredInstance):
         interval_seconds=2.0,
         should_retry=lambda error: isinstance(error, PASSING),
     )
-    def fail(self, work: dict[str, Any], problem: str) -> None:
-        """Note the failure in the ledger."""
+    def fail(self, work: dict[str, Any], problem: str, foreseen: bool = False) -> None:
+        """Note in the ledger that the work failed, or is left to a worker that begins anew."""
         log.error("event=work_failed study=%s problem=%s", work["study_instance_uid"], problem)
-        self._desk.fail(Work.from_json(work), problem)
-        if problem != DID_NOT_PASS:
-            self._on_fault()
+        if foreseen:
+            self._desk.fail(Work.from_json(work), problem)
+        else:
+            self._desk.fault(Work.from_json(work), problem)
+
+
+class _ComputedHere(threading.local):
+    """Whether the run that a thread is at was computed by this process, or is only gone through once more."""
+
+    computed = False
 
 
 class StudyWorker:
@@ -136,7 +162,8 @@ class StudyWorker:
     time_limit
         Ends this process when a study takes too long; without it, none is too long.
     on_fault
-        Called once a study has failed for a fault that nobody foresaw: what that did to this process, nobody knows.
+        Called once a fault that nobody foresaw is noted with its study: what that did to this process, nobody knows.
+        The study is tried once more, by the process that follows.
     """
 
     def __init__(
@@ -158,6 +185,7 @@ class StudyWorker:
         self._host = host
         self._beat_s = beat_s
         self._time_limit = time_limit
+        self._on_fault = on_fault
         self._forget_at = time.monotonic() + FORGET_EVERY_S
         self._gone: frozenset[str] = frozenset()
         DBOS(
@@ -206,7 +234,10 @@ class StudyWorker:
         while not stop.is_set():
             try:
                 ready = self._desk.look_round()
-                if troubled:  # the round that broke off may have made work ready that nobody queued
+                if self._desk.faulted:
+                    self._on_fault()
+                if troubled or self._workflow.left.is_set():  # work that was made ready, and nobody queued
+                    self._workflow.left.clear()
                     self._queue_unfinished()
                 self._queue(ready)
                 self._forget_old_runs()
@@ -217,17 +248,18 @@ class StudyWorker:
             stop.wait(LOOK_AGAIN_S if troubled else SETTLING_LOOK_S if self._desk.settling else LOOK_ROUND_S)
 
     def _queue_unfinished(self) -> None:
-        """Queue what the ledger has under way; where the engine's run of it is over already, the study is failed.
+        """Queue what the ledger has under way; where the engine's run of it is over already, once as another run.
 
         That is so when the state database was away for so long that neither outcome nor failure could be noted. Queued
-        under the same id it would never run again; failed, a person can have it computed anew.
+        under the same id it would never run again; failed in the end, a person can have it computed anew.
         """
         for work in _not_in_line(self._desk.unfinished()):
             self._queue([work])
             engine_id = _engine_id(work)
             run = None if engine_id is None else DBOS.get_workflow_status(engine_id)
             if run is not None and run.status in RUN_OVER:
-                self._desk.runs.give_up(work, f"its run ended ({run.status}) and left no outcome")
+                again = self._desk.runs.leave(work, f"its run ended ({run.status}) and left no outcome")
+                self._queue([] if again is None else [again])
         self._queue_undrawn()
 
     def _queue_undrawn(self) -> None:

@@ -65,6 +65,7 @@ EVENTS: Final[Mapping[StudyEvent, str]] = {
     StudyEvent.NOT_OURS: "Recognized as another examination",
     StudyEvent.SUPERSEDED: "Begun work was dropped",
     StudyEvent.FAILED: "The node failed",
+    StudyEvent.FAULTED: "The node failed, and tries once more",
     StudyEvent.OVERRAN: "Measuring took too long and was ended",
     StudyEvent.WORKER_DIED: "The worker that measured it ended",
     StudyEvent.TAKEN_OVER: "Another worker went on with it",

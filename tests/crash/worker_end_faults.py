@@ -97,8 +97,7 @@ def ends_its_worker(trial: Trial) -> Observation:
         problems.append(f"{harm}: the study is {found.state} ({found.detail!r}), expected failed with a reason")
     if neighbor.state is not StudyState.REFUSED:
         problems.append(f"{harm}: the study behind it is {neighbor.state}, expected refused")
-    # The third beginning finds that two ended; memory that was refused may also have been told as an error at once.
-    if harm != "starve" and history.count(StudyEvent.STARTED) not in (2, 3):
+    if history.count(StudyEvent.STARTED) not in (2, 3):  # a third beginning finds that two ended
         problems.append(f"{harm}: begun {history.count(StudyEvent.STARTED)} times, expected a single retry")
     sent = len(images) + len(hydrops_study(NEIGHBOR))
     return Observation(
@@ -128,7 +127,7 @@ def drawing_ends_its_worker(trial: Trial) -> Observation:
         kinds = sorted(one.kind for one in node.outbox.objects(found.work_id))
     problems = []
     undrawn = history.count(StudyEvent.NOT_DRAWN)
-    # A worker that begins anew after memory was refused has all of it again, and draws the page.
+    # The memory that is left may do for the page, or for that of a worker that begins anew and needs less of it.
     drawn_after_all = harm == "starve" and not undrawn
     if found.state is not StudyState.COMPUTED or (undrawn != 1 and not drawn_after_all):
         problems.append(f"{harm}: the study is {found.state}, {history}; expected computed, and told that no page is")

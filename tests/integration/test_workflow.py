@@ -7,12 +7,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from dbos import DBOS
 from dbos._error import DBOSMaxStepRetriesExceeded
 from desk_parts import URGENT_SENDER, DeskParts, hydrops_study
 from local_node import LocalNode
@@ -40,7 +41,9 @@ class RunningWorker:
     gate: threading.Lock
     """Who holds it keeps the next study from beginning."""
     faults: threading.Semaphore
-    """Released for each study that failed for a fault nobody foresaw."""
+    """Released each time that the worker is to begin anew because of a fault; this one goes on as it is."""
+    noted: list[list[str]] = field(default_factory=list)
+    """Which steps of which runs the engine had noted by then."""
 
     def finish(self, study: str) -> tuple[StudyState, str]:
         """Send the study, and wait for what becomes of it."""
@@ -52,33 +55,46 @@ class RunningWorker:
         record = self.parts.ledger.get(study)
         return record is not None and record.state in (StudyState.REFUSED, StudyState.FAILED)
 
+    def fault(self) -> None:
+        """What the worker calls."""
+        self.noted.append(steps_noted(self.folder))
+        self.faults.release()
+
     def runs(self, study: str) -> list[Any]:
-        """The engine's rows about a study."""
+        """The engine's rows about a study, in the order in which they were made."""
         engine = sa.create_engine(f"sqlite:///{self.folder / 'workflow.db'}")
         query = sa.text(
             "SELECT s.*, i.inputs AS arguments FROM workflow_status s JOIN workflow_input i USING (workflow_uuid) "
-            "WHERE workflow_uuid LIKE :study"
+            "WHERE workflow_uuid LIKE :study ORDER BY s.created_at"
         )
         with engine.connect() as connection:
             return list(connection.execute(query, {"study": f"{study}:%"}).mappings())
 
 
+def steps_noted(folder: Path) -> list[str]:
+    """`run step` for everything that the engine has noted."""
+    query = sa.text("SELECT workflow_uuid || ' ' || function_name FROM operation_outputs")
+    with sa.create_engine(f"sqlite:///{folder / 'workflow.db'}").connect() as connection:
+        return list(connection.scalars(query))
+
+
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     folder = tmp_path_factory.mktemp("worker")
-    parts, gate, faults = DeskParts(folder, clock=time.time), threading.Lock(), threading.Semaphore(0)
+    parts, gate = DeskParts(folder, clock=time.time), threading.Lock()
+    running = RunningWorker(parts=parts, folder=folder, gate=gate, faults=threading.Semaphore(0))
     worker = StudyWorker(
         parts.desk,
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id=WORKER,
         roster=Roster(parts.engine),
         gate=gate,
-        on_fault=faults.release,
+        on_fault=running.fault,
     )
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
-    yield RunningWorker(parts=parts, folder=folder, gate=gate, faults=faults)
+    yield running
     stop.set()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
@@ -152,25 +168,65 @@ def test_a_disk_that_fails_for_a_moment_is_tried_again(worker: RunningWorker) ->
     assert worker.parts.sent("2.25.303") == [("SR", "pacs")]
 
 
-def test_a_fault_of_ours_is_kept_with_its_study_and_the_next_study_goes_on(
+def memory_is_refused(worker: RunningWorker, patch: pytest.MonkeyPatch, *, times: int) -> None:
+    """Have the next so many computations meet a machine without memory."""
+    whole, left = worker.parts.spool.set_damaged_aside, list(range(times))
+
+    def refused(study: str) -> list[str]:
+        if left:
+            left.pop()
+            raise MemoryError
+        return whole(study)
+
+    patch.setattr(worker.parts.spool, "set_damaged_aside", refused)
+
+
+def test_f24_a_study_that_memory_was_refused_for_is_tried_once_more(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_damaged_aside = worker.parts.spool.set_damaged_aside
-
-    def takes_the_images_away_once_they_were_checked(study: str) -> list[str]:
-        damaged = set_damaged_aside(study)
-        for instance in worker.parts.spool.instances("2.25.304"):
-            instance.path.unlink()
-        return damaged
-
-    monkeypatch.setattr(worker.parts.spool, "set_damaged_aside", takes_the_images_away_once_they_were_checked)
-    assert worker.finish("2.25.304") == (StudyState.FAILED, "INTERNAL")
-    monkeypatch.undo()
-    assert worker.parts.record("2.25.304").detail == "FileNotFoundError"
-    assert worker.parts.sent("2.25.304") == []
+    memory_is_refused(worker, monkeypatch, times=1)
+    assert worker.finish("2.25.304")[0] is StudyState.REFUSED
+    assert worker.parts.events("2.25.304").count(StudyEvent.FAULTED) == 1
+    assert worker.parts.sent("2.25.304") == [("SR", "pacs")]
     assert worker.faults.acquire(timeout=PATIENCE_S)
+    wait_until(lambda: [run["status"] for run in worker.runs("2.25.304")] == ["ERROR", "SUCCESS"])
     assert worker.finish("2.25.305")[0] is StudyState.REFUSED
-    assert not worker.faults.acquire(blocking=False)  # a refusal is none
+    assert not worker.faults.acquire(blocking=False)  # a refusal is no fault
+
+
+def test_f24_a_study_that_memory_is_refused_for_twice_has_failed_and_the_next_study_goes_on(
+    worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_is_refused(worker, monkeypatch, times=2)
+    assert worker.finish("2.25.315") == (StudyState.FAILED, "INTERNAL")
+    detail = worker.parts.record("2.25.315").detail
+    assert detail.startswith("2 workers failed on it or ended over it, the last one because of this: memory ran out")
+    assert worker.parts.events("2.25.315").count(StudyEvent.STARTED) == 2
+    assert worker.parts.sent("2.25.315") == []
+    assert worker.finish("2.25.316")[0] is StudyState.REFUSED
+    for _ in range(2):
+        assert worker.faults.acquire(timeout=PATIENCE_S)
+    assert not worker.faults.acquire(blocking=False)
+
+
+def test_f24_a_worker_begins_anew_once_for_one_fault_when_its_study_is_seen_to(
+    worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory_is_refused(worker, monkeypatch, times=1)
+    worker.finish("2.25.317")
+    assert worker.faults.acquire(timeout=PATIENCE_S)
+    wait_until(lambda: [run["status"] for run in worker.runs("2.25.317")] == ["ERROR", "SUCCESS"])
+    faulty = worker.runs("2.25.317")[0]["workflow_uuid"]
+    noted = [step for step in worker.noted[-1] if step.startswith(f"{faulty} ")]
+    assert [step.rpartition(".")[2].rpartition(" ")[2] for step in noted] == ["compute", "fail"]
+    # As it stands when the process begins anew between the last step and the end of the run.
+    with sa.create_engine(f"sqlite:///{worker.folder / 'workflow.db'}").begin() as connection:
+        again = sa.text("UPDATE workflow_status SET status = 'PENDING' WHERE workflow_uuid = :run")
+        connection.execute(again, {"run": faulty})
+    assert faulty in [run.workflow_id for run in DBOS._recover_pending_workflows([WORKER])]
+    wait_until(lambda: [run["status"] for run in worker.runs("2.25.317")] == ["ERROR", "SUCCESS"])
+    assert not worker.faults.acquire(blocking=False)
+    assert worker.parts.state("2.25.317")[0] is StudyState.REFUSED
 
 
 def test_f15_a_disk_that_stays_full_fails_its_study_and_is_no_fault_after_which_the_worker_begins_anew(
@@ -206,19 +262,11 @@ def test_a_look_round_that_the_disk_breaks_off_ends_no_worker_and_loses_no_work(
     assert len(broken) == 1
 
 
-def test_a_study_whose_run_is_over_without_an_outcome_is_failed_and_can_be_retried(
+def test_a_study_whose_runs_are_over_without_an_outcome_is_failed_and_can_be_retried(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = "2.25.307"
-    worker.finish(study)
-    wait_until(lambda: worker.runs(study)[0]["status"] == "SUCCESS")
-    with worker.parts.engine.begin() as connection:  # as if the database had been away when the outcome was to be noted
-        connection.execute(
-            sa.text("UPDATE ledger_studies SET state = 'computing' WHERE study_instance_uid = '2.25.307'")
-        )
-        connection.execute(sa.text("DELETE FROM ledger_results WHERE study_instance_uid = '2.25.307'"))
     look_round = worker.parts.desk.look_round
-    broken: list[object] = []
 
     def breaks_off_once() -> list[Work]:
         if not broken:
@@ -226,9 +274,19 @@ def test_a_study_whose_run_is_over_without_an_outcome_is_failed_and_can_be_retri
             raise TransientError("state database: gone")
         return look_round()
 
-    monkeypatch.setattr(worker.parts.desk, "look_round", breaks_off_once)
-    wait_until(lambda: worker.parts.state(study)[0] is StudyState.FAILED)
-    assert worker.parts.record(study).detail == "its run ended (SUCCESS) and left no outcome"
+    worker.finish(study)
+    for expected in (StudyState.REFUSED, StudyState.FAILED):
+        wait_until(lambda: all(run["status"] == "SUCCESS" for run in worker.runs(study)))
+        with worker.parts.engine.begin() as connection:  # as if the database had been away for the outcome
+            connection.execute(
+                sa.text("UPDATE ledger_studies SET state = 'computing' WHERE study_instance_uid = '2.25.307'")
+            )
+            connection.execute(sa.text("DELETE FROM ledger_results WHERE study_instance_uid = '2.25.307'"))
+        broken: list[object] = []
+        monkeypatch.setattr(worker.parts.desk, "look_round", breaks_off_once)
+        wait_until(lambda expected=expected: worker.parts.state(study)[0] is expected)
+    assert worker.parts.events(study).count(StudyEvent.FAULTED) == 1
+    assert "its run ended (SUCCESS) and left no outcome" in worker.parts.record(study).detail
     assert worker.parts.actions.retry(study, "anna").accepted
     wait_until(lambda: worker.parts.state(study)[0] is StudyState.REFUSED)
 

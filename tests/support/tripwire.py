@@ -38,7 +38,11 @@ _VARIABLE: Final = "HYDROPS_TEST_TRIPWIRE"
 
 
 def _starve() -> None:
-    """The next larger piece of memory is refused by the kernel."""
+    """The next larger piece of memory is refused by the kernel, from here on: the limit is never taken back.
+
+    A worker that begins anew in the same process inherits it, and has so much as its predecessor had taken and the rest
+    of the four megabytes; only one that its parent starts has all of the machine again.
+    """
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + 4_000_000
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

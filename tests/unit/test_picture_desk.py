@@ -227,6 +227,30 @@ def test_a_fault_of_the_node_while_it_draws_is_kept_with_the_study_whose_results
     assert parts.state(study)[0] is StudyState.COMPUTED
 
 
+def test_f24_a_page_that_workers_fail_on_is_left_to_the_next_one_and_given_up_when_three_have_begun_it(
+    parts: KeptStudies, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_drawing: Drawing) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Drawing, "page", refused)
+    begun = 1  # by the worker that was killed
+    while parts.desk.undrawn():
+        begun += 1
+        work = owed_work(parts)
+        with pytest.raises(MemoryError):
+            parts.desk.compute(work)
+        again = parts.desk.fault(work, "MemoryError")
+        assert [again] == (parts.desk.undrawn() or [None])
+        assert again is None or again.run_id != work.run_id  # or the engine would not run it
+    assert begun == MAX_BEGINNINGS
+    assert notes(parts, study) == [
+        "SEG and SR stand; 3 workers failed on it or ended over it, the last one because of this: MemoryError"
+    ]
+    assert (parts.state(study)[0], parts.sent(study)) == (StudyState.COMPUTED, SEG_AND_SR)
+    assert StudyEvent.FAULTED not in parts.events(study)
+
+
 def test_what_is_owed_of_images_that_are_gone_by_now_is_given_up_and_told(parts: KeptStudies, study: str) -> None:
     parts.spool.instances(study)[0].path.unlink()
     parts.desk.compute(owed_work(parts))

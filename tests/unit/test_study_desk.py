@@ -274,10 +274,30 @@ def test_a_fault_of_ours_with_one_study_is_kept_with_it_and_the_next_one_goes_on
     parts.receive(hydrops_study(OTHER_STUDY))
     parts.spool.instances(STUDY)[0].path.unlink()
     parts.work_off()
-    assert parts.state() == (StudyState.FAILED, "INTERNAL")
-    assert parts.record().detail == "FileNotFoundError"
+    assert (parts.state()[0], parts.desk.faulted) == (StudyState.WAITING, True)
     assert parts.record(OTHER_STUDY).state is StudyState.REFUSED
     assert parts.look_round_after() == []
+    assert (parts.state(), parts.desk.faulted) == ((StudyState.FAILED, "INTERNAL"), False)
+    assert "2 workers failed on it" in parts.record().detail
+    assert "FileNotFoundError" in parts.record().detail
+    assert parts.look_round_after() == []
+
+
+def test_f24_a_study_that_memory_was_refused_for_while_it_was_examined_is_examined_once_more(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_arguments: object, **_named: object) -> None:
+        raise MemoryError
+
+    parts.receive(hydrops_study())
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.desk._examiner, "examine", refused)
+        parts.work_off()
+    assert parts.desk.faulted
+    assert "memory ran out (MemoryError)" in parts.record().detail
+    parts.work_off()
+    assert parts.state()[0] is StudyState.REFUSED
+    assert not parts.desk.faulted
 
 
 def test_a_failed_study_is_examined_anew_when_an_image_comes(parts: DeskParts) -> None:
@@ -286,6 +306,8 @@ def test_a_failed_study_is_examined_anew_when_an_image_comes(parts: DeskParts) -
     content = lost.read_bytes()
     lost.unlink()
     parts.work_off()
+    parts.work_off()
+    assert parts.record().state is StudyState.FAILED
     lost.write_bytes(content)
     parts.receive(series_of(LOCALIZER))
     parts.work_off()

@@ -54,3 +54,24 @@ def test_f24_a_worker_that_ends_before_it_began_anything_is_no_fault_of_the_stud
     assert StudyEvent.WORKER_DIED not in parts.events()
     parts.desk.compute(left)
     assert parts.state()[0] is StudyState.REFUSED
+
+
+def test_f24_a_worker_that_dies_and_one_that_fails_are_two_that_did_not_come_to_the_end(tmp_path: Path) -> None:
+    parts = DeskParts(tmp_path)
+    for study in ("2.25.101", "2.25.102"):
+        parts.receive(hydrops_study(study))
+    dead_first, failed_first = parts.look_round_after()
+    parts.desk.runs.begin(dead_first)
+    note_worker_end(parts.engine, "worker-1", -signal.SIGKILL, lived_s=60.0)
+    parts.desk.runs.begin(failed_first)
+    again = parts.desk.fault(failed_first, "MemoryError")
+    assert again is not None
+    assert parts.state("2.25.102")[0] is StudyState.QUEUED
+    assert parts.desk.fault(dead_first, "MemoryError") is None
+    assert parts.state("2.25.101")[0] is StudyState.FAILED
+    parts.desk.runs.begin(again)
+    note_worker_end(parts.engine, "worker-1", -signal.SIGKILL, lived_s=60.0)
+    parts.desk.runs.forget_claim()  # as in another process
+    assert parts.desk.runs.begin(again) is None
+    assert parts.state("2.25.102")[0] is StudyState.FAILED
+    assert "2 workers ended" in parts.record("2.25.102").detail
