@@ -23,8 +23,8 @@ LEVEL: Final = Level(spacing_mm=1.0, smoothing_mm=1.0, radius_mm=17.0, points=3_
 
 MIN_GAIN: Final = 0.02
 """Nats of mutual information by which the mirrored series must fit better to be taken for the true one. Series of
-phantoms (plain, noisy, thick slices, an ear ossified or without contrast agent) lose 0.05 to 0.27 by being mirrored, and
-those that were flipped before gain as much."""
+phantoms (plain, noisy, thick slices, an ear ossified or without contrast agent) lose 0.05 to 0.27 by being mirrored,
+and those that were flipped before gain as much."""
 
 PATIENTS_LEFT: Final = np.array([1.0, 0.0, 0.0])
 
