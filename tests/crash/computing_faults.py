@@ -39,7 +39,7 @@ from dicom_node.ledger import StudyState
 from dicom_node.roster import MISSED_BEATS
 from inference.phantom import make_study
 
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 400.0
 LEASE_S: Final = BEAT_S * MISSED_BEATS
 RESULTS: Final = 3
 """Segmentation, report and page."""
