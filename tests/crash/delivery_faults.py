@@ -29,7 +29,7 @@ PATIENCE_S: Final = 120.0
 
 WARNINGS: Final = (0x0000, 0xB000, 0xB006, 0xB007, 0x0111)
 TRY_LATER: Final = (0xA700, 0xA701)
-STOP: Final = (0xA900, 0xC000, 0xC123, 0x0122)
+STOP: Final = (0xA900, 0xC000, 0xC123, 0x0124)
 
 
 def away_for_a_while(trial: Trial) -> Observation:
@@ -181,7 +181,7 @@ FAULTS: Final = (
     ),
     Fault(
         number="F15 final",
-        title="the PACS answers A900, Cxxx or 0122",
+        title="the PACS answers A900, Cxxx or 0124",
         promise="a dead letter with that status after one try",
         trials={Scale.CI: 4, Scale.NIGHTLY: 100, Scale.RELEASE: 500},
         run=refused_for_good,
