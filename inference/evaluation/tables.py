@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from inference.evaluation.agreement import share_interval
 from inference.evaluation.record import Evaluation
 from inference.evaluation.scores import EarScore
 from inference.evaluation.summary import Section, Summary
@@ -120,6 +121,7 @@ LINES: Final[Sequence[tuple[str, Callable[[Summary], str]]]] = (
     ("EH ratio, ICC(2,1)", lambda s: number_text(s.ratio.icc, 3)),
     ("its 95 % interval", lambda s: range_text(s.ratio.icc_low, s.ratio.icc_high, 3)),
     ("true ratio inside the stated interval", lambda s: percent_text(s.ratio.coverage)),
+    ("what so many ears can tell of that share", lambda s: _share_range(s.ratio.coverage, s.ratio.ears)),
     ("stated interval, mean half width", lambda s: number_text(s.ratio.mean_half_width, 3)),
     ("time per study, median", lambda s: _with_unit(s.seconds, 1, "s")),
 )
@@ -256,6 +258,13 @@ def ear_caption(score: EarScore) -> str:
 
 def _set_names(evaluation: Evaluation) -> tuple[str, ...]:
     return tuple(input_set_text(section.input_set) for section in evaluation.sections)
+
+
+def _share_range(share: float | None, of: int) -> str:
+    if share is None:
+        return UNDEFINED
+    low, high = share_interval(share, of)
+    return f"{percent_text(low, 0)} to {percent_text(high, 0)}"
 
 
 def _with_unit(value: float | None, digits: int, unit: str) -> str:

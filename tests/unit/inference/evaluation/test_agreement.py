@@ -10,6 +10,7 @@ from inference.evaluation.agreement import (
     compare_pairs,
     intraclass_correlation,
     ratio_agreement,
+    share_interval,
 )
 
 
@@ -77,6 +78,13 @@ def test_coverage_counts_the_true_ratios_inside_their_own_intervals_borders_incl
     agreed = ratio_agreement(true, [0.12, 0.2, 0.38, 0.4], [(0.07, 0.17), (0.2, 0.3), (0.33, 0.43), (0.35, 0.45)])
     assert agreed.coverage == 0.75
     assert agreed.mean_half_width == pytest.approx(0.05)
+
+
+def test_a_share_of_few_ears_leaves_much_open_and_of_many_little() -> None:
+    assert share_interval(1.0, 32) == pytest.approx((0.025 ** (1 / 32), 1.0))
+    few, many = share_interval(0.95, 40), share_interval(0.95, 400)
+    assert few[0] < many[0] < 0.95 < many[1] < few[1]
+    assert many[1] - many[0] < 0.05
 
 
 def test_of_no_ear_nothing_is_known_and_of_one_ear_no_limits() -> None:
