@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from dicom_node.casework import Case, CaseOptions, CaseResult, Drawing, case_key, compute_case, drawing_of, refuse_case
 from dicom_node.earlier_values import earlier_values
-from dicom_node.encoding.measurements import PreviousValue
+from dicom_node.encoding.measurements import PreviousValue, StudyMeasurements, read_measurements
 from dicom_node.errors import Reason, Refusal
 from dicom_node.examination import Examiner, Work
 from dicom_node.intake.spool import Spool
@@ -74,13 +75,20 @@ class Computation:
             previous=self._earlier_values(work.study_instance_uid),
         )
 
-    def drawing(self, work: Work) -> Drawing:
+    def drawing(self, work: Work, said: Mapping[str, Any]) -> Drawing:
         """What is to be drawn of work whose results are out, computed once more: who had it at hand has gone.
+
+        Parameters
+        ----------
+        said
+            The findings document of those results. The page says what they say, word for word: of the earlier study
+            with which they compared, and that they were begun on request, whatever would be said today.
 
         Raises
         ------
         PicturesLostError
-            If the images are not those any more that the results were computed from.
+            If the images are not those any more that the results were computed from, or the numbers come out
+            otherwise: their pictures would be of something else.
         RejectedStudy
             If they are not computed today: they were, and so this is a fault of ours.
         """
@@ -91,18 +99,26 @@ class Computation:
             raise PicturesLostError(
                 "the worker that had them ended, and images, rules, model or settings differ by now"
             )
-        return drawing_of(
+        drawing = drawing_of(
             case,
             segmenter=self._segmenter,
             options=self._case_options,
             step=silent,
             encoded_at=datetime.fromtimestamp(self._clock()).astimezone(),
-            previous=self._earlier_values(study),
         )
+        measurements = read_measurements(said)
+        if measurements is None or _numbers(measurements) != _numbers(drawing.measurements):
+            raise PicturesLostError("computed once more, the numbers are others than those that were let out")
+        return replace(drawing, measurements=measurements)
 
     def _earlier_values(self, study_instance_uid: str) -> dict[EarSide, PreviousValue]:
         card = self._cards.get(study_instance_uid)
         return {} if card is None else earlier_values(self._cards, card)
+
+
+def _numbers(measurements: StudyMeasurements) -> list[str]:
+    """Each ear's numbers, with the digits that are printed."""
+    return [ear.sentence for ear in measurements.ears]
 
 
 def with_remark(case: Case, remark: str) -> Case:

@@ -7,9 +7,9 @@ that is let out is that of whoever strikes the row off, and the bytes of the oth
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
@@ -74,10 +74,11 @@ class PictureDesk:
         """The work of which page and pictures are owed."""
         return [Work.from_json(one.work) for one in self._owed.open()]
 
-    def draw(self, work: Work, step: StepTimer, compute_again: Callable[[], Drawing]) -> None:
+    def draw(self, work: Work, step: StepTimer, compute_again: Callable[[Mapping[str, Any]], Drawing]) -> None:
         """Draw what this work owes and let it out; what cannot be drawn is given up, and told.
 
-        `compute_again` makes what is to be drawn where this process has not got it: it was computed by another one.
+        `compute_again` makes what is to be drawn where this process has not got it: it was computed by another one. It
+        is given the findings document that was let out then.
 
         Raises
         ------
@@ -126,13 +127,14 @@ class PictureDesk:
         log.error("event=pictures_given_up study=%s work=%s", work.study_instance_uid, work.work_id[:12])
         return True
 
-    def _drawing(self, work: Work, compute_again: Callable[[], Drawing]) -> Drawing | None:
+    def _drawing(self, work: Work, compute_again: Callable[[Mapping[str, Any]], Drawing]) -> Drawing | None:
         """What is to be drawn, in hand or computed once more; None if that has ended too many workers."""
         if self._in_hand is not None and self._in_hand[0] == work:
             return self._in_hand[1]
         if not self._owed.begin(work.work_id):
             return None
-        drawing = compute_again()
+        outcome = self._ledger.finished(work.work_id)
+        drawing = compute_again({} if outcome is None else outcome.findings)
         self._in_hand = (work, drawing)
         return drawing
 

@@ -351,7 +351,7 @@ class StudyDesk:
     def _draw(self, work: Work) -> None:
         """Draw what this work owes; the ledger has its outcome, so no step of it is noted there."""
         step = StepTimer(self._monotonic, on_done=self._on_step_done)
-        self._pictures.draw(work, step, lambda: self._computation.drawing(work))
+        self._pictures.draw(work, step, lambda said: self._computation.drawing(work, said))
 
     def _superseded(self, work: Work) -> bool:
         """True, and noted, if the inputs of the study are other ones by now, or somebody else finished the work."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +14,17 @@ import pytest
 from desk_parts import DeskParts
 from kept_studies import KeptStudies
 from phantom_patients import images_of
+from pydicom.dataset import Dataset
 from small_studies import SMALL_EARS
+from sqlalchemy import select, update
 
 from dicom_node.casework import Drawing
-from dicom_node.errors import OutputMismatch, TransientError
+from dicom_node.delivery.outbox import OutboxObject
+from dicom_node.encoding.measurements import StudyMeasurements, read_measurements
+from dicom_node.errors import OutputMismatch, Reason, TransientError
 from dicom_node.examination import Work
 from dicom_node.ledger import StudyEvent, StudyState
+from dicom_node.ledger_rows import ledger_results
 from dicom_node.owed_pictures import MAX_BEGINNINGS
 from dicom_node.picture_desk import PictureDesk
 from dicom_node.views.shelf import ViewShelf
@@ -34,8 +42,12 @@ def kill(*_arguments: object) -> None:
     raise KilledError
 
 
+def not_as_drawn(_drawing: Drawing) -> None:
+    raise OutputMismatch("the letter R is not where it was drawn")
+
+
 @pytest.fixture(scope="module")
-def images():
+def images() -> list[Dataset]:
     return images_of(make_study(SMALL_EARS), "MRC", "PPI", "PEI")
 
 
@@ -171,6 +183,80 @@ def test_f27_bytes_of_a_page_that_another_one_let_out_meanwhile_go(
     assert parts.sent(study) == ALL
 
 
+@contextmanager
+def pages_drawn() -> Iterator[list[StudyMeasurements]]:
+    """What every page says that is drawn meanwhile."""
+    page, said = Drawing.page, []
+
+    def noted(drawing: Drawing) -> tuple[OutboxObject, ...]:
+        said.append(drawing.measurements)
+        return page(drawing)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Drawing, "page", noted)
+        yield said
+
+
+def an_examination_before(images: list[Dataset]) -> list[Dataset]:
+    """The same patient a year earlier."""
+    before = copy.deepcopy(images)
+    for one in before:
+        one.StudyDate = "20200101"
+        for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+            one[name].value = f"{one[name].value}.1"
+        one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+    return before
+
+
+def test_a_page_drawn_after_a_kill_compares_with_what_its_report_compares_with(
+    parts: KeptStudies, study: str, images: list[Dataset]
+) -> None:
+    work = owed_work(parts)
+    parts.receive(an_examination_before(images))  # sent late: the report knows nothing of it
+    parts.work_off()
+    assert parts.record(f"{study}.1").state is StudyState.COMPUTED
+    with pages_drawn() as said:
+        parts.desk.compute(work)
+    assert said == [read_measurements(parts.record(study).findings)]
+    assert [ear.previous for ear in said[0].ears] == [None, None]
+    assert parts.sent(study) == ALL
+
+
+def test_the_page_of_a_forced_study_says_so_when_it_is_drawn_long_after(
+    tmp_path: Path, study: str, images: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = DeskParts(tmp_path, summary=True)
+    parts.receive(images)
+    series, counted = images[-1].SeriesInstanceUID, Counter(one.SeriesInstanceUID for one in images)
+    parts.spool.set_expected(series, counted[series] + 1)
+    assert parts.look_round_after() == []
+    assert parts.actions.force(study, "anna").accepted
+    with monkeypatch.context() as patch:
+        patch.setattr(Drawing, "page", not_as_drawn)
+        parts.work_off()
+    assert parts.sent(study) == SEG_AND_SR
+    parts.spool.set_expected(series, counted[series])  # by now nobody would have to force it
+    assert parts.look_round_after() == []
+    assert parts.actions.replay(study, "anna").accepted
+    with pages_drawn() as said:
+        parts.work_off()
+    assert [sentence for sentence in said[0].quality if Reason.BEGUN_ON_REQUEST.sentence in sentence]
+    assert said == [read_measurements(parts.record(study).findings)]
+    assert sorted(parts.sent(study)) == sorted(ALL)
+
+
+def test_a_page_whose_numbers_come_out_otherwise_is_not_drawn(parts: KeptStudies, study: str) -> None:
+    work_id = owed_work(parts).work_id
+    with parts.ledger.transaction() as connection:
+        row = ledger_results.c.work_id == work_id
+        findings = json.loads(connection.execute(select(ledger_results.c.findings).where(row)).scalar_one())
+        findings["ears"]["left"]["eh_ratio"]["value"] += 0.1
+        connection.execute(update(ledger_results).where(row).values(findings=json.dumps(findings)))
+    parts.desk.compute(owed_work(parts))
+    assert "the numbers are others" in notes(parts, study)[0]
+    assert parts.sent(study) == SEG_AND_SR
+
+
 def test_f24_a_page_that_ends_its_workers_is_given_up_and_told_and_a_replay_draws_it(
     parts: KeptStudies, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,9 +278,6 @@ def test_f24_a_page_that_ends_its_workers_is_given_up_and_told_and_a_replay_draw
 def test_a_page_that_was_not_written_as_drawn_leaves_seg_and_sr_as_they_are_and_is_told(
     parts: KeptStudies, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def not_as_drawn(_drawing: Drawing) -> None:
-        raise OutputMismatch("the letter R is not where it was drawn")
-
     monkeypatch.setattr(Drawing, "page", not_as_drawn)
     parts.desk.compute(owed_work(parts))
     assert notes(parts, study) == ["SEG and SR stand; the letter R is not where it was drawn"]
