@@ -23,6 +23,7 @@ from phantom_patients import images_of
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scanned_series import with_raw, write_files
 
+from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.ledger import StudyState
 from dicom_node.views.shelf import ViewShelf
 from dicom_node.web.progress import STEPS
@@ -91,6 +92,21 @@ def assert_one_of_each(orthanc: LocalOrthanc, node: LocalNode, study: str) -> No
         assert hashlib.sha256(at_pacs[one.kind][0]).digest() == hashlib.sha256(kept).digest()
 
 
+def assert_audited_as_delivered(orthanc: LocalOrthanc, node: LocalNode, study: str) -> None:
+    """One entry for each object that the PACS holds, and none besides."""
+    told = [
+        entry.message["EventIdentification"]["EventOutcomeDescription"]
+        for entry in AuditTrail(node.state_dir / "audit").entries()
+        if entry.action is AuditAction.RESULTS_SENT
+    ]
+    at_pacs = [
+        f"{kind} {pydicom.dcmread(BytesIO(one), stop_before_pixels=True).SOPInstanceUID}"
+        for kind, objects in results(orthanc, study).items()
+        for one in objects
+    ]
+    assert sorted(told) == sorted(at_pacs)
+
+
 def test_a_study_sent_to_the_pacs_comes_back_with_one_seg_and_one_report(
     orthanc: LocalOrthanc, study_folder: Path, study_uid: str, tmp_path: Path
 ) -> None:
@@ -114,6 +130,7 @@ def test_a_study_sent_twice_by_c_store_gives_one_result(
             send(study_folder, "HYDROPS", node.dicom_port)
             assert node.wait_until_finished(study_uid).state is StudyState.COMPUTED, node.log_tail()
         assert_one_of_each(orthanc, node, study_uid)
+        assert_audited_as_delivered(orthanc, node, study_uid)
 
 
 def test_a_worker_killed_while_computing_is_replaced_and_the_study_finishes_once(

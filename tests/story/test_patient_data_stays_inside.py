@@ -19,6 +19,7 @@ from patience import STUDY_S
 from pydicom.dataset import Dataset
 from scanned_series import write_files
 
+from dicom_node.audit import AuditAction, AuditTrail
 from dicom_node.ledger import StudyState
 
 pytestmark = pytest.mark.dcmtk
@@ -150,3 +151,20 @@ def test_s23_the_audit_trail_names_the_patient_by_id_alone(used_node: LocalNode)
     assert "2.25.100" in entries
     # PS3.15 A.5.3 has a participant object "Patient", identified by Patient ID; its name is optional and left out.
     assert markers_in(entries) == [f"PatientID ({PLANTED['PatientID']})"]
+
+
+def test_i8_the_audit_trail_says_who_sent_how_much_and_who_was_turned_away_and_of_nothing_that_did_not_happen(
+    used_node: LocalNode,
+) -> None:
+    trail = AuditTrail(used_node.state_dir / "audit")
+    entries = list(trail.entries())
+    told = [
+        (entry.action, entry.message["ActiveParticipant"][0]["UserID"])
+        for entry in entries
+        if entry.action in (AuditAction.IMAGES_RECEIVED, AuditAction.RESULTS_SENT, AuditAction.CALLER_REJECTED)
+    ]
+    assert set(told) == {(AuditAction.IMAGES_RECEIVED, "SCANNER"), (AuditAction.CALLER_REJECTED, "STRANGER")}
+    (*_, last) = (entry for entry in entries if entry.action is AuditAction.IMAGES_RECEIVED)
+    counted = f"{len(planted_study())} images of this study are here"
+    assert last.message["EventIdentification"]["EventOutcomeDescription"] == counted
+    assert trail.verify() == []
