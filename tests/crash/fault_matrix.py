@@ -146,6 +146,46 @@ MATRIX: Final[Mapping[str, MatrixRow]] = {
 }
 
 
+_STAYS_INSIDE: Final = "story/test_patient_data_stays_inside.py"
+
+INVARIANTS: Final[Mapping[str, MatrixRow]] = {
+    "I1": MatrixRow(
+        title="each image answered with success is there, byte for byte: every row with a sender, by its ledger"
+    ),
+    "I2": MatrixRow(
+        title="one segmentation and one report for each set, model and configuration: F03, F05, F07, F24, F27, by the "
+        "PACS's ledger",
+        tests=("story/test_node.py::test_a_study_sent_twice_by_c_store_gives_one_result",),
+    ),
+    "I3": MatrixRow(
+        title="no result of an incomplete, invalid or mismatched set: F12, F25",
+        tests=("unit/test_bad_input_beside_good.py::test_a_bad_study_ends_with_one_code_and_keeps_all_its_images",),
+    ),
+    "I4": MatrixRow(
+        title="after a quiet time all is done, refused with a reason, or a dead letter: F12 result, F15 final, F24",
+        tests=(
+            "unit/test_bad_input_beside_good.py::test_nothing_of_it_is_a_fault_and_no_name_stands_in_the_log",
+            "integration/test_workflow.py::test_a_disk_that_fails_for_a_moment_is_tried_again",
+        ),
+    ),
+    "I5": MatrixRow(title="no temporary or unreferenced file after the start-up sweep: every row's column 'left over'"),
+    "I6": MatrixRow(title="threads, descriptors and memory as before: F20, F21, F22, F23"),
+    "I7": MatrixRow(
+        title="nothing of a patient in a log",
+        tests=(f"{_STAYS_INSIDE}::test_s23_no_planted_value_is_in_a_log",),
+    ),
+    "I8": MatrixRow(
+        title="the audit trail says what the sender's and the PACS's ledgers say",
+        tests=(
+            f"{_STAYS_INSIDE}::"
+            "test_i8_the_audit_trail_says_who_sent_how_much_and_who_was_turned_away_and_of_nothing_that_did_not_happen",
+            "story/test_node.py::test_a_study_sent_twice_by_c_store_gives_one_result",
+        ),
+    ),
+}
+"""What must hold after every fault, seen from outside; which rows look at it, and what looks at it beside them."""
+
+
 def matrix_page(faults: Sequence[Fault]) -> list[str]:
     """Lines of a table: each fault, its rows of the campaign, its tests; what neither shows says so."""
     lines = ["| | Fault | Shown by |", "|---|---|---|"]
@@ -153,4 +193,12 @@ def matrix_page(faults: Sequence[Fault]) -> list[str]:
         rows = [one.number for one in faults if one.number.split()[0] == number]
         shown = [*([f"campaign: {', '.join(rows)}"] if rows else []), *row.tests]
         lines.append(f"| {number} | {row.title} | {'; '.join(shown) or 'not shown yet'} |")
+    lines += [
+        "",
+        "## What holds after every fault",
+        "",
+        "| | What is looked at, and by which rows | Also by |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {number} | {row.title} | {'; '.join(row.tests)} |" for number, row in INVARIANTS.items()]
     return lines

@@ -9,7 +9,7 @@ import pytest
 from campaign import FAULTS
 from campaign_report import added_up, as_document, as_page, with_figures
 from fault import Fault, Observation, Scale, Trial, whole_campaign
-from fault_matrix import MATRIX
+from fault_matrix import INVARIANTS, MATRIX
 
 
 @pytest.mark.timeout(600)
@@ -85,10 +85,11 @@ def test_the_page_of_promises_gets_the_last_figures_of_its_rows_and_keeps_the_ot
 
 def test_every_fault_of_the_matrix_is_a_row_of_the_campaign_or_has_tests_that_exist() -> None:
     assert list(MATRIX) == [f"F{number:02}" for number in range(1, 33)]
+    assert list(INVARIANTS) == [f"I{number}" for number in range(1, 9)]
     rows = {one.number.split()[0] for one in FAULTS}
     assert [number for number, row in MATRIX.items() if number not in rows and not row.tests] == []
     tests = Path(__file__).parents[1]
-    named = [test.split("::") for row in MATRIX.values() for test in row.tests]
+    named = [test.split("::") for row in (*MATRIX.values(), *INVARIANTS.values()) for test in row.tests]
     missing = [
         f"{file}::{test}"
         for file, test in named
