@@ -299,7 +299,8 @@ def write_decision(
         work = replace(work, run=ledger.runs(study, within=connection))
         queued: dict[str, Any] = {"work_id": work.work_id, "work": work.as_json(), "detail": verdict.reason}
         ledger.move(study, StudyEvent.COMPLETED, at=at, within=connection, decisions=decisions, **queued)
-        put_urgency(connection, study, examination.urgency)
+        if not ledger.is_put_first(study, within=connection):  # an image that came late takes no wish back
+            put_urgency(connection, study, examination.urgency)
     return Decision(work=work)
 
 

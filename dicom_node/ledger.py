@@ -31,6 +31,7 @@ from dicom_node.ledger_rows import (
     times_since,
 )
 from dicom_node.study_moves import (
+    OUTCOMES,
     REOPENING,
     TRANSITIONS,
     UNDER_WAY,
@@ -130,21 +131,20 @@ class Ledger:
 
     def finished_since(self, at: float) -> list[FinishedStudy]:
         """Every piece of work that was computed or refused at `at` or later, in the order in which it ended."""
-        arrival = func.max(ledger_events.c.at).label("arrived_at")
-        before = ledger_results.join(
-            ledger_events,
-            (ledger_events.c.study_instance_uid == ledger_results.c.study_instance_uid)
-            & (ledger_events.c.event == StudyEvent.ARRIVED.value)
-            & (ledger_events.c.at <= ledger_results.c.at),
+        came_before = (
+            ledger_events.c.study_instance_uid == ledger_results.c.study_instance_uid,
+            ledger_events.c.event == StudyEvent.ARRIVED.value,
+            ledger_events.c.at <= ledger_results.c.at,
         )
+        arrival = select(func.max(ledger_events.c.at)).where(*came_before).scalar_subquery()
         wanted = (
             ledger_results.c.work_id,
             ledger_results.c.study_instance_uid,
             ledger_results.c.event,
             ledger_results.c.at,
         )
-        query = select(*wanted, arrival).select_from(before).where(ledger_results.c.at >= at)
-        query = query.group_by(*wanted).order_by(ledger_results.c.at, ledger_results.c.work_id)
+        query = select(*wanted, arrival.label("arrived_at")).where(ledger_results.c.at >= at)
+        query = query.order_by(ledger_results.c.at, ledger_results.c.work_id)
         with self._engine.connect() as connection:
             return [
                 FinishedStudy(
@@ -155,6 +155,7 @@ class Ledger:
                     finished_at=row.at,
                 )
                 for row in connection.execute(query)
+                if row.arrived_at is not None
             ]
 
     def last_event_number(self) -> int:
@@ -212,6 +213,10 @@ class Ledger:
         """Whether a worker came upon a fault of its own over this study since it was queued, or opened, last."""
         opening = (StudyEvent.COMPLETED, *REOPENING)
         return times_since(within, study_instance_uid, StudyEvent.FAULTED, opening) > 0
+
+    def is_put_first(self, study_instance_uid: str, *, within: Connection) -> bool:
+        """Whether a person has put this study before all others, and nothing has come of it since."""
+        return times_since(within, study_instance_uid, StudyEvent.PUT_FIRST, OUTCOMES) > 0
 
     @contextmanager
     def transaction_at(self, study_instance_uid: str, seen: StudyRecord | None) -> Iterator[Connection]:

@@ -62,6 +62,15 @@ REOPENING: Final = (
 )
 """Each of them ends what the workflow engine may still hold of a study: work that is queued afterwards is a new run."""
 
+OUTCOMES: Final = (
+    StudyEvent.COMPUTED,
+    StudyEvent.REFUSED,
+    StudyEvent.NOT_OURS,
+    StudyEvent.FAILED,
+    StudyEvent.CANCELED,
+)
+"""With each of them a study has left the line; what a person wished for it there is over."""
+
 TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     # an image that comes late re-opens the study, whatever became of it
     **{(state, StudyEvent.ARRIVED): StudyState.WAITING for state in StudyState},

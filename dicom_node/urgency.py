@@ -47,7 +47,7 @@ urgency_rows = Table(
     Column("urgency", String(8), nullable=False),
     Column("because", Text, nullable=False),
 )
-"""Only of studies that are no routine; a row is of the run that was queued last."""
+"""Only of studies that are no routine; a row is of the run that was queued last, or put before all others."""
 
 
 @dataclass(frozen=True, kw_only=True)

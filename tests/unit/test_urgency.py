@@ -117,11 +117,25 @@ def test_a_study_whose_turn_came_meanwhile_is_not_put_first(parts: DeskParts) ->
     assert parts.state()[0] is StudyState.COMPUTING
 
 
-def test_a_study_that_was_put_first_and_is_opened_again_stands_in_line_as_its_images_say(parts: DeskParts) -> None:
+def test_a_study_that_was_put_first_stays_first_when_an_image_comes_late(parts: DeskParts) -> None:
     parts.receive(hydrops_study()[:-1])
     queued(parts)
     parts.actions.first(STUDY, "anna")
     parts.desk.look_round()
+    parts.receive(hydrops_study()[-1:])
+    work = queued(parts)
+    assert parts.urgencies.of_study(STUDY).sentence == "first, because anna asked for it"
+    assert parts.desk.place_in_queue(work) == place_in_queue(Urgency.FIRST, parts.now)
+    parts.desk.compute(work)
+    assert parts.state()[0] is StudyState.REFUSED
+
+
+def test_a_study_that_was_put_first_and_has_its_outcome_stands_in_line_as_its_images_say(parts: DeskParts) -> None:
+    parts.receive(hydrops_study()[:-1])
+    queued(parts)
+    parts.actions.first(STUDY, "anna")
+    (work,) = parts.desk.look_round()
+    parts.desk.compute(work)
     parts.receive(hydrops_study()[-1:])
     queued(parts)
     assert parts.urgencies.of_study(STUDY).urgency is Urgency.ROUTINE

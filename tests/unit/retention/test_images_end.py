@@ -226,6 +226,23 @@ def test_f28_a_node_that_starts_with_a_clock_far_ahead_ends_nothing_for_a_day(tm
     assert again.image_files() == []
 
 
+def test_f28_a_doubt_of_the_clock_does_not_end_while_the_node_is_off_and_nobody_sees_it(tmp_path: Path) -> None:
+    before = KeptStudies(tmp_path)
+    before.finish_study()
+    before.round_after(1)
+    doubting = KeptStudies(tmp_path)
+    doubting.now = before.now + 365 * A_DAY_S
+    doubting.round_after(0)
+    doubting.round_after(0.5)
+    after = KeptStudies(tmp_path)
+    after.now = doubting.now + 3 * A_DAY_S  # over a long weekend
+    after.round_after(0)
+    after.round_after(0.45)
+    assert len(after.image_files()) == len(hydrops_study())
+    after.round_after(0.1)
+    assert after.image_files() == []
+
+
 def test_f28_a_node_that_ends_while_it_writes_its_doubt_down_doubts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
