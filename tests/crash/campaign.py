@@ -27,6 +27,7 @@ from commitment_faults import FAULTS as COMMITMENT  # noqa: E402
 from computing_faults import FAULTS as COMPUTING  # noqa: E402
 from delivery_faults import FAULTS as DELIVERY  # noqa: E402
 from fault import Fault, Scale, Tally, campaign  # noqa: E402
+from full_disk_faults import FAULTS as FULL_DISK  # noqa: E402
 from input_faults import FAULTS as INPUT  # noqa: E402
 from receiving_faults import FAULTS as RECEIVING  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -35,7 +36,17 @@ from state_faults import FAULTS as STATE  # noqa: E402
 from stopping_faults import FAULTS as STOPPING  # noqa: E402
 from stranger_faults import FAULTS as STRANGERS  # noqa: E402
 
-FAULTS: tuple[Fault, ...] = (*RECEIVING, *STOPPING, *STRANGERS, *STATE, *DELIVERY, *COMMITMENT, *COMPUTING, *INPUT)
+FAULTS: tuple[Fault, ...] = (
+    *RECEIVING,
+    *STOPPING,
+    *FULL_DISK,
+    *STRANGERS,
+    *STATE,
+    *DELIVERY,
+    *COMMITMENT,
+    *COMPUTING,
+    *INPUT,
+)
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ from sending import Acknowledged, Kept, ReceiverEnded, look_at, receiver, send_u
 
 OUT_OF_RESOURCES: Final = 0xA700
 
-NAMED_POINTS: Final = {"openat": 2, "write": 2, "fsync": 2, "rename": 1, "pwrite64": 12, "fdatasync": 1, "sendto": 1}
+NAMED_POINTS: Final = {"openat": 2, "writev": 1, "fsync": 2, "rename": 1, "pwrite64": 12, "fdatasync": 1, "sendto": 1}
 """System calls before which the receiver is killed, and how many of each keeping one image takes.
 
 Between every two of them lies a step: file made, written, flushed, renamed, its folder flushed, row written, row

@@ -19,7 +19,7 @@ from fault import Fault, Observation, Scale, Trial
 from free_ports import free_port
 from local_node import LocalNode
 from mr_images import STUDY, encode
-from patience import PATIENCE_S, wait_until
+from patience import PATIENCE_S, STUDY_S, wait_until
 from phantom_patients import images_of
 from raw_peer import connect
 from sending import Acknowledged, look_at, send_until_refused
@@ -92,7 +92,9 @@ def stopped_under_load(trial: Trial) -> Observation:
                     data = encode(one)
                     if sender.store(data, sop_instance=one.SOPInstanceUID)[0] == 0:
                         ledger[one.SOPInstanceUID] = hashlib.sha256(data).hexdigest()
-            wait_until(lambda: _is_begun(first, study))
+            wait_until(
+                lambda: _is_begun(first, study), seconds=STUDY_S, found=lambda: f"not begun: {first.log_tail(600)}"
+            )
             shares, problems, stopped_after_s = _stop_under_load(trial, first, stays=stays)
         for share in shares:
             ledger |= share.ledger
@@ -126,12 +128,12 @@ def _stop_under_load(trial: Trial, node: LocalNode, *, stays: bool) -> tuple[lis
     threads = [threading.Thread(target=one.run, args=(port, stopping)) for one in storing]
     for thread in threads:
         thread.start()
-    wait_until(lambda: all(one.ledger or one.problem for one in storing))
+    wait_until(lambda: all(one.ledger or one.problem for one in storing), found=lambda: f"nobody stores: {storing}")
     time.sleep(chance.uniform(0.0, 0.5))
     worker_was_there = bool(node.worker_pids())
     began = time.monotonic()
     os.kill(node.pids()[0], signal.SIGTERM)
-    wait_until(lambda: _is_closed(port))
+    wait_until(lambda: _is_closed(port), found=lambda: f"new callers are let in: {node.log_tail(600)}")
     problems = []
     if trial.seed % 3 == 2 and worker_was_there and not node.worker_pids():
         problems.append("new callers were let in until the worker had ended")
@@ -184,6 +186,8 @@ def _is_closed(port: int) -> bool:
         connect(port, timeout_s=PATIENCE_S).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was in line when the port was closed
+        return False
     return False
 
 
