@@ -172,8 +172,17 @@ def contrast_above(series: Series, study: PhantomStudy) -> Series:
 
 def ghosted(series: Series, _study: PhantomStudy) -> Series:
     """The patient lay 4 mm elsewhere for half of PPI's echo trains: two half-bright pictures over each other."""
-    array = series["PPI"].array
-    return series | {"PPI": changed(series["PPI"], 0.5 * (array + np.roll(array, 8, axis=1)))}
+    return series | {"PPI": doubled(series["PPI"])}
+
+
+def ghosted_pei(series: Series, _study: PhantomStudy) -> Series:
+    """The same during PEI."""
+    return series | {"PEI": doubled(series["PEI"])}
+
+
+def doubled(volume: Volume) -> Volume:
+    """Two half-bright pictures, 4 mm (8 rows) apart."""
+    return changed(volume, 0.5 * (volume.array + np.roll(volume.array, 8, axis=1)))
 
 
 def someone_else(series: Series, study: PhantomStudy) -> Series:
@@ -251,6 +260,13 @@ KINDS = (
         options=scanned(motion_mm=14, motion_deg=12),
     ),
     Kind(name="moved during PPI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=ghosted),
+    Kind(name="moved during PEI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=ghosted_pei),
+    Kind(
+        name="moved 2 mm before HYDROPS-Mi2",
+        must=Must.REFUSED,
+        codes=MOVED,
+        options=scanned(("MRC", "HYDROPS_MI2"), motion_mm=2.0, motion_deg=0.0),
+    ),
     Kind(name="another patient's PPI, PEI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=someone_else),
     Kind(name="both ears cut off", must=Must.REFUSED, codes=NO_EAR | {"EAR_CUT_OFF"}, options=cut_below),
     Kind(name="left ear cut off", must=Must.EAR_REFUSED, codes=NO_EAR | {"EAR_CUT_OFF"}, options=cut_beside),

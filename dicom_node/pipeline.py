@@ -36,6 +36,7 @@ from inference.geometry import Volume
 from inference.localization import EarSearch, FirstLook, around_ears, first_look, locate_ears
 from inference.mirroring import compare_with_mirror
 from inference.perilymph_search import SEARCH_MM
+from inference.product_motion import check_product
 from inference.quantification import measure_ear
 from inference.registration import RegistrationOptions, align, align_roughly
 from inference.resampling import Interpolation, coarsen, resample, resample_where
@@ -123,15 +124,15 @@ def measure_study(
         opinions = second_opinions(images, segmenter)
     with step("measure"):
         level = fluid_level(mrc)
-        moved = check_double_image(list(zip(images, fluids, strict=True)))
-        ears = [measure(*ear, mrc, search, level, moved) for ear in zip(images, fluids, opinions, strict=True)]
+        remarks = remarks_of_ears(search, motion_remarks(images, fluids, contrast, mrc))
+        ears = [measure(*ear, mrc, remarks, level) for ear in zip(images, fluids, opinions, strict=True)]
     with step("keep pictures"):
         ears = [with_pictures(*ear, contrast) for ear in zip(ears, images, strict=True)]
     findings = StudyFindings(
         ears=with_missing_ears(ears, search),
         alignments={role.value: alignment for role, alignment in alignments.items()},
         model=segmenter.identity,
-        quality=(*doubts, *study_remarks(search, contrast)),
+        quality=(*doubts, *study_remarks(search)),
         timings_s=step.seconds,
     )
     require_alignment(findings)
@@ -262,21 +263,37 @@ def second_opinions(images: Sequence[EarImages], segmenter: FluidSegmenter) -> S
     return ThresholdSegmenter().segment(images) if segmenter.identity.learned else [None] * len(images)
 
 
+def motion_remarks(
+    images: Sequence[EarImages], fluids: Sequence[EarFluid], contrast: Volumes, mrc: Volume
+) -> dict[EarSide, tuple[QualityFlag, ...]]:
+    """Motion that no alignment mends, by ear: during a series, and between the two that a HYDROPS-Mi2 was made of."""
+    of_both = check_double_image(list(zip(images, fluids, strict=True)))
+    product = contrast.get(SeriesRole.HYDROPS_MI2)
+    of_one = {} if product is None else check_product(product, mrc, [ear.roi for ear in images])
+    return {ear.roi.side: (*of_both, *of_one.get(ear.roi.side, ())) for ear in images}
+
+
+def remarks_of_ears(
+    search: EarSearch, motion: Mapping[EarSide, tuple[QualityFlag, ...]]
+) -> dict[EarSide, tuple[QualityFlag, ...]]:
+    """What the search and the looks for motion remarked, by ear."""
+    return {side: (*search.by_side.get(side, ()), *motion.get(side, ())) for side in EarSide}
+
+
 def measure(
     images: EarImages,
     fluid: EarFluid,
     unlearned: EarFluid | None,
     mrc: Volume,
-    search: EarSearch,
+    remarks: Mapping[EarSide, tuple[QualityFlag, ...]],
     slab_fluid_level: float,
-    of_both_ears: tuple[QualityFlag, ...] = (),
 ) -> EarFindings:
-    """One ear's numbers, its slices counted on the whole MRC, with what was remarked before about it or about both."""
+    """One ear's numbers, its slices counted on the whole MRC, with what was already remarked about it."""
     return measure_ear(
         images,
         fluid,
         first_slice=_first_index(images.roi, mrc)[0],
-        remarks=(*search.by_side.get(images.roi.side, ()), *of_both_ears),
+        remarks=remarks.get(images.roi.side, ()),
         slab_fluid_level=slab_fluid_level,
         unlearned=unlearned,
     )
@@ -334,20 +351,10 @@ def with_missing_ears(ears: Iterable[EarFindings], search: EarSearch) -> dict[Ea
     }
 
 
-def study_remarks(search: EarSearch, contrast: Volumes) -> tuple[QualityFlag, ...]:
-    """What holds for the whole study: remarks of neither ear, and what this kind of input cannot show."""
+def study_remarks(search: EarSearch) -> tuple[QualityFlag, ...]:
+    """What holds for the whole study: remarks of neither ear."""
     of_an_ear = {flag for flags in search.by_side.values() for flag in flags}
-    remarks = [flag for flag in search.quality if flag not in of_an_ear]
-    if SeriesRole.HYDROPS_MI2 in contrast:
-        remarks.append(
-            QualityFlag(
-                code=QualityCode.MOTION,
-                severity=Severity.WARN,
-                message="HYDROPS-Mi2 was multiplied by the cisternogram before it came here, so motion between "
-                "the two cannot be seen or corrected; send HYDROPS, or PPI and PEI, where possible",
-            )
-        )
-    return tuple(remarks)
+    return tuple(flag for flag in search.quality if flag not in of_an_ear)
 
 
 def require_alignment(findings: StudyFindings) -> None:

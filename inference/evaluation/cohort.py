@@ -115,8 +115,16 @@ def ear_case(study: PhantomStudy, side: EarSide, inputs: InputSet, *, patient: S
         total_fluid=cut(study.truth.total_fluid_fraction, box),
         endolymph=cut(study.truth.endolymph_fraction, box),
         compartments=None if patient is None else compartments(patient.fluids[side], box),
-        tags=tags_of(study.options, side, inputs),
+        tags=tags_of(study.options, side, inputs) | _displacement(study, side, inputs),
     )
+
+
+def _displacement(study: PhantomStudy, side: EarSide, inputs: InputSet) -> dict[str, str | float]:
+    """How far HYDROPS lay from the cisternogram at an ear, where the two were multiplied and nothing can undo it."""
+    if inputs is not InputSet.HYDROPS_MI2:
+        return {}
+    center, move = np.array(study.truth.ears[side].center_lps_mm), study.truth.motion[inputs.value]
+    return {"displaced_mm": round(float(np.linalg.norm(move[:3, :3] @ center + move[:3, 3] - center)), 3)}
 
 
 def compartments(fluid: FluidPoints, box: VolumeGeometry) -> Volume:

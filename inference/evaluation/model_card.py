@@ -35,8 +35,9 @@ LIMITS: Final = (
     "Volumes are anatomical, about 150 to 250 mm³ per ear; manual contours that take in every touched voxel give up to "
     "twice as much.",
     "The stated 95 % intervals were calibrated on phantoms. Nothing is known about their coverage in patients.",
-    "HYDROPS-Mi2 and 3D-real IR show less than PPI and PEI; motion between HYDROPS-Mi2 and its cisternogram cannot be "
-    "corrected.",
+    "HYDROPS-Mi2 and 3D-real IR show less than PPI and PEI. Motion between HYDROPS-Mi2 and its cisternogram is seen in "
+    "the cerebrospinal fluid and cannot be corrected: ears displaced by more than 1 mm get no number (MOTION), and "
+    "are not counted among the good ears.",
 )
 
 
@@ -115,7 +116,7 @@ def _missed(evaluation: Evaluation) -> str:
         f"{number_text(value, target.digits)} instead of {number_text(target.floor, target.digits)}."
         for section in evaluation.sections
         for target in TARGETS
-        if target.verdict(value := target.value(section.overall)) == "missed"
+        if target.verdict(value := target.value(section)) == "missed"
     ]
     return _list(missed) if missed else "Every floor is reached."
 
