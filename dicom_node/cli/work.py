@@ -53,8 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         renewal = WorkerRenewal(Path(arguments.config), loaded, stop)
         renewal.start()
         _work(loaded, stop, renewal)
-    if renewal.wanted and not stop.told:
-        renewal.begin_anew()
+    renewal.after_end(told=stop.told)
     return 0
 
 

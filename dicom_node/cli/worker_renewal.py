@@ -43,7 +43,19 @@ class WorkerRenewal:
         """Watch from now on, on a thread of its own."""
         threading.Thread(target=self._live.watch, args=(self._stop,), name="Configuration", daemon=True).start()
 
-    def begin_anew(self) -> None:
+    def after_end(self, *, told: bool) -> None:
+        """Begin anew where that is wanted, when everything of this worker is closed.
+
+        One that was `told` to stop meanwhile ends, and that here: the engine's thread with the next study stands at the
+        gate, which is never opened again, and the interpreter would wait for it.
+        """
+        if self.wanted and told:
+            logging.shutdown()
+            os._exit(0)
+        if self.wanted:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
         """Become a fresh worker in this very process; does not return."""
         log.info("event=worker_renewed")
         os.execv(sys.executable, [sys.executable, "-m", "dicom_node.cli", *sys.argv[1:]])  # noqa: S606 - our own program

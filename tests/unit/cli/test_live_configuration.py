@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -151,6 +153,30 @@ def test_f24_after_a_fault_the_worker_begins_anew_before_it_computes_anything_el
     assert renewal.wanted
     assert not renewal.gate.acquire(blocking=False)  # no other study begins
     renewal.after_fault()  # one beginning anew is enough: nobody waits for the gate again
+
+
+TOLD_WHILE_A_STUDY_WAITS = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from dicom_node.cli.service import StopEvent
+from dicom_node.cli.worker_renewal import WorkerRenewal
+from dicom_node.settings import read_settings
+
+path, stop = Path(sys.argv[1]), StopEvent()
+renewal = WorkerRenewal(path, read_settings(path, {}), stop)
+renewal.after_fault()
+at_the_gate = threading.Event()
+ThreadPoolExecutor().submit(lambda: (at_the_gate.set(), renewal.gate.acquire()))  # as the engine runs studies
+at_the_gate.wait()
+stop.tell()
+renewal.after_end(told=stop.told)
+"""
+
+
+def test_f07_a_worker_told_to_stop_when_it_is_about_to_begin_anew_ends_though_a_study_waits(path: Path) -> None:
+    command = [sys.executable, "-c", TOLD_WHILE_A_STUDY_WAITS, str(path)]
+    assert subprocess.run(command, timeout=PATIENCE_S, check=False).returncode == 0
 
 
 def test_a_signal_counts_also_when_the_worker_is_about_to_begin_anew() -> None:
