@@ -91,11 +91,12 @@ class Commitments:
         killed after this line asks again then. What has been asked for too long is given up.
         """
         with writing(self._engine) as connection:
-            due = [*_due(connection, destination.name, now)]
-            given_up = [one for one in due if now > one.owed_since + self._policy.give_up_after_s]
-            for one in given_up:
-                _set(connection, one.commitment_id, **self._gave_up(one, now))
-            due = [one for one in due if one not in given_up]
+            due = []
+            for one in _due(connection, destination.name, now):
+                if now > one.owed_since + self._policy.give_up_after_s:
+                    _set(connection, one.commitment_id, **self._gave_up(one, now))
+                else:
+                    due.append(one)
             if not due:
                 return None
             chosen = [one for one in due if one.key == due[0].key]

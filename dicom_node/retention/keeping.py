@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Connection, Engine, Select, and_, bindparam, case, func, select
+from sqlalchemy import BindParameter, Connection, Engine, Select, and_, bindparam, case, func, or_, select
 
 from dicom_node.delivery.completion import done_at
 from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, object_rows
@@ -114,15 +114,24 @@ class StudyKeepings:
             return keeping_of(connection, study_instance_uid, self._periods)
 
 
-def perhaps_due(at: float, *, with_images: bool) -> Select[str]:
+def perhaps_due(at: float, *, with_images: bool, results_end: bool = True) -> Select[str]:
     """Studies that were decided at `at` or earlier, the oldest first; whether they are due, `keeping_of` says.
 
-    `with_images`: those of which images are here, else those of which none are.
+    `with_images`: those of which images are here, else those of which none are. Where results do not end, neither do
+    the images of studies whose results are nowhere but here: these are left out, for every round would look at all of
+    them, and find none due.
     """
     columns = ledger_studies.c
     images = select(instance_table.c.file_name).where(instance_table.c.study_instance_uid == columns.study_instance_uid)
     here = images.exists() if with_images else ~images.exists()
     decided = and_(columns.state.in_([state.value for state in DECIDED]), columns.updated_at <= at, here)
+    if not results_end:
+        of_study = select(delivery_rows.c.delivery_id).join(
+            object_rows, object_rows.c.sop_instance_uid == delivery_rows.c.sop_instance_uid
+        )
+        of_study = of_study.where(object_rows.c.study_instance_uid == columns.study_instance_uid)
+        taken = of_study.where(delivery_rows.c.state != DeliveryState.NOT_SENT)
+        decided = and_(decided, or_(~of_study.exists(), taken.exists()))
     return select(columns.study_instance_uid).where(decided).order_by(columns.updated_at, columns.study_instance_uid)
 
 

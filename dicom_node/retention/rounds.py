@@ -131,7 +131,10 @@ class RetentionRounds:
         if not days:
             return
         with self._engine.connect() as connection:
-            found = list(connection.scalars(perhaps_due(now - days * A_DAY_S, with_images=with_images)))
+            query = perhaps_due(
+                now - days * A_DAY_S, with_images=with_images, results_end=bool(self.periods.results_days)
+            )
+            found = list(connection.scalars(query))
         yield from found
 
     def _erase(self, studies: Iterable[str], erase: Callable[[str], bool]) -> int:

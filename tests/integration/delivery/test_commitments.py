@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,17 @@ def test_p19_after_72_hours_it_is_given_up_and_a_later_answer_still_counts(
     assert "given up after 72 h and 2 requests" in _of(outbox, SEG_UID).last_detail
     commitments.take(_report(asked, {SR_UID: 0x0110}), peer_ae="PACS", now=end + 7200.0)
     assert _states(outbox) == [CommitmentState.COMMITTED, CommitmentState.NOT_COMMITTED]
+
+
+def test_p19_what_is_given_up_keeps_nothing_else_from_being_asked_about(
+    commitments: Commitments, outbox: Outbox
+) -> None:
+    end = 100.0 + 72 * 3600.0 + 1.0
+    later = replace(result("SR"), sop_instance_uid=f"{SR_UID}.1")
+    put(outbox, "later", STUDY, [later], ["pacs"], at=end - 20.0)
+    _deliver(outbox, at=end - 10.0)
+    assert [one.sop_instance_uid for one in _begin(commitments, end).references] == [later.sop_instance_uid]
+    assert _states(outbox) == [CommitmentState.NOT_COMMITTED] * 2
 
 
 def test_p19_a_study_is_asked_about_when_each_of_its_objects_was_tried(engine: Engine, outbox: Outbox) -> None:

@@ -17,6 +17,7 @@ from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.retention import Periods
 from dicom_node.retention.clock_doubt import ClockDoubt
+from dicom_node.retention.keeping import perhaps_due
 
 
 def test_s25_images_go_so_many_days_after_delivery_and_nothing_else_does(node: KeptStudies) -> None:
@@ -160,6 +161,19 @@ def test_zero_days_keep_for_good(tmp_path: Path) -> None:
     node.round_after(100_000)
     assert node.image_files()
     assert (node.keeping().images_until, node.keeping().results_until) == (None, None)
+
+
+def test_studies_that_never_end_are_not_looked_at_in_every_round(tmp_path: Path) -> None:
+    node = KeptStudies(tmp_path, periods=Periods(inputs_days=14, results_days=0, audit_days=0))
+    node.finish_study("2.25.1", deliver=False)
+    node.deliver(OutcomeKind.NOT_TAKEN)
+    node.finish_study("2.25.2")
+    node.now += 15 * A_DAY_S
+    with node.engine.connect() as connection:
+        query = perhaps_due(node.now - 14 * A_DAY_S, with_images=True, results_end=False)
+        assert list(connection.scalars(query)) == ["2.25.2"]
+    node.round_after(0)
+    assert [node.spool.study(one) is None for one in ("2.25.1", "2.25.2")] == [False, True]
 
 
 def test_s25_images_whose_results_no_destination_takes_are_kept_as_long_as_these(node: KeptStudies) -> None:
