@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from dicom_node.database import writing
@@ -29,6 +29,7 @@ from dicom_node.ledger_rows import (
     log_event,
     record_of,
     times_since,
+    waits_for_us,
 )
 from dicom_node.study_moves import (
     OUTCOMES,
@@ -101,11 +102,11 @@ class Ledger:
         One that was looked at in the future is due at once: the clock was set back, and what was planned then counts
         no more.
         """
-        return select(ledger_studies.c.study_instance_uid, ledger_studies.c.revision).where(~_waits_for_us(now))
+        return select(ledger_studies.c.study_instance_uid, ledger_studies.c.revision).where(~waits_for_us(now))
 
     def due(self, now: float) -> Select[str]:
         """A query for the studies that wait to be looked at now, whether they changed or not."""
-        return select(ledger_studies.c.study_instance_uid).where(_waits_for_us(now))
+        return select(ledger_studies.c.study_instance_uid).where(waits_for_us(now))
 
     def counts(self) -> Mapping[StudyState, int]:
         """How many studies are in each state; reads the index only, so it stays quick with 100,000 studies."""
@@ -383,13 +384,6 @@ class Ledger:
                 keep_result(connection, study_instance_uid, event, values, at)
             log_event(connection, study_instance_uid, at, event, values["detail"] or values["reason"])
         return after
-
-
-def _waits_for_us(now: float) -> ColumnElement[bool]:
-    """Whether it is the desk that a study waits for, and not time or images."""
-    columns = ledger_studies.c
-    due = columns.look_again_at.is_(None) | (columns.look_again_at <= now) | (columns.updated_at > now)
-    return (columns.state == StudyState.WAITING.value) & due
 
 
 def _state(connection: Connection, study_instance_uid: str, of_work: Mapping[str, Any] | None = None) -> StudyState:

@@ -7,7 +7,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, Connection, Float, Index, Integer, String, Table, Text, func, insert, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Float,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    select,
+)
 
 from dicom_node.database import metadata
 from dicom_node.study_moves import StudyEvent, StudyState
@@ -42,6 +55,7 @@ ledger_results = Table(
     Column("detail", Text, nullable=False),
     Column("findings", Text, nullable=False),
     Column("at", Float, nullable=False),
+    Index("ledger_results_by_end", "at"),  # drift looks at the last months, and the findings of a row are long
 )
 
 ledger_events = Table(
@@ -185,3 +199,10 @@ def times_since(
     since = ledger_events.c.id > opened.scalar_subquery()
     query = select(func.count()).where(of_study, ledger_events.c.event == event.value, since)
     return int(connection.execute(query).scalar_one())
+
+
+def waits_for_us(now: float) -> ColumnElement[bool]:
+    """Whether it is the desk that a study waits for, and not time or images."""
+    columns = ledger_studies.c
+    due = columns.look_again_at.is_(None) | (columns.look_again_at <= now) | (columns.updated_at > now)
+    return (columns.state == StudyState.WAITING.value) & due
