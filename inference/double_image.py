@@ -19,6 +19,7 @@ from scipy import fft, ndimage
 from inference.ear_signal import FULL_VOXEL, MIN_VOXELS
 from inference.findings import EarFluid, EarImages, QualityCode, QualityFlag, Severity
 from inference.geometry import FloatArray
+from inference.quality import MIN_POSITIVE_SHARE
 
 Array = NDArray[np.float64]
 
@@ -64,8 +65,8 @@ def check_double_image(ears: Sequence[tuple[EarImages, EarFluid]]) -> tuple[Qual
     Parameters
     ----------
     ears
-        Of one study, on crops of one MRC. An ear without fluid, or whose contrast says nothing about bone
-        (HYDROPS-Mi2), is left out.
+        Of one study, on crops of one MRC. An ear without fluid or contrast agent, or whose contrast says nothing about
+        bone (HYDROPS-Mi2), is left out.
     """
     found = surest_second_picture(ears)
     if found is None or not found.certain:
@@ -127,6 +128,8 @@ def _match(images: EarImages, fluid: EarFluid) -> _Match | None:
     if noise_sd == 0.0:
         return None
     picture = _picture(hydrops, full)
+    if float((picture[full] > 0.0).mean()) < MIN_POSITIVE_SHARE:
+        return None  # no contrast agent: all fluid looks alike, and any CSF beside the ear resembles its picture
     geometry = images.mrc.geometry
     reach = [int(REACH_MM / spacing) for spacing in geometry.spacing_mm]
     product = _by_shift(picture, np.where(bone, hydrops, 0.0), reach)

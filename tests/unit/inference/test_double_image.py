@@ -94,6 +94,14 @@ def test_noise_alone_is_no_second_picture(ears: Ears) -> None:
     assert check_double_image(noisy) == ()
 
 
+def test_ears_without_contrast_agent_are_left_to_the_gate_that_says_so(ears: Ears) -> None:
+    without = [
+        (with_hydrops(images, np.where(fluid.total_fluid_mask.array, -1.0, 1.0) * abs(images.hydrops.array)), fluid)
+        for images, fluid in moved_during_ppi(ears, 0.5, 8)
+    ]
+    assert surest_second_picture(without) is None
+
+
 def test_a_contrast_that_says_nothing_about_bone_is_not_judged(ears: Ears) -> None:
     """HYDROPS divided out of a HYDROPS-Mi2 is zero wherever the MRC is dark."""
     dark = [
