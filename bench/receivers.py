@@ -143,6 +143,7 @@ def _python(name: str, folder: Path, pair: Pair | None) -> Iterator[Running]:
 
 
 def _serve_node(folder: Path, pair: Pair | None) -> int:
+    from dicom_node.cli.lasting_objects import keep_out_of_collections
     from dicom_node.cli.logs import start_logging
     from dicom_node.database import open_database
     from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles
@@ -161,6 +162,7 @@ def _serve_node(folder: Path, pair: Pair | None) -> int:
     )
     listener = Listener(options, spool)
     listener.start()
+    keep_out_of_collections()
     return listener.port
 
 

@@ -9,7 +9,12 @@ from pathlib import Path
 
 
 def write_durably(
-    path: Path, temporary_name: str, parts: Sequence[bytes], *, is_counted_on: Callable[[], bool] = lambda: False
+    path: Path,
+    temporary_name: str,
+    parts: Sequence[bytes | bytearray],
+    *,
+    modified_at: float | None = None,
+    is_counted_on: Callable[[], bool] = lambda: False,
 ) -> None:
     """Write `parts` to `path`: temporary file beside it, fsync, rename, fsync of the directory.
 
@@ -18,6 +23,8 @@ def write_durably(
 
     Parameters
     ----------
+    modified_at
+        Time of the last change that the file is to have (POSIX seconds), as durable as its content; None: now.
     is_counted_on
         Asked when the directory cannot be flushed: whether somebody else wrote the same content under the same name,
         and was told that it is there.
@@ -29,7 +36,7 @@ def write_durably(
     """
     temporary = path.with_name(temporary_name)
     try:
-        _write_synced(temporary, parts)
+        _write_synced(temporary, parts, modified_at)
         temporary.rename(path)
     except OSError:
         with suppress(OSError):
@@ -62,14 +69,24 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _write_synced(path: Path, parts: Sequence[bytes]) -> None:
+def _write_synced(path: Path, parts: Sequence[bytes | bytearray], modified_at: float | None) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     try:
-        for part in parts:
-            view = memoryview(part)
-            while view:
-                view = view[os.write(descriptor, view) :]
+        _write_all(descriptor, parts)
+        if modified_at is not None:
+            os.utime(descriptor, (modified_at, modified_at))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write_all(descriptor: int, parts: Sequence[bytes | bytearray]) -> None:
+    """Write the parts one behind the other; in one call, unless the disk takes less at once."""
+    left = [memoryview(part) for part in parts]
+    while left:
+        written = os.writev(descriptor, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if left:
+            left[0] = left[0][written:]

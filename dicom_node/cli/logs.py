@@ -39,6 +39,10 @@ def start_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(DiscreetFormatter(LOG_FORMAT))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # A line says nothing of its place in the code, thread or process; to find them out for each image takes as long as
+    # to write it (Python's logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name in ("pynetdicom", "urllib3", "highdicom", "dbos"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # The engine writes to the terminal by itself, messages of exceptions included, unless it finds a handler.

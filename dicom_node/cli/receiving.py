@@ -14,6 +14,7 @@ from dicom_node.accounts.users import Users
 from dicom_node.cli.configuration_files import ConfigurationFiles
 from dicom_node.cli.delivering import report_desk
 from dicom_node.cli.exposure import check_exposure
+from dicom_node.cli.lasting_objects import keep_out_of_collections
 from dicom_node.cli.live_configuration import LiveConfiguration
 from dicom_node.cli.messaging import make_messenger
 from dicom_node.cli.node_audit import RejectionAuditor
@@ -102,6 +103,7 @@ class Receiving:
         self._start_web(web_socket, viewer_socket)
         if self._live is not None:
             threading.Thread(target=self._live.watch, args=(self._stop,), name="Configuration", daemon=True).start()
+        keep_out_of_collections()
         return self
 
     def __exit__(

@@ -65,7 +65,7 @@ class StoreRequest:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
-    dataset: bytes | None
+    dataset: bytes | bytearray | None
     calling_ae: str
 
 

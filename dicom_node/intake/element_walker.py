@@ -49,7 +49,7 @@ _MAX_VALUE_BYTES = 128
 
 
 def read_values(
-    dataset: bytes, transfer_syntax_uid: str, wanted: Container[int], limits: WireLimits
+    dataset: bytes | bytearray, transfer_syntax_uid: str, wanted: Container[int], limits: WireLimits
 ) -> Mapping[int, bytes]:
     """Raw values of the `wanted` tags of the outermost data set, after all of it was read.
 
@@ -124,7 +124,7 @@ class _Frame:
 class _Walker:
     """One pass over the elements; `walk` returns the raw wanted values of the outermost data set."""
 
-    data: bytes
+    data: bytes | bytearray
     encoding: _Encoding
     wanted: Container[int]
     limits: WireLimits
@@ -288,7 +288,7 @@ class _Walker:
                 raise UnstorableInstance(WireReason.WIRE_UNREADABLE, detail)
             if tag in self.found or end - self.position > _MAX_VALUE_BYTES:
                 raise UnstorableInstance(WireReason.UID_ILLEGAL, f"{_name(tag)} occurs twice or is too long")
-            self.found[tag] = self.data[self.position : end]
+            self.found[tag] = bytes(self.data[self.position : end])
         elif tag & 0xFFFF == 0 and end - self.position == 4:
             (length,) = self.encoding.long_length.unpack_from(self.data, self.position)
             self.group_end = tag >> 16, end + length

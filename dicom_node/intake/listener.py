@@ -254,7 +254,7 @@ class Listener:
             series_instance_uid=identity.series_instance_uid,
         )
 
-    def _check(self, request: StoreRequest) -> tuple[bytes, InstanceIdentity]:
+    def _check(self, request: StoreRequest) -> tuple[bytes | bytearray, InstanceIdentity]:
         """Data set and identity of an object that can be kept and that is what its command says."""
         if request.dataset is None:
             limit = self._options.max_instance_bytes

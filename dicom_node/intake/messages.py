@@ -50,12 +50,15 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One message. `dataset` is None when none came, or when it outgrew the bound: then `is_oversized`."""
+    """One message. `dataset` is None when none came, or when it outgrew the bound: then `is_oversized`.
+
+    It is the buffer in which it came together, handed over instead of copied.
+    """
 
     context_id: int
     command: Command
     command_set: bytes
-    dataset: bytes | None
+    dataset: bytes | bytearray | None
     is_oversized: bool = False
 
 
@@ -106,9 +109,9 @@ class MessageAssembler:
             self._dataset += fragment
         else:
             self._dataset.clear()
-        return self._whole(bytes(self._dataset)) if is_last else None
+        return self._whole(self._dataset) if is_last else None
 
-    def _whole(self, dataset: bytes | None) -> Message:
+    def _whole(self, dataset: bytearray | None) -> Message:
         if self._command is None or self._context_id is None:
             raise BrokenMessage("a message without a command")
         oversized = self._dataset_bytes > self._max_instance_bytes

@@ -7,6 +7,7 @@ begun must come to its end in time (PS3.8 9.3).
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ from typing import Final
 
 _HEADER: Final = struct.Struct(">BxI")
 _VALUE_HEADER: Final = struct.Struct(">IB")
+_TIMEVAL: Final = struct.Struct("@ll")
+_LEAST_WAIT_S: Final = 0.001
+"""Zero would mean for ever (socket(7))."""
+
 _LOOK_UP_EVERY_S: Final = 0.25
 """How often a waiting thread looks whether it is to stop."""
 
@@ -75,6 +80,12 @@ class PduStream:
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
         self._timeout_s: float | None = None
+        # The kernel waits by itself for as much of a PDU as lacks: a call where polling takes a dozen, each of which
+        # hands the interpreter to another thread and asks for it back. TLS reads records, and has no such wait.
+        self._in_one = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
+        if self._in_one:
+            connection.settimeout(None)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(pdu_timeout_s))
 
     def read(self, *, within_s: float) -> Pdu | None:
         """The next PDU; None when not a byte of it came in time.
@@ -107,7 +118,8 @@ class PduStream:
             The peer does not take it.
         """
         try:
-            self._wait_at_most(self._pdu_timeout_s)
+            if not self._in_one:
+                self._wait_at_most(self._pdu_timeout_s)
             self._connection.sendall(pdu)
         except OSError as error:
             raise PeerGone(type(error).__name__) from None
@@ -118,12 +130,12 @@ class PduStream:
             left = self._end - self._start
             self._buffer[:left] = self._buffer[self._start : self._end]
             self._start, self._end = 0, left
-        while self._end - self._start < count:
-            if not self._receive_some(deadline_s - time.monotonic()):
+        while (lacking := count - (self._end - self._start)) > 0:
+            if not self._receive_some(deadline_s - time.monotonic(), lacking=lacking):
                 raise BrokenPdu(f"{self._end - self._start} of {count} bytes of a PDU in {self._pdu_timeout_s:g} s")
 
-    def _receive_some(self, within_s: float) -> bool:
-        """Read what is there; whether anything came in time."""
+    def _receive_some(self, within_s: float, *, lacking: int = 0) -> bool:
+        """Read what is there, or `lacking` bytes and no more if a PDU has begun; whether anything came in time."""
         if self._start == self._end:
             self._start = self._end = 0
         deadline_s = time.monotonic() + within_s
@@ -132,8 +144,8 @@ class PduStream:
                 raise PeerGone("stopped")
             try:
                 self._wait_at_most(min(within_s, _LOOK_UP_EVERY_S))
-                count = self._connection.recv_into(self._view[self._end :])
-            except TimeoutError:
+                count = self._receive(lacking)
+            except (TimeoutError, BlockingIOError):
                 continue
             except OSError as error:
                 raise PeerGone(type(error).__name__) from None
@@ -143,11 +155,27 @@ class PduStream:
             return True
         return False
 
+    def _receive(self, lacking: int) -> int:
+        """How many bytes came into the free end of the buffer; 0 at the end of the connection."""
+        if lacking and self._in_one:
+            return self._connection.recv_into(self._view[self._end : self._end + lacking], lacking, self._in_one)
+        return self._connection.recv_into(self._view[self._end :])
+
     def _wait_at_most(self, timeout_s: float) -> None:
-        """Set the socket's timeout; by TLS a PDU comes in many small reads, and each call costs."""
-        if timeout_s != self._timeout_s:
+        """Bound the next call on the socket; each change of the bound costs a call itself."""
+        if timeout_s == self._timeout_s:
+            return
+        if self._in_one:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(timeout_s))
+        else:
             self._connection.settimeout(timeout_s)
-            self._timeout_s = timeout_s
+        self._timeout_s = timeout_s
+
+
+def _timeval(seconds: float) -> bytes:
+    """A time as the kernel takes it: seconds and microseconds."""
+    whole, part = divmod(max(seconds, _LEAST_WAIT_S), 1.0)
+    return _TIMEVAL.pack(int(whole), int(part * 1e6))
 
 
 def values_of(pdu: Pdu) -> Iterator[tuple[int, int, memoryview]]:

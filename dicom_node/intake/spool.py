@@ -96,7 +96,7 @@ class Spool:
 
     def store_dataset(
         self,
-        dataset: bytes,
+        dataset: bytes | bytearray,
         transfer_syntax_uid: str,
         *,
         source: str,
@@ -143,17 +143,17 @@ class Spool:
                 return Stored(kind=StoredKind.DUPLICATE, identity=known, path=path, sha256=sha256)
             self._require_space(len(dataset))
             parts = [file_header(known, transfer_syntax_uid, source=source), dataset]
-            self._write(path, parts, at)
+            with self._commit.coming():
+                self._write(path, parts, at)
             kind = self._commit(record)
             if not path.exists():  # an erasure of the same image took it before the row was there; now nobody does
                 self._write(path, parts, at)
         return Stored(kind=kind, identity=known, path=path, sha256=sha256)
 
-    def _write(self, path: Path, parts: Sequence[bytes], at: float) -> None:
+    def _write(self, path: Path, parts: Sequence[bytes | bytearray], at: float) -> None:
         temporary = f"{self._token}-{next(self._counter)}{_TEMPORARY_SUFFIX}"
         # The same image may come by two associations at once: what one was promised, the other's failure leaves alone.
-        write_durably(path, temporary, parts, is_counted_on=lambda: self._index.has(path.stem))
-        _touch(path, at)
+        write_durably(path, temporary, parts, modified_at=at, is_counted_on=lambda: self._index.has(path.stem))
 
     def free_bytes(self) -> int:
         """Space left for this process on the disk of the spool."""

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -75,8 +76,15 @@ _of_uid = instance_table.c.sop_instance_uid == sa.bindparam("uid")
 _of_study = instance_table.c.study_instance_uid == sa.bindparam("study")
 _HAS_NAME = sa.select(instance_table.c.file_name).where(_of_name)
 _OF_NAME = sa.select(instance_table).where(_of_name)
-_SAME_UID = sa.select(instance_table.c.file_name, instance_table.c.study_instance_uid).where(_of_uid)
-_ERASED_OF_UID = sa.select(erased_table.c.file_name).where(erased_table.c.sop_instance_uid == sa.bindparam("uid"))
+_among_uids: sa.BindParameter[str] = sa.bindparam("uids", expanding=True)
+_KNOWN_OF_UIDS = sa.union_all(
+    *(
+        sa.select(
+            table.c.sop_instance_uid, table.c.file_name, table.c.study_instance_uid, sa.literal_column(is_here)
+        ).where(table.c.sop_instance_uid.in_(_among_uids))
+        for table, is_here in ((instance_table, "1"), (erased_table, "0"))
+    )
+)
 _MARK_CONFLICT = instance_table.update().where(_of_uid).values(conflict=True)
 _ADD = instance_table.insert()
 _LOCK_UID = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:uid, 0))")
@@ -144,15 +152,20 @@ class SpoolIndex:
         Every content of a UID that has several is marked. A content that was erased counts: another one under its UID
         is a conflict, the same one again is none. However many rows a study gets at once, that is one change of it.
         """
-        changed: set[str] = set()
+        uids = sorted({record.identity.sop_instance_uid for record in records})
         with writing(self._engine) as connection:
             if self._on_postgresql:
                 # One transaction at a time decides about a UID; SQLite has one writer at a time anyway. In the order
                 # of the UIDs, so that two of them never wait for each other.
-                for uid in sorted({record.identity.sop_instance_uid for record in records}):
+                for uid in uids:
                     connection.execute(_LOCK_UID, {"uid": uid})
-            kinds = [_add_one(connection, record, changed) for record in records]
-            self._count_revision(connection, changed)
+            found = _Found(connection.execute(_KNOWN_OF_UIDS, {"uids": uids}))
+            kinds = [found.add(record) for record in records]
+            if found.rows:
+                connection.execute(_ADD, found.rows)
+            for uid in sorted(found.in_conflict):
+                connection.execute(_MARK_CONFLICT, {"uid": uid})
+            self._count_revision(connection, found.changed)
         return kinds
 
     def set_expected(self, series_instance_uid: str, count: int) -> None:
@@ -294,20 +307,38 @@ class SpoolIndex:
         )
 
 
-def _add_one(connection: sa.Connection, record: FileRecord, changed: set[str]) -> StoredKind:
-    """Insert one row; adds to `changed` the studies that it changes."""
-    uid = record.identity.sop_instance_uid
-    others = connection.execute(_SAME_UID, {"uid": uid}).all()
-    if any(other.file_name == record.name for other in others):
-        return StoredKind.DUPLICATE
-    erased = connection.scalars(_ERASED_OF_UID, {"uid": uid}).all()
-    conflict = bool(others) or any(name != record.name for name in erased)
-    connection.execute(_ADD, _row(record, conflict=conflict))
-    if others:
-        connection.execute(_MARK_CONFLICT, {"uid": uid})
-    changed.update(other.study_instance_uid for other in others)
-    changed.add(record.identity.study_instance_uid)
-    return StoredKind.CONFLICT if conflict else StoredKind.NEW
+class _Found:
+    """What is known of some SOP Instance UIDs, and what new records change of it.
+
+    `rows` are to be inserted, every row of the UIDs `in_conflict` is to be marked, and the studies `changed` count one
+    more revision.
+    """
+
+    def __init__(self, known: Iterable[Sequence[Any]]) -> None:
+        self.rows: list[dict[str, object]] = []
+        self.in_conflict: set[str] = set()
+        self.changed: set[str] = set()
+        self._here: dict[str, dict[str, str]] = {}
+        self._erased: dict[str, set[str]] = {}
+        for uid, name, study, is_here in known:
+            if is_here:
+                self._here.setdefault(uid, {})[name] = study
+            else:
+                self._erased.setdefault(uid, set()).add(name)
+
+    def add(self, record: FileRecord) -> StoredKind:
+        """Decide about one record, as if those before it had been added already."""
+        uid, study = record.identity.sop_instance_uid, record.identity.study_instance_uid
+        others = self._here.setdefault(uid, {})
+        if record.name in others:
+            return StoredKind.DUPLICATE
+        conflict = bool(others) or bool(self._erased.get(uid, set()) - {record.name})
+        self.rows.append(_row(record, conflict=conflict))
+        if others:
+            self.in_conflict.add(uid)
+        self.changed.update(others.values(), (study,))
+        others[record.name] = study
+        return StoredKind.CONFLICT if conflict else StoredKind.NEW
 
 
 def _activity(study: str, count: int, at: float, revision: int) -> StudyActivity:

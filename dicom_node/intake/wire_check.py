@@ -39,7 +39,7 @@ class InstanceIdentity:
 
 
 def check_dataset(
-    dataset: bytes,
+    dataset: bytes | bytearray,
     transfer_syntax_uid: str,
     *,
     limits: WireLimits | None = None,

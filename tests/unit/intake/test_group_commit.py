@@ -58,6 +58,28 @@ def test_what_comes_during_a_commit_is_committed_together_and_everybody_gets_his
     assert [sorted(group) for group in ledger.groups] == [[1], list(range(2, 10))]
 
 
+def test_a_commit_waits_for_those_that_are_coming(ledger: Ledger) -> None:
+    ledger.may_commit.set()
+    together = GroupCommit(ledger.commit, let_come_s=PATIENCE_S)
+    with ThreadPoolExecutor(2) as pool:
+        with together.coming():
+            both = [pool.submit(together, item) for item in (1, 2)]
+            while len(together._waiting) < len(both):
+                pass
+        assert [one.result(PATIENCE_S) for one in both] == [10, 20]
+    assert [sorted(group) for group in ledger.groups] == [[1, 2]]
+
+
+def test_who_said_he_is_coming_and_does_not_come_holds_nobody_up_for_long(ledger: Ledger) -> None:
+    ledger.may_commit.set()
+    together = GroupCommit(ledger.commit, let_come_s=0.01)
+    with together.coming():
+        assert together(1) == 10
+    with pytest.raises(OSError, match="disk"), together.coming():
+        raise OSError("disk")
+    assert together._coming == 0
+
+
 def test_a_commit_that_fails_fails_for_everybody_in_it_and_for_nobody_else(ledger: Ledger) -> None:
     together = GroupCommit(ledger.commit)
     ledger.fails_on = 3
