@@ -15,7 +15,7 @@ from typing import Final
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.ledger import Ledger
 from dicom_node.ledger_rows import FinishedStudy
-from dicom_node.study_cards import EarResult, StudyCards
+from dicom_node.study_cards import StudyCards, WorkEars
 
 DAY_S: Final = 86400.0
 
@@ -83,22 +83,22 @@ class Shift:
 
 def study_points(ledger: Ledger, cards: StudyCards, outbox: Outbox, *, since: float) -> list[StudyPoint]:
     """Every study that finished at `since` or later, once, with what came of it last; oldest first."""
-    results: dict[str, list[EarResult]] = {}
-    for result in cards.results_since(since):
-        results.setdefault(result.work_id, []).append(result)
-    scanners, delivered = cards.scanners(), outbox.delivered_since(since)
+    ears_of, delivered = cards.ears_since(since), outbox.delivered_since(since)
+    finished = _last_of_each(ledger.finished_since(since))
+    without_ears = [one.study_instance_uid for one, _ in finished if one.work_id not in ears_of]
+    scanners = cards.scanners(without_ears)
     points = []
-    for one, examined_again in _last_of_each(ledger.finished_since(since)):
-        ears = results.get(one.work_id, [])
+    for one, examined_again in finished:
+        ears = ears_of.get(one.work_id) or WorkEars(scanner=scanners.get(one.study_instance_uid, ""))
         confirmed = None if examined_again else delivered.get(one.work_id)
         points.append(
             StudyPoint(
                 study_instance_uid=one.study_instance_uid,
-                scanner=ears[0].scanner if ears else scanners.get(one.study_instance_uid, ""),
+                scanner=ears.scanner,
                 finished_at=one.finished_at,
                 refused=one.refused,
-                flagged=any(ear.quality for ear in ears),
-                ratios=tuple(ear.ratio for ear in ears if ear.ratio is not None),
+                flagged=ears.is_flagged,
+                ratios=tuple(ears.ratios),
                 latency_s=None if confirmed is None else max(0.0, confirmed - one.arrived_at),
             )
         )

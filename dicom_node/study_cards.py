@@ -12,7 +12,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 import pydicom
@@ -43,6 +43,12 @@ from inference.findings import EarFindings, StudyFindings
 
 MAX_CHARACTERS: Final = 256
 """Of one value on a card. Legal values have 64; a name of 3 groups has 194; more is a sender's error or an attack."""
+
+NO_REMARK: Final = "[]"
+"""How the codes of an ear without any are written."""
+
+UIDS_AT_A_TIME: Final = 500
+"""In one statement: databases bound how long one may be."""
 
 _ACTING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
 """Embeddings, overrides and isolates of reading direction, and line ends; LRM and RLM stay: Hebrew names need them."""
@@ -98,6 +104,15 @@ class EarResult:
     study_date: str
     computed_at: float
     seconds: float
+
+
+@dataclass(kw_only=True, slots=True)
+class WorkEars:
+    """What drift looks at of the ears of one piece of work; `is_flagged` if any has a remark on its quality."""
+
+    scanner: str
+    ratios: list[float] = field(default_factory=list)
+    is_flagged: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,12 +294,6 @@ class StudyCards:
         with self._engine.connect() as connection:
             return [_listed(row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
 
-    def count(self, text: str = "", *, state: StudyState | None = None) -> int:
-        """How many studies `search` would list without a limit."""
-        query = _matching(select(func.count()), text, state)
-        with self._engine.connect() as connection:
-            return int(connection.execute(query).scalar_one())
-
     def counts(self, text: str = "") -> dict[StudyState, int]:
         """How many studies `search` would list in each state."""
         query = select(ledger_studies.c.state, func.count()).group_by(ledger_studies.c.state)
@@ -327,16 +336,28 @@ class StudyCards:
         )
         return self._results(_ear_results.c.work_id.in_(measured))
 
-    def results_since(self, at: float, scanner: str | None = None) -> list[EarResult]:
-        """Every result computed at `at` or later, of one scanner or of all, in the order of computing."""
-        of_scanner = () if scanner is None else (_ear_results.c.scanner == scanner,)
-        return self._results(_ear_results.c.computed_at >= at, *of_scanner)
-
-    def scanners(self) -> dict[str, str]:
-        """The scanner of every study, by Study Instance UID."""
+    def ears_since(self, at: float) -> dict[str, WorkEars]:
+        """By work: what was computed at `at` or later. Of a year's results no more is read than drift looks at."""
+        columns = _ear_results.c
+        read = select(columns.work_id, columns.scanner, columns.ratio, columns.quality != NO_REMARK)
+        found: dict[str, WorkEars] = {}
         with self._engine.connect() as connection:
-            rows = connection.execute(select(_cards.c.study_instance_uid, _cards.c.scanner))
-            return {row.study_instance_uid: row.scanner for row in rows}
+            for work_id, scanner, ratio, flagged in connection.execute(read.where(columns.computed_at >= at)):
+                ears = found.setdefault(work_id, WorkEars(scanner=scanner))
+                ears.is_flagged |= bool(flagged)
+                if ratio is not None:
+                    ears.ratios.append(ratio)
+        return found
+
+    def scanners(self, study_instance_uids: Sequence[str]) -> dict[str, str]:
+        """The scanner of each of these studies that has a card, by Study Instance UID."""
+        found: dict[str, str] = {}
+        with self._engine.connect() as connection:
+            for start in range(0, len(study_instance_uids), UIDS_AT_A_TIME):
+                these = _cards.c.study_instance_uid.in_(study_instance_uids[start : start + UIDS_AT_A_TIME])
+                rows = connection.execute(select(_cards.c.study_instance_uid, _cards.c.scanner).where(these))
+                found.update((row.study_instance_uid, row.scanner) for row in rows)
+        return found
 
     def _results(self, *where: ColumnElement[bool]) -> list[EarResult]:
         query = select(_ear_results).where(*where)

@@ -15,7 +15,17 @@ from sqlalchemy import Engine, text
 
 from dicom_node.database import open_database
 from dicom_node.ledger import Ledger, StudyEvent, StudyState
-from dicom_node.study_cards import MAX_CHARACTERS, EarResult, StudyCard, StudyCards, card_of, ear_results, patient_key
+from dicom_node.study_cards import (
+    MAX_CHARACTERS,
+    UIDS_AT_A_TIME,
+    EarResult,
+    StudyCard,
+    StudyCards,
+    WorkEars,
+    card_of,
+    ear_results,
+    patient_key,
+)
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -156,7 +166,8 @@ def test_a_search_joins_words_states_and_pages(engine: Engine) -> None:
     assert [one.study_instance_uid for one in cards.search("id_2 2026-01-02")] == ["1.2.2"]
     assert [one.reason for one in cards.search(state=StudyState.FAILED)] == ["INTERNAL"]
     assert [one.card for one in cards.search("1.9.9")] == [None]
-    assert (cards.count("müller"), cards.count(state=StudyState.WAITING), cards.count()) == (5, 5, 6)
+    assert (sum(cards.counts("müller").values()), sum(cards.counts().values())) == (5, 6)
+    assert cards.counts()[StudyState.WAITING] == 5
     assert cards.search("_________") == cards.search("%") == []
 
 
@@ -168,12 +179,23 @@ def test_results_come_back_as_they_were_put_and_the_first_of_a_work_stays(engine
     assert cards.results_of_studies(["1.2.3", "none"]) == [result(), left]
 
 
-def test_results_since_a_moment_are_of_one_scanner_or_of_all(engine: Engine) -> None:
+def test_ears_since_a_moment_are_the_ratios_and_remarks_of_each_work(engine: Engine) -> None:
     cards = StudyCards(engine)
-    for work, at, scanner in (("a", 10.0, "A"), ("b", 20.0, "B"), ("c", 30.0, "A")):
-        cards.put_results([result(work_id=work, computed_at=at, scanner=scanner)])
-    assert [one.work_id for one in cards.results_since(15.0)] == ["b", "c"]
-    assert [one.work_id for one in cards.results_since(0.0, scanner="A")] == ["a", "c"]
+    cards.put_results([result(work_id="a", computed_at=10.0)])
+    unmeasured = result(work_id="b", side="left", ratio=None, low=None, high=None, computed_at=20.0, quality=("DARK",))
+    cards.put_results([result(work_id="b", ratio=0.2, computed_at=20.0, scanner="B", quality=()), unmeasured])
+    cards.put_results([result(work_id="c", ratio=0.3, computed_at=30.0, quality=())])
+    assert cards.ears_since(15.0) == {
+        "b": WorkEars(scanner="B", ratios=[0.2], is_flagged=True),
+        "c": WorkEars(scanner=result().scanner, ratios=[0.3], is_flagged=False),
+    }
+
+
+def test_scanners_are_told_of_however_many_studies_are_asked_for(engine: Engine) -> None:
+    cards = StudyCards(engine)
+    cards.put(card("1.2.3", StationName="MR1"))
+    asked = [*(f"1.9.{number}" for number in range(2 * UIDS_AT_A_TIME)), "1.2.3"]
+    assert {uid: "MR1" in scanner for uid, scanner in cards.scanners(asked).items()} == {"1.2.3": True}
 
 
 def test_what_the_index_keeps_of_findings_is_their_numbers_and_codes() -> None:
@@ -199,4 +221,4 @@ def test_an_examined_study_has_its_card_even_if_it_is_refused(tmp_path: Path, ca
     assert listed.card is not None
     assert listed.card.written_name == "Secret, Person"
     assert "secret" not in caplog.text.casefold()
-    assert parts.cards.results_since(0.0) == []
+    assert parts.cards.ears_since(0.0) == {}
