@@ -33,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         until_told_to_stop() as stop,
         Receiving(loaded, path),
     ):
-        stop.wait()
+        stop.wait_until_set()
     return 0

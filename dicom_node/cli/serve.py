@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
             keeper = threading.Thread(target=_keep_worker, args=(arguments, stop, ended), name="WorkerKeeper")
             keeper.start()
-            stop.wait()
+            stop.wait_until_set()
         # After the receiver, which lets in nobody from the first moment on while the worker is still at its study.
         keeper.join()
     return 0

@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 
 def add_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,10 @@ def add_service_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+LOOK_S: Final = 0.5
+"""How long a signal may go unnoticed."""
+
+
 class StopEvent(threading.Event):
     """The event that ends a service; `told` says that somebody outside asked for it, and not the service itself."""
 
@@ -33,6 +37,15 @@ class StopEvent(threading.Event):
         """Set it because somebody outside asked for it."""
         self.told = True
         self.set()
+
+    def wait_until_set(self) -> None:
+        """Wait in the main thread.
+
+        In pieces: the kernel may hand a signal to any thread, and then Python calls the handler only when the main
+        thread next runs. One that waits without end never does: a node at which ten associations stored did not stop.
+        """
+        while not self.wait(LOOK_S):
+            pass
 
 
 @contextmanager
