@@ -224,7 +224,11 @@ KINDS = (
         must=Must.MEASURED,
         options=scanned(HYDROPS, hydrops_coding=HydropsCoding.OFFSET),
     ),
-    Kind(name="good HYDROPS-Mi2", must=Must.MEASURED, options=scanned(("MRC", "HYDROPS_MI2"), motion_mm=0.3)),
+    Kind(
+        name="good HYDROPS-Mi2",  # 3 degrees would move the ears by 2 mm
+        must=Must.MEASURED,
+        options=scanned(("MRC", "HYDROPS_MI2"), motion_mm=0.3, motion_deg=0.3),
+    ),
     Kind(name="good 3D-real IR", must=Must.MEASURED, options=scanned(("MRC", "REAL_IR"))),
     Kind(
         name="weak contrast",

@@ -90,11 +90,11 @@ class _Places:
 
 
 def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
-    """Measure what the gates judge; an ear without full voxels has nothing to measure."""
+    """Measure what the gates judge; of an ear with few full voxels only whether the images cut it off."""
     mrc, hydrops = _floats(images.mrc.array), _floats(images.hydrops.array)
     fraction = _floats(fluid.total_fluid_fraction.array)
     if np.count_nonzero(fraction >= FULL_VOXEL) < MIN_VOXELS:
-        return EarSignal()
+        return EarSignal(border_mm2=_border_mm2(mrc, fraction, images.mrc.geometry))
     places = _places(mrc, hydrops, fraction, images.mrc.geometry.voxel_volume_mm3)
     mrc_noise, hydrops_noise = float(np.median(mrc[places.bone])) / RAYLEIGH_QUARTILE, _spread(hydrops[places.bone])
     on_ppi, ppi_snr = _perilymph_on_ppi(images, hydrops, places)
@@ -176,11 +176,16 @@ def _spread(values: Array) -> float | None:
 
 
 def _border_mm2(mrc: Array, fraction: Array, geometry: VolumeGeometry) -> float:
-    """Fluid on the outermost planes that hold values; beyond the slab a crop is filled with zeros."""
+    """Fluid on the outermost planes that hold values; beyond the slab a crop is filled with zeros.
+
+    Where a method leaves the outermost plane itself empty, as one that looks at neighbors does, the next one counts.
+    """
     worst = 0.0
     for axis, spacing in enumerate(geometry.spacing_mm):
         others = tuple(other for other in range(3) if other != axis)
         seen = np.flatnonzero((mrc != 0.0).any(axis=others))
         area_mm2 = fraction.sum(axis=others) * geometry.voxel_volume_mm3 / spacing
-        worst = max(worst, float(area_mm2[seen[[0, -1]]].max()))
+        for outermost_two in (seen[:2], seen[:-3:-1]):
+            filled = area_mm2[outermost_two][area_mm2[outermost_two] > 0.0]
+            worst = max(worst, float(filled[0]) if filled.size else 0.0)
     return worst

@@ -230,6 +230,24 @@ def test_fluid_on_the_border_of_the_images_means_a_cut_ear(
     assert only(check_ear(cut, rest), QualityCode.EAR_CUT_OFF).severity is severity
 
 
+def test_an_ear_is_cut_also_where_its_fluid_ends_one_slice_before_the_border(
+    good: tuple[EarImages, EarFluid],
+) -> None:
+    """A method that looks at neighbors leaves the outermost slice out."""
+    images, fluid = good
+    pixel_mm2 = float(np.prod(images.mrc.geometry.spacing_mm[1:]))
+    areas_mm2 = fluid.total_fluid_fraction.array.sum(axis=(1, 2)) * pixel_mm2
+    last = int(np.flatnonzero(areas_mm2 > 6.5)[-1])
+    slices = np.arange(len(areas_mm2))[:, None, None]
+    cut = replace(images, mrc=changed(images.mrc, images.mrc.array * (slices <= last + 1)))
+    rest = fluid_from_fractions(
+        images,
+        fluid.total_fluid_fraction.array * (slices <= last),
+        fluid.endolymph_fraction.array * (slices <= last),
+    )
+    assert only(check_ear(cut, rest), QualityCode.EAR_CUT_OFF).severity is Severity.STOP
+
+
 def test_a_contrast_series_that_ends_inside_the_ear_is_stopped(good: tuple[EarImages, EarFluid]) -> None:
     images, fluid = good
     inside = np.arange(images.hydrops.array.shape[0])[:, None, None] < images.hydrops.array.shape[0] // 2
