@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from inference.anatomy import EarSide
 from inference.geometry import Volume, VolumeGeometry
@@ -185,6 +186,13 @@ def doubled(volume: Volume) -> Volume:
     return changed(volume, 0.5 * (volume.array + np.roll(volume.array, 8, axis=1)))
 
 
+def smoothed_before(series: Series, _study: PhantomStudy) -> Series:
+    """The console smoothed the cisternogram before it multiplied, so nothing gives HYDROPS back."""
+    mrc, product = series["MRC"].array, series["HYDROPS_MI2"]
+    smooth = ndimage.gaussian_filter(mrc, (0.3, 0.6, 0.6))
+    return series | {"HYDROPS_MI2": changed(product, product.array / np.maximum(mrc, 1e-3) * smooth)}
+
+
 def someone_else(series: Series, study: PhantomStudy) -> Series:
     """PPI and PEI of another patient."""
     other = make_study(replace(study.options, seed=study.options.seed + 5000))
@@ -224,11 +232,7 @@ KINDS = (
         must=Must.MEASURED,
         options=scanned(HYDROPS, hydrops_coding=HydropsCoding.OFFSET),
     ),
-    Kind(
-        name="good HYDROPS-Mi2",  # 3 degrees would move the ears by 2 mm
-        must=Must.MEASURED,
-        options=scanned(("MRC", "HYDROPS_MI2"), motion_mm=0.3, motion_deg=0.3),
-    ),
+    Kind(name="good HYDROPS-Mi2", must=Must.MEASURED, options=scanned(("MRC", "HYDROPS_MI2"))),
     Kind(name="good 3D-real IR", must=Must.MEASURED, options=scanned(("MRC", "REAL_IR"))),
     Kind(
         name="weak contrast",
@@ -270,6 +274,7 @@ KINDS = (
         must=Must.REFUSED,
         codes=MOVED,
         options=scanned(("MRC", "HYDROPS_MI2"), motion_mm=2.0, motion_deg=0.0),
+        spoil=smoothed_before,
     ),
     Kind(name="another patient's PPI, PEI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=someone_else),
     Kind(name="both ears cut off", must=Must.REFUSED, codes=NO_EAR | {"EAR_CUT_OFF"}, options=cut_below),

@@ -18,7 +18,15 @@ import numpy as np
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import Reason, Refusal, RejectedStudy
 from inference.anatomy import EarSide
-from inference.contrast import ContrastCoding, fluid_level, hydrops_from_mi2, hydrops_from_ppi_pei, read_signed
+from inference.contrast import (
+    ContrastCoding,
+    fluid_level,
+    hydrops_from_mi2,
+    hydrops_from_ppi_pei,
+    hydrops_mi2,
+    made_with,
+    read_signed,
+)
 from inference.domain import check_series
 from inference.double_image import check_double_image
 from inference.findings import (
@@ -124,7 +132,7 @@ def measure_study(
         opinions = second_opinions(images, segmenter)
     with step("measure"):
         level = fluid_level(mrc)
-        remarks = remarks_of_ears(search, motion_remarks(images, fluids, contrast, mrc))
+        remarks = remarks_of_ears(search, motion_remarks(images, fluids, contrast, volumes))
         ears = [measure(*ear, mrc, remarks, level) for ear in zip(images, fluids, opinions, strict=True)]
     with step("keep pictures"):
         ears = [with_pictures(*ear, contrast) for ear in zip(ears, images, strict=True)]
@@ -157,6 +165,8 @@ def check_images(volumes: Volumes) -> tuple[QualityFlag, ...]:
 def read_contrast(volumes: Volumes, ears: Iterable[EarROI] | None = None) -> dict[SeriesRole, Volume]:
     """The contrast series with signed values restored; magnitude series (PPI, PEI) as they are.
 
+    A HYDROPS-Mi2 becomes the HYDROPS that was multiplied, still where it was acquired.
+
     Before the ears are known (None) a series whose sign is still unsure is left out; afterwards it is refused.
 
     Raises
@@ -169,7 +179,8 @@ def read_contrast(volumes: Volumes, ears: Iterable[EarROI] | None = None) -> dic
     for role in SIGNED_ROLES & contrast.keys():
         reading = read_signed(contrast[role], mrc, ears=tuple(ears or ()))
         if reading.volume is not None:
-            contrast[role] = reading.volume
+            product = role is SeriesRole.HYDROPS_MI2
+            contrast[role] = hydrops_from_mi2(reading.volume, mrc) if product else reading.volume
         elif ears is None and reading.coding is ContrastCoding.UNSURE:
             del contrast[role]
         else:
@@ -202,7 +213,7 @@ def _coarse_hydrops(seen: FirstLook, contrast: Volumes) -> Volume:
             on_grid[role] = resample(coarse, grid.geometry)
         else:
             on_grid[role] = resample_where(coarse, grid.geometry, near, moving_to_fixed=alignment.moving_to_fixed)
-    return _hydrops(grid, on_grid)
+    return _hydrops(on_grid)
 
 
 def together(contrast: Volumes) -> dict[SeriesRole, Alignment]:
@@ -251,7 +262,7 @@ def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[
     return EarImages(
         roi=roi,
         mrc=own,
-        hydrops=_hydrops(own, on_grid),
+        hydrops=_hydrops(on_grid),
         phase_sensitive=SeriesRole.REAL_IR in contrast,
         from_product=SeriesRole.HYDROPS_MI2 in contrast,
         ppi=on_grid.get(SeriesRole.PPI),
@@ -264,12 +275,15 @@ def second_opinions(images: Sequence[EarImages], segmenter: FluidSegmenter) -> S
 
 
 def motion_remarks(
-    images: Sequence[EarImages], fluids: Sequence[EarFluid], contrast: Volumes, mrc: Volume
+    images: Sequence[EarImages], fluids: Sequence[EarFluid], contrast: Volumes, volumes: Volumes
 ) -> dict[EarSide, tuple[QualityFlag, ...]]:
-    """Motion that no alignment mends, by ear: during a series, and between the two that a HYDROPS-Mi2 was made of."""
+    """Motion that no alignment mends, by ear: during a series, and inside a HYDROPS-Mi2 that nothing gives back."""
     of_both = check_double_image(list(zip(images, fluids, strict=True)))
-    product = contrast.get(SeriesRole.HYDROPS_MI2)
-    of_one = {} if product is None else check_product(product, mrc, [ear.roi for ear in images])
+    of_one: Mapping[EarSide, tuple[QualityFlag, ...]] = {}
+    mrc, divided = volumes[SeriesRole.MRC], contrast.get(SeriesRole.HYDROPS_MI2)
+    if divided is not None and not made_with(volumes[SeriesRole.HYDROPS_MI2], mrc):
+        product = hydrops_mi2(divided, resample(mrc, divided.geometry))
+        of_one = check_product(product, mrc, [ear.roi for ear in images])
     return {ear.roi.side: (*of_both, *of_one.get(ear.roi.side, ())) for ear in images}
 
 
@@ -312,7 +326,7 @@ def _first_index(roi: EarROI, mrc: Volume) -> tuple[int, int, int]:
 
 def hydrops_on(mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
     """Signed HYDROPS on the grid of `mrc`, computed from whatever the accepted set has."""
-    return _hydrops(mrc, _onto_grid(mrc, contrast, alignments))
+    return _hydrops(_onto_grid(mrc, contrast, alignments))
 
 
 def _onto_grid(mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> dict[SeriesRole, Volume]:
@@ -320,15 +334,12 @@ def _onto_grid(mrc: Volume, contrast: Volumes, alignments: Mapping[SeriesRole, A
     return {role: _onto(mrc, role, volume, alignments) for role, volume in contrast.items()}
 
 
-def _hydrops(mrc: Volume, on_grid: Volumes) -> Volume:
-    """Signed HYDROPS from series that lie on the grid of `mrc`."""
+def _hydrops(on_grid: Volumes) -> Volume:
+    """Signed HYDROPS from series that lie on one grid; a product was divided already (`read_contrast`)."""
     if SeriesRole.PPI in on_grid and SeriesRole.PEI in on_grid:
         return hydrops_from_ppi_pei(on_grid[SeriesRole.PPI], on_grid[SeriesRole.PEI])
-    if SeriesRole.HYDROPS in on_grid:
-        return on_grid[SeriesRole.HYDROPS]
-    if SeriesRole.HYDROPS_MI2 in on_grid:
-        return hydrops_from_mi2(on_grid[SeriesRole.HYDROPS_MI2], mrc)
-    return on_grid[SeriesRole.REAL_IR]
+    (signed,) = (on_grid[role] for role in SIGNED_ROLES & on_grid.keys())
+    return signed
 
 
 def _onto(mrc: Volume, role: SeriesRole, volume: Volume, alignments: Mapping[SeriesRole, Alignment]) -> Volume:

@@ -9,7 +9,7 @@ bright. Whatever contradicts this is refused: a ratio computed from an inverted 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -32,6 +32,20 @@ EDGE_FRACTION: Final = 0.25
 
 DARK_FRACTION: Final = 0.1
 """Of the fluid level: bone and air."""
+
+READABLE_FRACTION: Final = 0.003
+"""Of the fluid level: darker voxels of an MRC are rounded too coarsely to divide by; under 2 % of bone at SNR 60."""
+
+NOISE_FRACTION: Final = 0.05
+"""Of the fluid level: bone and air alone; above lie their mixtures with brain."""
+
+SAME_NOISE: Final = 1.5
+"""How much larger a quotient may be in bone where its divisor is in the lowest tenth than where in the highest. At SNR
+25 and 60: 1.0 if divided by what was multiplied; 2.3 to 3.0 if that was the mean of two scans, 3.0 to 3.5 if it was the
+scan smoothed, 4.6 to 5.1 if it was another scan of the same patient."""
+
+MIN_DARK_VOXELS: Final = 1000
+"""Fewer voxels of bone and air do not tell whose noise was multiplied."""
 
 COARSE_MM: Final = 2.0
 """Blocks in which CSF is read: they average noise, and hide what a few millimeters of motion displace."""
@@ -180,20 +194,48 @@ def hydrops_mi2(hydrops: Volume, mrc: Volume) -> Volume:
 
 
 def hydrops_from_mi2(mi2: Volume, mrc: Volume) -> Volume:
-    """HYDROPS (float32, signed, arbitrary scale) where the MRC shows fluid, 0 elsewhere.
+    """HYDROPS (float32, signed) on the grid of the product HYDROPS x MRC that it is divided out of.
 
-    Outside fluid the product was divided by almost nothing; zero says "bone" there, which is what it is.
+    The console multiplies voxel by voxel, wherever the patient lay in either series. Divided in the same place, before
+    anything is moved, every voxel gives back the HYDROPS that was acquired, noise of bone included, and it can be
+    aligned like any other. That takes the very MRC that was multiplied (`made_with`). By another one only what both
+    show as fluid can be divided; elsewhere is 0, which says "bone".
 
-    Raises
-    ------
-    GeometryError
-        If the grids differ.
+    Parameters
+    ----------
+    mi2
+        The product as delivered, never moved; zero at zero (`read_signed`).
+    mrc
+        On any grid; where it does not reach, the answer is 0.
     """
-    cisternogram = _float32(_on_grid_of(mi2, mrc))
-    fluid = cisternogram > EDGE_FRACTION * fluid_level(mrc)
+    level = fluid_level(mrc)
+    cisternogram = _float32(resample(mrc, mi2.geometry))
+    lowest = READABLE_FRACTION if made_with(mi2, mrc) else EDGE_FRACTION
     quotient = np.zeros_like(cisternogram)
-    np.divide(_float32(mi2), cisternogram, out=quotient, where=fluid)
+    np.divide(_float32(mi2), cisternogram, out=quotient, where=cisternogram > lowest * level)
     return Volume(array=quotient, geometry=mi2.geometry)
+
+
+def made_with(mi2: Volume, mrc: Volume) -> bool:
+    """Whether a product HYDROPS x MRC, of any coding, was multiplied with this very MRC.
+
+    Noise tells: bone and air are as noisy in the quotient where the MRC's own noise was low as where it was high, if
+    it is the noise that was multiplied. Of any other cisternogram the quotient is largest where the divisor is small.
+    A product on voxels of its own was interpolated since, and gives nothing back.
+    """
+    frame = mrc.geometry.frame_of_reference_uid  # a program that multiplies may invent one; the noise decides
+    if not replace(mi2.geometry, frame_of_reference_uid=frame).same_grid(mrc.geometry):
+        return False
+    sample, shown = _every_nth(mi2, COARSE_MM), _float32(_every_nth(mrc, COARSE_MM))
+    level = fluid_level(mrc)
+    dark = (shown > READABLE_FRACTION * level) & (shown < NOISE_FRACTION * level)
+    if np.count_nonzero(dark) < MIN_DARK_VOXELS:
+        return False
+    divisor, product = shown[dark], _float32(sample)[dark]
+    quotient = np.abs(product - np.median(product)) / divisor
+    low, high = np.quantile(divisor, (0.1, 0.9))
+    where_low, where_high = np.median(quotient[divisor <= low]), np.median(quotient[divisor >= high])
+    return bool(0.0 < where_low < SAME_NOISE * where_high)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,7 @@ class EarImages:
     `mrc` >= 0, all fluid bright. `hydrops` is SIGNED: perilymph > 0, endolymph < 0, bone about 0.
     `ppi` is present only if the study had one (perilymph bright, endolymph dark, magnitude). `phase_sensitive` says
     that `hydrops` is a real inversion recovery, linear in the mixture, and no difference of two magnitudes;
-    `from_product` that it was divided out of a HYDROPS-Mi2 and is 0 where MRC is dark.
+    `from_product` that it was divided out of a HYDROPS-Mi2; it may be 0 where MRC is dark (`contrast.made_with`).
     """
 
     roi: EarROI

@@ -1,9 +1,11 @@
 """Whether the patient moved between HYDROPS and the cisternogram that a HYDROPS-Mi2 was multiplied with.
 
-The product fits the cisternogram wherever the patient lay, so aligning the two says nothing. But what it is a product
-of can be told in the cerebrospinal fluid (CSF) around an ear: both factors show it, each where the patient lay then. So
-the product is -M(x) M(x + d) there, M the cisternogram and d the displacement, and the d for which this fits best is
-found. The motion cannot be undone: what of HYDROPS fell on dark places of the cisternogram is gone.
+Asked only of a product that this study's cisternogram does not divide (`contrast.made_with`): the others give HYDROPS
+back, which is aligned like any series. The product fits the cisternogram wherever the patient lay, so aligning the two
+says nothing. But what it is a product of can be told in the cerebrospinal fluid (CSF) around an ear: both factors show
+it, each where the patient lay then. So the product is -M(x) M(x + d) there, M the cisternogram and d the displacement,
+and the d for which this fits best is found. The motion cannot be undone: what of HYDROPS fell on dark places of the
+cisternogram is gone.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def align(
     Parameters
     ----------
     moving
-        PEI, PPI, HYDROPS or real IR on its own grid; orientation, spacing and frame may differ. HYDROPS-Mi2 was
-        multiplied with the MRC, so it fits the MRC wherever the patient lay: its acceptance proves nothing.
+        PEI, PPI, HYDROPS or real IR on its own grid; orientation, spacing and frame may differ. HYDROPS-Mi2 has to be
+        divided first (`contrast.hydrops_from_mi2`): the product fits the MRC wherever the patient lay.
     fixed
         The MRC.
     ears

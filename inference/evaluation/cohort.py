@@ -90,7 +90,7 @@ def ear_case(study: PhantomStudy, side: EarSide, inputs: InputSet, *, patient: S
     own = cut(mrc, box)
     shown = {
         role: resample(
-            study.volumes[role],
+            _acquired(study, role),
             box,
             moving_to_fixed=study.truth.motion[role],
             interpolation=Interpolation.BSPLINE,
@@ -99,8 +99,6 @@ def ear_case(study: PhantomStudy, side: EarSide, inputs: InputSet, *, patient: S
     }
     if inputs is InputSet.PPI_PEI:
         hydrops = hydrops_from_ppi_pei(shown["PPI"], shown["PEI"])
-    elif inputs is InputSet.HYDROPS_MI2:
-        hydrops = hydrops_from_mi2(shown["HYDROPS_MI2"], own)
     else:
         hydrops = shown[inputs.value]
     return EarCase(
@@ -115,16 +113,14 @@ def ear_case(study: PhantomStudy, side: EarSide, inputs: InputSet, *, patient: S
         total_fluid=cut(study.truth.total_fluid_fraction, box),
         endolymph=cut(study.truth.endolymph_fraction, box),
         compartments=None if patient is None else compartments(patient.fluids[side], box),
-        tags=tags_of(study.options, side, inputs) | _displacement(study, side, inputs),
+        tags=tags_of(study.options, side, inputs),
     )
 
 
-def _displacement(study: PhantomStudy, side: EarSide, inputs: InputSet) -> dict[str, str | float]:
-    """How far HYDROPS lay from the cisternogram at an ear, where the two were multiplied and nothing can undo it."""
-    if inputs is not InputSet.HYDROPS_MI2:
-        return {}
-    center, move = np.array(study.truth.ears[side].center_lps_mm), study.truth.motion[inputs.value]
-    return {"displaced_mm": round(float(np.linalg.norm(move[:3, :3] @ center + move[:3, 3] - center)), 3)}
+def _acquired(study: PhantomStudy, role: str) -> Volume:
+    """A series in the place where it was acquired; of HYDROPS-Mi2 the HYDROPS that was multiplied."""
+    volume = study.volumes[role]
+    return hydrops_from_mi2(volume, study.volumes["MRC"]) if role == InputSet.HYDROPS_MI2 else volume
 
 
 def compartments(fluid: FluidPoints, box: VolumeGeometry) -> Volume:

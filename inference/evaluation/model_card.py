@@ -35,9 +35,8 @@ LIMITS: Final = (
     "Volumes are anatomical, about 150 to 250 mm³ per ear; manual contours that take in every touched voxel give up to "
     "twice as much.",
     "The stated 95 % intervals were calibrated on phantoms. Nothing is known about their coverage in patients.",
-    "HYDROPS-Mi2 and 3D-real IR show less than PPI and PEI. Motion between HYDROPS-Mi2 and its cisternogram is seen in "
-    "the cerebrospinal fluid and cannot be corrected: ears displaced by more than 1 mm get no number (MOTION), and "
-    "are not counted among the good ears.",
+    "HYDROPS and 3D-real IR show less than PPI and PEI. HYDROPS-Mi2 is as good as its HYDROPS if it was made with the "
+    "very cisternogram of the study; otherwise motion between the two cannot be corrected.",
 )
 
 
@@ -116,7 +115,7 @@ def _missed(evaluation: Evaluation) -> str:
         f"{number_text(value, target.digits)} instead of {number_text(target.floor, target.digits)}."
         for section in evaluation.sections
         for target in TARGETS
-        if target.verdict(value := target.value(section)) == "missed"
+        if target.verdict(value := target.value(section.overall)) == "missed"
     ]
     return _list(missed) if missed else "Every floor is reached."
 

@@ -22,10 +22,6 @@ divide 0.06 to 0.5 evenly for reading and are no clinical grades."""
 NOISE: Final = (("3 to 5", 5.0), ("5 to 8", 8.0), ("8 to 12", 12.01), ("above 12", math.inf))
 """Classes of the fluid's SNR on PPI and where each ends; single images of patients lie between 3 and 12."""
 
-DISPLACED: Final = (("up to 0.5 mm", 0.5), ("0.5 to 1 mm", 1.0), ("above 1 mm", math.inf))
-"""Classes of how far HYDROPS lay from the cisternogram that it was multiplied with. Of the last nobody can measure the
-ear: what fell beside its fluid is gone from the product. Its ears are bad ones, and refusing them is right."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class OverlapMeans:
@@ -58,8 +54,7 @@ class CompartmentSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What one group of ears amounts to. `grouping` is "all", "severity", "snr", "contrast",
-    "displacement" or "domain".
+    """What one group of ears amounts to. `grouping` is "all", "severity", "snr", "contrast" or "domain".
 
     `refusals` counts codes; an ear may have several. `center_error_mm` is the median, `seconds` the median per study.
     """
@@ -101,12 +96,6 @@ def noise_of(score: EarScore) -> str | None:
     return _class_of(float(snr), NOISE) if isinstance(snr, int | float) else None
 
 
-def displacement_of(score: EarScore) -> str | None:
-    """The class of the displacement inside a HYDROPS-Mi2; None for what is no product."""
-    distance = score.tags.get("displaced_mm")
-    return _class_of(float(distance), DISPLACED) if isinstance(distance, int | float) else None
-
-
 def _tag(name: str) -> Callable[[EarScore], str | None]:
     return lambda score: str(score.tags[name]) if name in score.tags else None
 
@@ -115,7 +104,6 @@ GROUPINGS: Final[Mapping[str, Callable[[EarScore], str | None]]] = {
     "severity": severity_of,
     "snr": noise_of,
     "contrast": _tag("contrast"),
-    "displacement": displacement_of,
     "domain": _tag("domain"),
 }
 
@@ -138,16 +126,8 @@ def section(input_set: str, scores: Sequence[EarScore]) -> Section:
 
 
 def _in_class_order(group: str) -> tuple[int, str]:
-    names = [name for name, _ in (*SEVERITIES, *NOISE, *DISPLACED)]
+    names = [name for name, _ in (*SEVERITIES, *NOISE)]
     return (names.index(group) if group in names else len(names), group)
-
-
-def good_ears_refused(one: Section) -> float | None:
-    """Share 0..1 of the ears that got no number although they could be measured; None without such ears."""
-    bad = [group for group in one.groups if group.grouping == "displacement" and group.group == DISPLACED[-1][0]]
-    ears = one.overall.ears - sum(group.ears for group in bad)
-    measured = one.overall.measured - sum(group.measured for group in bad)
-    return 1.0 - measured / ears if ears else None
 
 
 def summarize(scores: Sequence[EarScore], grouping: str, group: str) -> Summary:

@@ -11,7 +11,7 @@ import pytest
 from inference.anatomy import EarSide
 from inference.evaluation.record import Evaluation, EvaluationError, Source, evaluate, from_json, to_json
 from inference.evaluation.scores import EarScore
-from inference.evaluation.summary import Summary, good_ears_refused, section, severity_of, summarize
+from inference.evaluation.summary import Summary, severity_of, summarize
 from inference.findings import ModelIdentity
 
 
@@ -57,10 +57,10 @@ def test_a_document_of_another_kind_is_refused_with_what_is_wrong(evaluation: Ev
 
 def test_every_input_set_has_its_own_section_and_groups_share_out_its_ears(evaluation: Evaluation) -> None:
     assert [one.input_set for one in evaluation.sections] == ["PPI_PEI", "REAL_IR"]
-    for one in evaluation.sections:
-        assert one.overall.ears == 80
+    for section in evaluation.sections:
+        assert section.overall.ears == 80
         for grouping in ("severity", "snr", "contrast"):
-            assert sum(group.ears for group in one.groups if group.grouping == grouping) == 80
+            assert sum(one.ears for one in section.groups if one.grouping == grouping) == 80
 
 
 def test_compartments_are_summed_up_over_the_measured_ears(evaluation: Evaluation) -> None:
@@ -134,25 +134,3 @@ def test_of_no_scores_there_is_a_record_without_sections() -> None:
     )
     assert nothing.sections == ()
     assert from_json(to_json(nothing)) == nothing
-
-
-def test_an_ear_that_moved_inside_its_product_is_no_good_ear_that_was_refused() -> None:
-    def ear(displaced_mm: float, *, refused: bool) -> EarScore:
-        tags = {"input_set": "HYDROPS_MI2", "displaced_mm": displaced_mm}
-        codes = ("MOTION",) if refused else ()
-        return EarScore(
-            case="phantom 1",
-            side=EarSide.LEFT,
-            tags=tags,
-            true_ratio=0.3,
-            ratio=None if refused else 0.3,
-            refusals=codes,
-        )
-
-    still = [ear(0.3, refused=False), ear(0.7, refused=False), ear(0.9, refused=False), ear(0.4, refused=True)]
-    moved = [ear(2.0, refused=True), ear(1.4, refused=True), ear(1.1, refused=False)]
-    judged = section("HYDROPS_MI2", [*still, *moved])
-    assert good_ears_refused(judged) == pytest.approx(1 / 4)
-    groups = [(one.group, one.ears, one.measured) for one in judged.groups if one.grouping == "displacement"]
-    assert groups == [("up to 0.5 mm", 2, 1), ("0.5 to 1 mm", 2, 2), ("above 1 mm", 3, 1)]
-    assert good_ears_refused(section("HYDROPS_MI2", moved)) is None
