@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -50,11 +51,12 @@ log = logging.getLogger(__name__)
 DRAIN_S: Final = 30.0
 """How long live associations may go on after a stop was asked for."""
 
-MESSAGE_S: Final = 1.0
-"""How long a message that is under way is waited for; what is not confirmed then goes again at the next start."""
+LAST_S: Final = 2.0
+"""How long each of the others is waited for when the associations took all that time.
 
-ROUND_S: Final = 10.0
-"""How long a round of erasing that is under way is waited for; the next start goes on with what is left of it."""
+A page, a message or a round of erasing that is cut off then is asked for, sent or gone on with anew; waiting the whole
+time for each would add up beyond the 90 s after which systemd kills.
+"""
 
 FEED_PAUSE_S: Final = 30.0
 """After a fault of ours in the Orthanc feed: long enough not to fill the log, short against a study's way."""
@@ -109,21 +111,20 @@ class Receiving:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        deadline = time.monotonic() + DRAIN_S
         self._stop.set()
         if self._feed is not None:
             self._feed.wake()
         if self._listener is not None:
             self._listener.stop(DRAIN_S)
-        if self._feed_thread is not None:
-            self._feed_thread.join(DRAIN_S)
-        if self._web is not None:
-            self._web.stop(DRAIN_S)
-        if self._viewer is not None:
-            self._viewer.stop(DRAIN_S)
+        for server in (self._web, self._viewer):
+            if server is not None:
+                server.stop(max(LAST_S, deadline - time.monotonic()))
+        for thread in (self._feed_thread, self._keeper):
+            if thread is not None:
+                thread.join(max(LAST_S, deadline - time.monotonic()))
         if self._messenger is not None:
-            self._messenger.join(MESSAGE_S)
-        if self._keeper is not None:
-            self._keeper.join(ROUND_S)
+            self._messenger.join(LAST_S)  # a mail server may hang; what it has not confirmed goes again
         self._engine.dispose()
 
     @property
