@@ -200,10 +200,10 @@ def test_a_bad_file_leaves_the_old_configuration_running_and_is_told(node: Local
     assert httpx.get(node.health_url, timeout=PATIENCE_S).status_code == 200
     assert echo(node, "SCANNER")
     assert "The file on disk is not used" in client.get("/configuration").text
-    assert "event=configuration_kept" in node.log_tail()
+    wait_until(lambda: "event=configuration_kept" in node.log_tail(100_000))
     node.config.write_text(good.replace("SCANNER", "MR_VIDA"))
     wait_until(lambda: echo(node, "MR_VIDA"))
-    assert client.get("/health").json()["configuration_problem"] == ""
+    wait_until(lambda: client.get("/health").json()["configuration_problem"] == "")
     assert not echo(node, "SCANNER")
 
 
