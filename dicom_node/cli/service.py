@@ -33,6 +33,12 @@ class StopEvent(threading.Event):
 
     told = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        # A handler runs in the main thread wherever that is, also inside `wait`: with the lock that an event has by
+        # itself, which is taken there, it would wait for its own thread, and the service for ever.
+        self._cond = threading.Condition(threading.RLock())
+
     def tell(self) -> None:
         """Set it because somebody outside asked for it."""
         self.told = True
