@@ -171,15 +171,16 @@ def _shared_noise(hydrops: Array, bone: NDArray[np.bool_], picture: Array) -> fl
     alone = float((noise**2).sum()) / np.count_nonzero(bone)
     if alone == 0.0:
         return 1.0
-    spread = picture
+    spread: Array = picture
     for axis in range(3):
         one, is_bone = np.moveaxis(noise, axis, 0), np.moveaxis(bone, axis, 0)
         shared = []
         for lag in range(1, SHARED_VOXELS + 1):
-            pairs = np.count_nonzero(is_bone[lag:] & is_bone[:-lag])
-            shared.append(float((one[lag:] * one[:-lag]).sum()) / (alone * max(pairs, 1)))
+            pairs = max(1, int(np.count_nonzero(is_bone[lag:] & is_bone[:-lag])))
+            shared.append(float((one[lag:] * one[:-lag]).sum()) / (alone * pairs))
         if shared[0] > SHARED_NOISE:
-            spread = ndimage.convolve1d(spread, [*reversed(shared), 1.0, *shared], axis=axis, mode="constant")
+            kernel = np.array([*reversed(shared), 1.0, *shared])
+            spread = np.asarray(ndimage.convolve1d(spread, kernel, axis=axis, mode="constant"), dtype=np.float64)
     return max(1.0, float((picture * spread).sum() / (picture**2).sum()))
 
 
