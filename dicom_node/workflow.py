@@ -205,7 +205,7 @@ class StudyWorker:
         """Work until `stop` is set; work that a dead predecessor left is taken up first."""
         self._note_overrun()
         # Before the engine takes up what it held: a study that was canceled meanwhile must not be published.
-        self._desk.look_round()
+        self._look_round()
         duty = OnDuty(
             self._roster,
             self._worker_id,
@@ -233,9 +233,7 @@ class StudyWorker:
         troubled = False
         while not stop.is_set():
             try:
-                ready = self._desk.look_round()
-                if self._desk.faulted:
-                    self._on_fault()
+                ready = self._look_round()
                 if troubled or self._workflow.left.is_set():  # work that was made ready, and nobody queued
                     self._workflow.left.clear()
                     self._queue_unfinished()
@@ -246,6 +244,13 @@ class StudyWorker:
                 troubled = True
                 log.warning("event=look_round_paused again_in_s=%g reason=%s", LOOK_AGAIN_S, type(error).__name__)
             stop.wait(LOOK_AGAIN_S if troubled else SETTLING_LOOK_S if self._desk.settling else LOOK_ROUND_S)
+
+    def _look_round(self) -> list[Work]:
+        """Look round; at the first look too, a study that was left to a worker that begins anew is told of."""
+        ready = self._desk.look_round()
+        if self._desk.faulted:
+            self._on_fault()
+        return ready
 
     def _queue_unfinished(self) -> None:
         """Queue what the ledger has under way; where the engine's run of it is over already, once as another run.

@@ -42,6 +42,8 @@ class RunningWorker:
     """Who holds it keeps the next study from beginning."""
     faults: threading.Semaphore
     """Released each time that the worker is to begin anew because of a fault; this one goes on as it is."""
+    told_at_start: list[bool] = field(default_factory=list)
+    """Whether a fault of its first look, over study 2.25.300, was told."""
     noted: list[list[str]] = field(default_factory=list)
     """Which steps of which runs the engine had noted by then."""
 
@@ -56,8 +58,9 @@ class RunningWorker:
         return record is not None and record.state in (StudyState.REFUSED, StudyState.FAILED)
 
     def fault(self) -> None:
-        """What the worker calls."""
-        self.noted.append(steps_noted(self.folder))
+        """What the worker calls; at its first look, before the engine is launched, that has noted nothing."""
+        if self.told_at_start:
+            self.noted.append(steps_noted(self.folder))
         self.faults.release()
 
     def runs(self, study: str) -> list[Any]:
@@ -93,7 +96,17 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
     )
     stop = threading.Event()
     thread = threading.Thread(target=worker.run, args=(stop,))
+    whole = parts.desk._examiner.examine
+
+    def refused_once(*_arguments: object, **_named: object) -> None:
+        parts.desk._examiner.examine = whole  # type: ignore[method-assign]
+        raise MemoryError
+
+    parts.receive(hydrops_study("2.25.300"), at=time.time() - 60.0)
+    parts.desk._examiner.examine = refused_once  # type: ignore[method-assign, assignment]
     thread.start()
+    wait_until(lambda: running.is_finished("2.25.300"))
+    running.told_at_start.append(running.faults.acquire(blocking=False))
     yield running
     stop.set()
     thread.join(PATIENCE_S)
@@ -192,6 +205,11 @@ def test_f24_a_study_that_memory_was_refused_for_is_tried_once_more(
     wait_until(lambda: [run["status"] for run in worker.runs("2.25.304")] == ["ERROR", "SUCCESS"])
     assert worker.finish("2.25.305")[0] is StudyState.REFUSED
     assert not worker.faults.acquire(blocking=False)  # a refusal is no fault
+
+
+def test_f24_a_fault_of_the_first_look_has_the_worker_begin_anew_too(worker: RunningWorker) -> None:
+    assert worker.told_at_start == [True]
+    assert worker.parts.events("2.25.300").count(StudyEvent.FAULTED) == 1
 
 
 def test_f24_a_study_that_memory_is_refused_for_twice_has_failed_and_the_next_study_goes_on(
