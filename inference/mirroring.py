@@ -66,7 +66,11 @@ def compare_with_mirror(
         exchanged = Comparison(_mirrored(moving, near, centers), fixed, centers, near, LEVEL)
     except NoOverlap:
         return None
-    return MirrorComparison(as_it_is=as_it_is.similarity(near), mirrored=exchanged.similarity(exchanged.climb(near)))
+    seen = MirrorComparison(as_it_is=as_it_is.similarity(near), mirrored=exchanged.similarity(exchanged.climb(near)))
+    if not seen.is_mirrored:
+        return seen
+    # The mirrored one was moved to where it fits best; where the alignment failed, the true one was not.
+    return replace(seen, as_it_is=as_it_is.similarity(as_it_is.climb(near)))
 
 
 def _mirrored(moving: Volume, fixed_to_moving: FloatArray, centers: FloatArray) -> Volume:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,16 @@ def test_a_flipped_cisternogram_is_found_by_every_series(patient: PhantomStudy) 
         seen = compare_with_mirror(moving, mrc, ears, align(moving, mrc, ears))
         assert seen is not None
         assert seen.is_mirrored
+
+
+def test_a_series_whose_alignment_failed_is_not_taken_for_a_flipped_one(patient: PhantomStudy) -> None:
+    mrc, ppi, ears = patient.volumes["MRC"], patient.volumes["PPI"], ears_of(patient)
+    beside = np.eye(4)
+    beside[:3, 3] = (0.0, 3.0, 0.0)
+    failed = replace(align(ppi, mrc, ears), moving_to_fixed=beside, accepted=False)
+    seen = compare_with_mirror(ppi, mrc, ears, failed)
+    assert seen is not None
+    assert not seen.is_mirrored
 
 
 def test_a_flipped_slab_of_one_ear_is_found(patient: PhantomStudy) -> None:
