@@ -223,10 +223,17 @@ class StudyWorker:
             self._queue_unfinished()
             log.info("event=worker_ready")
             self._look_round_until(stop)
-            self._desk.runs.stopped_in_order()
+            self._note_stop()
         finally:
             duty.leave()
             DBOS.destroy(workflow_completion_timeout_sec=0)
+
+    def _note_stop(self) -> None:
+        """Note that this worker ends in order; where nothing can be noted now, it ends all the same."""
+        try:
+            self._desk.runs.stopped_in_order()
+        except PASSING as error:  # what it leaves undone then counts as begun once more
+            log.warning("event=stop_not_noted reason=%s", type(error).__name__)
 
     def _look_round_until(self, stop: threading.Event) -> None:
         """Look round and queue what that made ready, also over a time in which disk or database do not answer."""
