@@ -40,7 +40,7 @@ FLOOR_IN_DOUBT: Final = 0.2
 
 WIDE_INTERVAL: Final = 0.12
 """Half width: an interval wider than this spans the distance from a normal ear (about 0.12 of the labyrinth) to severe
-hydrops (0.35 and more). HYDROPS-Mi2 alone gives such intervals; other series do in much noise."""
+hydrops (0.35 and more). Much noise gives such intervals, and a HYDROPS-Mi2 that cannot be divided by its MRC."""
 
 DOUBTFUL: Final = frozenset({QualityCode.WEAK_CONTRAST, QualityCode.LOW_SIGNAL})
 
