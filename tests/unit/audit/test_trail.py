@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from patience import STUDY_S
+from patience import PATIENCE_S, STUDY_S
 
 from dicom_node.audit import AuditAction, AuditEntry, AuditOutcome, AuditTrail
 from dicom_node.audit import trail as trail_module
@@ -250,7 +250,7 @@ def test_who_writes_does_not_wait_for_a_check_of_the_whole_trail(
                 target=trail.record, args=(AuditAction.LOGIN,), kwargs={"actor": "ben"}, daemon=True
             )
             writer.start()
-            writer.join(10.0)
+            writer.join(PATIENCE_S)
             assert not writer.is_alive()
         return parsed(line)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from desk_parts import DeskParts, hydrops_study
 from orthanc_parts import dicom_file
-from patience import wait_until
+from patience import PATIENCE_S, wait_until
 from prometheus_client.core import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -128,7 +128,8 @@ def test_a_worker_tells_its_steps_memory_and_model(desk: DeskParts) -> None:
     folder = LoadedSettings(settings=Settings(), config_dir=desk.folder).state_dir
     heartbeat = Heartbeat(folder, "worker-1", dead_deliveries=tuple, stop=stop, about=last_words)
     heartbeat.start()
-    heartbeat.join(10)
+    heartbeat.join(PATIENCE_S)
+    assert not heartbeat.is_alive()
     found = scrape(state)
     assert found["hydrops_step_seconds_bucket", "le=0.1,step=find ears,worker=worker-1"] == 1
     assert found["hydrops_step_seconds_bucket", "le=3.0,step=find ears,worker=worker-1"] == 2

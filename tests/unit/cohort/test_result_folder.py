@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_S
 
 from dicom_node.cohort.result_folder import put_result, read_result, remove_unfinished
 
@@ -37,7 +38,7 @@ class DeadlyFiles(Mapping[str, bytes]):
 def killed_while_writing(folder: Path, deadly: str) -> None:
     process = multiprocessing.get_context("fork").Process(target=put_result, args=(folder, DeadlyFiles(NEW, deadly)))
     process.start()
-    process.join(30)
+    process.join(PATIENCE_S)
     assert process.exitcode == -signal.SIGKILL
 
 

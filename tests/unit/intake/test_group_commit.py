@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from patience import PATIENCE_S
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.intake.group_commit import GroupCommit
 
@@ -37,6 +37,11 @@ def ledger() -> Ledger:
     return Ledger()
 
 
+def wait_for(together: GroupCommit[int, int], callers: Sequence[object]) -> None:
+    """Wait until so many callers stand in line."""
+    wait_until(lambda: len(together._waiting) == len(callers))
+
+
 def test_a_caller_alone_is_served_at_once(ledger: Ledger) -> None:
     ledger.may_commit.set()
     together = GroupCommit(ledger.commit)
@@ -50,11 +55,10 @@ def test_what_comes_during_a_commit_is_committed_together_and_everybody_gets_his
         first = pool.submit(together, 1)
         assert ledger.has_begun.wait(PATIENCE_S)
         others = [pool.submit(together, item) for item in range(2, 10)]
-        while len(together._waiting) < len(others):
-            pass
+        wait_for(together, others)
         assert not any(one.done() for one in (first, *others))
         ledger.may_commit.set()
-        assert [one.result(10) for one in (first, *others)] == [item * 10 for item in range(1, 10)]
+        assert [one.result(PATIENCE_S) for one in (first, *others)] == [item * 10 for item in range(1, 10)]
     assert [sorted(group) for group in ledger.groups] == [[1], list(range(2, 10))]
 
 
@@ -64,8 +68,7 @@ def test_a_commit_waits_for_those_that_are_coming(ledger: Ledger) -> None:
     with ThreadPoolExecutor(2) as pool:
         with together.coming():
             both = [pool.submit(together, item) for item in (1, 2)]
-            while len(together._waiting) < len(both):
-                pass
+            wait_for(together, both)
         assert [one.result(PATIENCE_S) for one in both] == [10, 20]
     assert [sorted(group) for group in ledger.groups] == [[1, 2]]
 
@@ -87,13 +90,12 @@ def test_a_commit_that_fails_fails_for_everybody_in_it_and_for_nobody_else(ledge
         first = pool.submit(together, 1)
         assert ledger.has_begun.wait(PATIENCE_S)
         others = [pool.submit(together, item) for item in (2, 3)]
-        while len(together._waiting) < len(others):
-            pass
+        wait_for(together, others)
         ledger.may_commit.set()
-        assert first.result(10) == 10
+        assert first.result(PATIENCE_S) == 10
         for one in others:
             with pytest.raises(OSError, match="No space left"):
-                one.result(10)
+                one.result(PATIENCE_S)
     assert together(4) == 40
     assert ledger.groups == [[1], [4]]
 
@@ -105,8 +107,7 @@ def test_a_commit_that_does_not_come_to_its_end_promises_nothing_to_anybody(ledg
         first = pool.submit(together, 1)
         assert ledger.has_begun.wait(PATIENCE_S)
         others = [pool.submit(together, item) for item in (2, 3)]
-        while len(together._waiting) < len(others):
-            pass
+        wait_for(together, others)
         failing = others
         if how == "interrupted":
             ledger.fails_on, ledger.problem = 3, KeyboardInterrupt()
@@ -115,4 +116,4 @@ def test_a_commit_that_does_not_come_to_its_end_promises_nothing_to_anybody(ledg
             failing = [first, *others]
         ledger.may_commit.set()
         for one in failing:
-            assert isinstance(one.exception(10), KeyboardInterrupt | ValueError)
+            assert isinstance(one.exception(PATIENCE_S), KeyboardInterrupt | ValueError)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from patience import PATIENCE_S
 from raw_peer import fragment, pdu
 
 from dicom_node.intake.pdu_stream import (
@@ -37,14 +38,15 @@ def stream(ends: tuple[socket.socket, socket.socket]) -> PduStream:
     return PduStream(ends[0], max_pdu_bytes=LIMIT, pdu_timeout_s=0.5, is_stopped=lambda: False)
 
 
-def read(stream: PduStream, *, within_s: float = 5.0) -> tuple[int, bytes]:
+def read(stream: PduStream, *, within_s: float = PATIENCE_S) -> tuple[int, bytes]:
     found = stream.read(within_s=within_s)
     assert found is not None
     return found.kind, bytes(found.content)
 
 
 @pytest.mark.parametrize("piece", [1, 3, 7, 1006, 5000])
-def test_pdus_are_read_one_by_one_however_they_come(ends, stream, piece):
+def test_pdus_are_read_one_by_one_however_they_come(ends, piece):
+    stream = PduStream(ends[0], max_pdu_bytes=LIMIT, pdu_timeout_s=PATIENCE_S, is_stopped=lambda: False)
     lengths = (0, 1, 500, LIMIT, 2, LIMIT, LIMIT, 3)
     content = b"".join(pdu(4, bytes((n,)) * length) for n, length in enumerate(lengths))
 
@@ -71,7 +73,7 @@ def test_silence_is_none_and_a_stall_inside_a_pdu_is_broken(ends, stream):
 def test_a_pdu_longer_than_agreed_is_broken_before_it_is_collected(ends, stream):
     ends[1].sendall(struct.pack(">BxI", 4, LIMIT + 1))
     with pytest.raises(BrokenPdu, match="1001 bytes announced"):
-        stream.read(within_s=5)
+        stream.read(within_s=PATIENCE_S)
 
 
 def test_a_closed_connection_and_a_stop_end_reading(ends):
@@ -79,11 +81,11 @@ def test_a_closed_connection_and_a_stop_end_reading(ends):
     stream = PduStream(ends[0], max_pdu_bytes=LIMIT, pdu_timeout_s=5, is_stopped=stopped.is_set)
     threading.Timer(0.1, stopped.set).start()
     with pytest.raises(PeerGone, match="stopped"):
-        stream.read(within_s=30)
+        stream.read(within_s=3600)
     stopped.clear()
     ends[1].close()
     with pytest.raises(PeerGone, match="closed"):
-        stream.read(within_s=5)
+        stream.read(within_s=PATIENCE_S)
     with pytest.raises(PeerGone):
         stream.send(bytes(10_000_000))
 
