@@ -237,6 +237,6 @@ def test_everything_that_matters_works_without_javascript(shown: Shown) -> None:
         page.get_by_role("button", name="Examine again").click()
         expect(page.get_by_role("status").first).to_contain_text("It was asked for")
         page.get_by_role("button", name="dark").click()
-        assert page.locator("html").get_attribute("data-theme") == "dark"
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
         page.get_by_role("button", name="Sign out").click()
         expect(page.locator("h1")).to_have_text("Sign in")

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,18 +45,38 @@ def kill_every_reader_of(pipe: Path, times: int) -> threading.Thread:
     def kill() -> None:
         for _ in range(times):
             with pipe.open("wb"):  # returns when somebody has begun to read
-                for child in multiprocessing.active_children():
-                    if child.pid is not None and str(pipe) in opened_by(child.pid):
-                        os.kill(child.pid, signal.SIGKILL)
-                        child.join(30)
+                end(next_reader_of(pipe, lambda: [one.pid for one in multiprocessing.active_children() if one.pid]))
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     return thread
 
 
-def opened_by(pid: int) -> list[str]:
-    return [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+def end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not runs(pid))
+
+
+def next_reader_of(pipe: Path, processes: Callable[[], Iterable[int]]) -> int:
+    """Which of these has the pipe open, as soon as one has: who opens the other end goes on a moment earlier."""
+    found: list[int] = []
+
+    def look() -> list[int]:
+        found.extend(pid for pid in processes() if str(pipe) in opened_by(pid))
+        return found
+
+    wait_until(look)
+    return found[0]
+
+
+def opened_by(pid: int) -> set[str]:
+    """What a process has open; it may close its files or end while one looks."""
+    opened: set[str] = set()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                opened.add(str(link.readlink()))
+    return opened
 
 
 def states(outcomes: list[SourceOutcome]) -> list[SourceState]:
@@ -115,7 +137,7 @@ def test_no_process_outlives_a_run_that_was_killed(tmp_path: Path) -> None:
     script.write_text(program)
     run = subprocess.Popen([sys.executable, str(script), str(tmp_path / "a")])
     with (tmp_path / "a" / "IM1").open("wb"):
-        worker = next(pid for pid in map(int, children_of(run.pid)) if str(tmp_path / "a" / "IM1") in opened_by(pid))
+        worker = next_reader_of(tmp_path / "a" / "IM1", lambda: children_of(run.pid))
         run.kill()
         run.wait(PATIENCE_S)
         wait_until(lambda: not runs(worker))
@@ -125,9 +147,9 @@ def runs(pid: int) -> bool:
     """Whether a process is there and not merely waiting to be counted."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def children_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

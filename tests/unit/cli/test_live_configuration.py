@@ -200,8 +200,8 @@ def test_senders_do_not_make_the_worker_begin_anew(path: Path, monkeypatch: pyte
     monkeypatch.setattr(live_configuration, "LOOK_EVERY_S", 0.05)
     stop = threading.Event()
     renewal = WorkerRenewal(path, read_settings(path, {}), stop)
+    path.write_text(SETTINGS.replace('"A"', '"B"'), encoding="utf-8")  # before it is watched: half of it is none
     renewal.start()
-    path.write_text(SETTINGS.replace('"A"', '"B"'), encoding="utf-8")
     wait_until(lambda: "B" in [one.ae_title for one in renewal._live.running.settings.listener.allowed])
     assert not stop.is_set()
     stop.set()

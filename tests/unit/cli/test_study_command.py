@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from desk_parts import DeskParts, hydrops_study
+from patience import PATIENCE_S
 
 from dicom_node.cli import main
 from dicom_node.cli.os_user import os_user
@@ -61,8 +62,8 @@ def test_what_became_of_a_request_is_printed(
     parts: DeskParts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with worker(parts):
-        assert study(tmp_path, "replay", STUDY) == 0
-        assert study(tmp_path, "resend", STUDY, "--destination", "pacs") == 0
+        assert study(tmp_path, "replay", STUDY, "--wait", str(PATIENCE_S)) == 0
+        assert study(tmp_path, "resend", STUDY, "--destination", "pacs", "--wait", str(PATIENCE_S)) == 0
     replayed, resent = capsys.readouterr().out.splitlines()
     assert replayed.startswith("nothing that a result depends on has changed: the earlier outcome stands")
     assert resent.endswith("go to pacs again, as the same bytes")

@@ -216,7 +216,9 @@ def test_a_state_folder_of_another_user_is_told(tmp_path: Path) -> None:
     site.state.mkdir()
     os.chown(site.state, 12345, -1)
     found = site.find("disk")
-    assert found.warnings == [f"{site.state} belongs to user 12345, doctor runs as user {os.getuid()}"]
+    # Beside it, a disk that is busy with something else may be called slow.
+    told = [text for text in found.warnings if "written and flushed" not in text]
+    assert told == [f"{site.state} belongs to user 12345, doctor runs as user {os.getuid()}"]
 
 
 def test_the_trial_node_differs_only_in_what_it_would_meet(tmp_path: Path) -> None:
