@@ -134,8 +134,11 @@ class LocalNode:
         if self._process is None:
             return []
         # The kernel lists children by the thread that started them, and the worker is started by a thread of its own.
-        lists = Path(f"/proc/{self._process.pid}/task").glob("*/children")
-        return [int(pid) for children in lists for pid in children.read_text().split()]
+        pids: list[int] = []
+        for children in Path(f"/proc/{self._process.pid}/task").glob("*/children"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+                pids += map(int, children.read_text().split())
+        return pids
 
     def start(self) -> None:
         """Start it, on the same state as before if it ran before, and wait until it listens.
@@ -162,6 +165,10 @@ class LocalNode:
     def stop(self) -> int:
         """End it in good order (SIGTERM); its exit status."""
         return self._end(signal.SIGTERM)
+
+    def wait_for_its_end(self) -> int:
+        """Its exit status, once it has ended by itself or because somebody else told it to."""
+        return self._end(None)
 
     def kill(self) -> None:
         """End it, parent and child, as a power failure would (SIGKILL)."""
@@ -208,11 +215,11 @@ class LocalNode:
     ) -> None:
         self._end(signal.SIGTERM)
 
-    def _end(self, how: signal.Signals) -> int:
+    def _end(self, how: signal.Signals | None) -> int:
         if self._process is None:
             return 0
         process, self._process = self._process, None
-        if process.poll() is None:
+        if how is not None and process.poll() is None:
             process.send_signal(how)
         try:
             return process.wait(STOP_TIMEOUT_S)

@@ -27,6 +27,9 @@ QUICK: Final = RetryPolicy(first_retry_s=0.05, max_retry_s=0.2, give_up_after_s=
 STUDY: Final = "2.25.7001"
 PATIENCE_S: Final = 120.0
 
+SILENCE_S: Final = 1.0
+"""How long an answer is waited for where none may come; everywhere else only a fault ends the wait."""
+
 WARNINGS: Final = (0x0000, 0xB000, 0xB006, 0xB007, 0x0111)
 TRY_LATER: Final = (0xA700, 0xA701)
 STOP: Final = (0xA900, 0xC000, 0xC123, 0x0124)
@@ -50,13 +53,14 @@ def cut_at_some_byte(trial: Trial) -> Observation:
         else Harm(cut_after_back=chance.randint(0, 500), reset=chance.random() < 0.5)
         for _ in range(chance.randint(1, 4))
     ]
-    return _through(trial, harms)
+    return _through(trial, harms, timeout_s=SILENCE_S)
 
 
 def swallowed(trial: Trial) -> Observation:
     """One or two connections go silent after some byte: nothing is passed on, nothing comes back."""
     chance = trial.chance
-    return _through(trial, [Harm(swallow_after=chance.randint(0, 6000)) for _ in range(chance.randint(1, 2))])
+    harms = [Harm(swallow_after=chance.randint(0, 6000)) for _ in range(chance.randint(1, 2))]
+    return _through(trial, harms, timeout_s=SILENCE_S)
 
 
 def slow_line(trial: Trial) -> Observation:
@@ -89,7 +93,7 @@ def refused_for_good(trial: Trial) -> Observation:
     status = trial.chance.choice(STOP)
     receiver = Receiver(answer=lambda: status)
     problems = []
-    with receiver.listening(), _pumping(trial, destination(receiver.port, timeout_s=2.0)) as outbox:
+    with receiver.listening(), _pumping(trial, destination(receiver.port)) as outbox:
         first = _wait(outbox, lambda found: any(one.state is DeliveryState.STOPPED for one in found))
         stopped = [one for one in first if one.state is DeliveryState.STOPPED]
         problems += [
@@ -101,11 +105,14 @@ def refused_for_good(trial: Trial) -> Observation:
     return Observation(acknowledged=len(receiver.received), doubled=doubled, problems=tuple(problems))
 
 
-def _through(trial: Trial, harms: list[Harm]) -> Observation:
+def _through(trial: Trial, harms: list[Harm], *, timeout_s: float = PATIENCE_S) -> Observation:
     """Deliver through a proxy whose first connections are harmed."""
     with Receiver().listening() as receiver:
         harm_of = lambda number: harms[number] if number < len(harms) else NONE  # noqa: E731 - a table with a default
-        with chaos(receiver.port, harm_of) as proxy, _pumping(trial, destination(proxy.port, timeout_s=1.0)) as outbox:
+        with (
+            chaos(receiver.port, harm_of) as proxy,
+            _pumping(trial, destination(proxy.port, timeout_s=timeout_s)) as outbox,
+        ):
             return _settled(outbox, receiver)
 
 

@@ -73,7 +73,7 @@ def kill_before_a_system_call(trial: Trial) -> Observation:
     inject = f"{call}:signal=SIGKILL:when={when}"
     with suppress(ReceiverEnded), forked_receiver(trial.folder, inject=inject) as (process_id, port):
         answered = None
-        with suppress(OSError), associated(port, timeout_s=5) as sender:  # killed while we ask, perhaps
+        with suppress(OSError), associated(port) as sender:  # killed while we ask, perhaps
             answered = send_until_refused(sender, ledger, size=64, most=2 * IMAGES_BEFORE_A_KILL)
         if answered is not None or not _has_ended(process_id):
             return Observation(problems=(f"never came to {call} number {when}",))
@@ -138,7 +138,7 @@ def read_only_disk(trial: Trial) -> Observation:
     with (
         loop_disk.new_disk(trial.folder) as disk,
         forked_receiver(disk.folder) as (_, port),
-        associated(port, timeout_s=5) as sender,
+        associated(port) as sender,
     ):
         _send_all(sender, ledger, trial.chance.randint(1, 10))
         disk.fail()
@@ -239,7 +239,7 @@ def _after_restart(trial: Trial, folder: Path, ledger: Acknowledged) -> Observat
     """Start the node again on what is left, ask it something, then compare with the ledger."""
     timed = trial.seed % TIMED_EVERY == 0
     began = time.monotonic()
-    with (receiver if timed else forked_receiver)(folder) as (_, port), associated(port, timeout_s=5) as sender:
+    with (receiver if timed else forked_receiver)(folder) as (_, port), associated(port) as sender:
         problems = () if sender.echo() == 0 else ("no answer to C-ECHO after the restart",)
         recovery_s = time.monotonic() - began if timed else None
     kept = look_at(folder, ledger, sweep=False)

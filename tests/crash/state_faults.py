@@ -206,7 +206,7 @@ def two_nodes(trial: Trial) -> Observation:
         for one in (first, second):
             one.send_signal(signal.SIGTERM)
         for one in (first, second):
-            one.wait(60)
+            one.wait(PATIENCE_S)
     kept = look_at(trial.folder / "state", ledger)
     lost = kept.lost + (2 - len(ledger))
     return Observation(
@@ -221,10 +221,10 @@ def _listen(config: Path) -> subprocess.Popen[bytes]:
 
 
 def _require_port(port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
-            with associated(port, timeout_s=5) as sender:
+            with associated(port) as sender:
                 sender.echo()
             return
         except OSError:
@@ -233,7 +233,7 @@ def _require_port(port: int) -> None:
 
 
 def _first_to_end(*processes: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         for one in processes:
             if one.poll() is not None:

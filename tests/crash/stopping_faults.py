@@ -140,7 +140,7 @@ def _stop_under_load(trial: Trial, node: LocalNode, *, stays: bool) -> tuple[lis
     stopping.set()
     for thread in threads:
         thread.join()
-    status = node.stop()
+    status = node.wait_for_its_end()  # told a second time while it ends, the interpreter would die of the signal
     stopped_after_s = time.monotonic() - began
     if status != 0:
         problems.append(f"exit status {status}: {node.log_tail(300)}")

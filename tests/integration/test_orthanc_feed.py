@@ -109,18 +109,38 @@ def test_a_foreign_object_in_an_mr_series_does_not_count_as_expected(orthanc: Lo
     assert node.spool.arrivals(study)[series].expected == 3
 
 
-def test_the_count_is_asked_back_only_when_orthanc_has_come_to_rest(orthanc: LocalOrthanc, node: Node) -> None:
+@pytest.fixture
+def restless() -> Iterator[LocalOrthanc]:
+    """An Orthanc in which no series comes to rest, however long a busy machine takes; only a restart forgets it."""
+    with LocalOrthanc(extra={"StableAge": round(10 * PATIENCE_S)}) as local:
+        yield local
+
+
+def test_the_count_is_asked_back_only_when_orthanc_has_come_to_rest(restless: LocalOrthanc, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", restless)
     study, series, files = mr_series(5)
-    put(orthanc, files[:3])
+    put(restless, files[:3])
     node.feed.poll_once()
     assert node.spool.arrivals(study)[series].expected is None
-    put(orthanc, files[3:])
+    put(restless, files[3:])
+    node.feed.poll_once()
+    assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (5, None)
+    restless.kill()
+    restless.start()
+    node.feed.poll_once()
+    assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (5, 5)
+
+
+def test_a_series_that_came_to_rest_has_its_count(orthanc: LocalOrthanc, node: Node) -> None:
+    study, series, files = mr_series(5)
+    put(orthanc, files)
     wait_until(lambda: stable_events(orthanc) == 1)
     node.feed.poll_once()
     assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (5, 5)
 
 
-def test_orthanc_killed_before_the_series_is_stable_loses_nothing(orthanc: LocalOrthanc, node: Node) -> None:
+def test_orthanc_killed_before_the_series_is_stable_loses_nothing(restless: LocalOrthanc, tmp_path: Path) -> None:
+    orthanc, node = restless, Node(tmp_path / "node", restless)
     study, series, files = mr_series(8)
     put(orthanc, files[:4])
     node.feed.poll_once()

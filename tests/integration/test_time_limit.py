@@ -14,6 +14,9 @@ from patience import STUDY_S
 from dicom_node.ledger import StudyEvent, StudyState
 
 STUDY = "2.25.100"
+LIMIT_S = 5.0
+"""Of a study that hangs; a busy machine, too, comes to where it hangs within so much time."""
+
 SUPPORT = Path(__file__).parents[1] / "support"
 HOLDS_THE_INTERPRETER = """
 import sys
@@ -35,7 +38,7 @@ def test_a_study_that_hangs_is_tried_twice_and_then_failed_with_a_sentence(tmp_p
     parts = DeskParts(tmp_path, clock=time.time)
     parts.receive(hydrops_study(), at=time.time() - 60)
     assert len(parts.desk.look_round()) == 1
-    worker = (str(SUPPORT / "hanging_worker.py"), str(tmp_path), "0.5")
+    worker = (str(SUPPORT / "hanging_worker.py"), str(tmp_path), str(LIMIT_S))
     assert run(*worker) == 1
     assert parts.record().state is StudyState.COMPUTING
     assert run(*worker) == 1
@@ -44,7 +47,7 @@ def test_a_study_that_hangs_is_tried_twice_and_then_failed_with_a_sentence(tmp_p
     record = parts.record()
     assert record.state is StudyState.FAILED
     assert record.detail == (
-        "computing took longer than 0.5 s (processing.time_limit_s) 2 times; "
+        "computing took longer than 5 s (processing.time_limit_s) 2 times; "
         "it is not tried again unless somebody asks for a retry"
     )
     assert parts.events().count(StudyEvent.OVERRAN) == 2

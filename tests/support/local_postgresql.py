@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from patience import wait_until
 from sqlalchemy.exc import OperationalError
 
@@ -43,9 +43,7 @@ def running_postgresql(host: str = "127.0.0.1") -> Iterator[str]:
     data = Path(tempfile.mkdtemp(prefix="hydrops-test-postgresql-"))
     if as_postgres:
         shutil.chown(data, "postgres")
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     initdb = [str(folder / "initdb"), "-D", str(data), "-U", "node", "--auth=trust", "--no-sync"]
     subprocess.run([*as_postgres, *initdb], check=True, capture_output=True, cwd="/")
     with (data / "pg_hba.conf").open("a") as access:

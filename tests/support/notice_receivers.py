@@ -91,8 +91,8 @@ class HookServer:
             def log_message(self, *_words: Any) -> None:
                 """Say nothing."""
 
+        self.port = self.port or free_port()
         server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.port = server.server_address[1]
         thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:

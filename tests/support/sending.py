@@ -64,7 +64,7 @@ def send_until_refused(sender: ExactSender, ledger: Acknowledged, *, size: int =
 
 def send_while_it_lives(port: int, ledger: Acknowledged, *, size: int = 256) -> None:
     """Send on one association until the receiver is gone."""
-    with suppress(OSError), associated(port, timeout_s=2) as sender:
+    with suppress(OSError), associated(port) as sender:
         send_until_refused(sender, ledger, size=size)
 
 

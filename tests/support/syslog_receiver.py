@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from certificates import Certificate
+from free_ports import free_port
 from patience import PATIENCE_S
 
 _SEQUENCE = re.compile(rb'sequenceId="(\d+)"')
@@ -49,8 +50,8 @@ class SyslogReceiver:
         if self.client_ca is not None:
             context.load_verify_locations(self.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
+        self.port = self.port or free_port()  # one that nobody takes between a stop and the next start
         self._listening = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listening, context), daemon=True).start()
 
     def stop(self) -> None:

@@ -191,15 +191,17 @@ def test_an_association_cut_after_the_object_arrived_repeats_the_same_object(out
 
     def take_it_but_answer_too_late_once() -> int:
         if len(receiver.received) == 1:
-            wait_until(lambda: outbox.deliveries(STUDY)[0].attempts == 1)
+            before = outbox.deliveries(STUDY)[0].attempts
+            wait_until(lambda: outbox.deliveries(STUDY)[0].attempts > before)
         return 0x0000
 
     receiver.answer = take_it_but_answer_too_late_once
     put(outbox, "key", STUDY, [result("SEG")], ["pacs"], at=time.time())
     with receiver.listening(), pumping(outbox, destination(receiver.port, timeout_s=2.0)):
         (delivered,) = wait_for(outbox, all_delivered)
-    assert len(receiver.received) == delivered.attempts >= 2  # more where even the good answer came too late
-    assert receiver.received == receiver.received[:1] * delivered.attempts
+    # More where even the good answer came too late; on a busy machine an attempt may not get as far as the object.
+    assert 2 <= len(receiver.received) <= delivered.attempts
+    assert receiver.received == receiver.received[:1] * len(receiver.received)
 
 
 @pytest.mark.orthanc

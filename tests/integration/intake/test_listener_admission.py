@@ -261,10 +261,11 @@ def test_f21_peers_that_stall_on_tls_are_dropped_and_hold_up_nobody(start_listen
     listener = start_listener(tls=listener_tls, max_associations=3, acse_timeout_s=TIME_TO_ASK_S)
     anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
-    secured = anyone.wrap_socket if in_tls else lambda peer: peer
-    stalled = [secured(connect(listener.port)) for _ in range(STALLED_PEERS)]
-    for peer in stalled:
-        peer.sendall(opening)
+    stalled = []
+    for _ in range(STALLED_PEERS):
+        peer = connect(listener.port)
+        stalled.append(anyone.wrap_socket(peer) if in_tls else peer)
+        stalled[-1].sendall(opening)  # at once: all their handshakes may take longer than each of them is waited for
     with anyone.wrap_socket(connect(listener.port)) as good:
         good.sendall(associate_request())
         assert receive_pdu(good)[0] == ACCEPTED
@@ -313,6 +314,7 @@ def test_a_caller_that_was_turned_away_is_told_of_but_not_one_that_only_found_no
             first.sendall(associate_request())
             assert receive_pdu(first)[0] == ACCEPTED
             assert answer_to(listener.port, associate_request())[1] == (2, 3, 2)
+        wait_until(lambda: rejected)  # who was turned away knows it before it is told of
     finally:
         listener.stop(drain_s=0)
     assert rejected == [

@@ -9,7 +9,7 @@ import pytest
 from exact_sender import associated
 from free_ports import free_port
 from mr_images import encode, make_mr
-from patience import wait_until
+from patience import PATIENCE_S, wait_until
 from raw_peer import associate_request, connect, fragment, receive_pdu, response_status, store_command
 
 from dicom_node.cli.receiving import Receiving
@@ -45,7 +45,7 @@ def test_s04_a_peer_that_lost_its_entry_is_answered_0124_and_what_was_acknowledg
             assert (status, comment) == (NOT_AUTHORIZED, "NOT_AUTHORIZED")
             assert sender.echo() is None  # aborted: nobody stays connected without a right to
     finally:
-        assert listener.stop(drain_s=5) == 0
+        assert listener.stop(drain_s=PATIENCE_S) == 0
     assert [caller.calling_ae for caller in withdrawn] == ["SCANNER"]
     assert [one.sop_instance_uid for one in spool.instances(kept.StudyInstanceUID)] == [kept.SOPInstanceUID]
 
