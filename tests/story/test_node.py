@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +23,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 from scanned_series import with_raw, write_files
 
 from dicom_node.audit import AuditAction, AuditTrail
+from dicom_node.database import open_database
+from dicom_node.intake.change_cursor import CursorStore
+from dicom_node.intake.spool import Spool
 from dicom_node.ledger import StudyState
 from dicom_node.views.shelf import ViewShelf
 from dicom_node.web.progress import STEPS
@@ -94,17 +96,39 @@ def assert_one_of_each(orthanc: LocalOrthanc, node: LocalNode, study: str) -> No
 
 def assert_audited_as_delivered(orthanc: LocalOrthanc, node: LocalNode, study: str) -> None:
     """One entry for each object that the PACS holds, and none besides."""
-    told = [
-        entry.message["EventIdentification"]["EventOutcomeDescription"]
-        for entry in AuditTrail(node.state_dir / "audit").entries()
-        if entry.action is AuditAction.RESULTS_SENT
-    ]
+
+    def entries() -> list[str]:
+        return [
+            entry.message["EventIdentification"]["EventOutcomeDescription"]
+            for entry in AuditTrail(node.state_dir / "audit").entries()
+            if entry.action is AuditAction.RESULTS_SENT
+        ]
+
     at_pacs = [
         f"{kind} {pydicom.dcmread(BytesIO(one), stop_before_pixels=True).SOPInstanceUID}"
         for kind, objects in results(orthanc, study).items()
         for one in objects
     ]
-    assert sorted(told) == sorted(at_pacs)
+    wait_until(lambda: len(entries()) >= len(at_pacs))  # each is written after its delivery is known
+    assert sorted(entries()) == sorted(at_pacs)
+
+
+def wait_until_seen(orthanc: LocalOrthanc, node: LocalNode, study: str) -> None:
+    """Wait until the node has read all that Orthanc has, and has looked at all that it took of the study."""
+    last = orthanc.session.get(f"{orthanc.url}/changes?last").json()["Last"]
+    engine = open_database(f"sqlite:///{node.state_dir / 'node.db'}")
+    cursors, spool = CursorStore(engine), Spool(node.state_dir / "spool", engine)
+
+    def has_read_all() -> bool:
+        cursor = cursors.load(orthanc.url)
+        return cursor is not None and cursor.seq >= last
+
+    def has_looked_at_all() -> bool:
+        activity, record = spool.study(study), node.ledger.get(study)
+        return activity is not None and record is not None and activity.revision == record.revision
+
+    wait_until(has_read_all, found=node.log_tail)
+    wait_until(has_looked_at_all, found=node.log_tail)
 
 
 def test_a_study_sent_to_the_pacs_comes_back_with_one_seg_and_one_report(
@@ -117,7 +141,10 @@ def test_a_study_sent_to_the_pacs_comes_back_with_one_seg_and_one_report(
         assert_one_of_each(orthanc, node, study_uid)
         assert ViewShelf(node.state_dir / "views").manifest(record.work_id) is not None  # what the dashboard shows
         # Our own objects are in the study now; the node has seen them and starts nothing.
-        time.sleep(6.0)
+        wait_until_seen(orthanc, node, study_uid)
+        after = node.ledger.get(study_uid)
+        assert after is not None
+        assert (after.state, after.work_id, after.updated_at) == (record.state, record.work_id, record.updated_at)
         assert_one_of_each(orthanc, node, study_uid)
         assert node.stop() == 0
 
@@ -142,7 +169,7 @@ def test_a_worker_killed_while_computing_is_replaced_and_the_study_finishes_once
         for pid in node.worker_pids():
             os.kill(pid, signal.SIGKILL)
         assert node.wait_until_finished(study_uid).state is StudyState.COMPUTED, node.log_tail()
-        assert "event=worker_died" in node.log_tail(20000)
+        wait_until(lambda: "event=worker_died" in node.log_path.read_text(), found=node.log_tail)
         assert_one_of_each(orthanc, node, study_uid)
 
 
@@ -214,13 +241,11 @@ def test_nothing_of_the_patient_is_in_the_log_even_where_the_values_are_illegal(
 
 def test_health_tells_of_worker_and_orthanc(orthanc: LocalOrthanc, tmp_path: Path) -> None:
     with LocalNode(tmp_path, orthanc=orthanc) as node:
-        healthy = wait_for_health(node, 200)
-        assert (healthy["orthanc_feed"], healthy["dead_deliveries"]) == ("reading", [])
+        assert wait_for_health(node, 200, feed="reading")["dead_deliveries"] == []
         orthanc.kill()
-        ill = wait_for_health(node, 503)
-        assert ill["orthanc_feed"] == "unreachable"
+        assert wait_for_health(node, 503, feed="unreachable")["problems"]
         orthanc.start()
-        assert wait_for_health(node, 200)["problems"] == []
+        assert wait_for_health(node, 200, feed="reading")["problems"] == []
 
 
 def test_a_second_node_on_the_same_state_folder_refuses_to_start(tmp_path: Path) -> None:
@@ -241,8 +266,8 @@ def test_status_tells_the_whole_history_of_a_study(study_folder: Path, study_uid
         assert expected in told, told
 
 
-def wait_for_health(node: LocalNode, status: int) -> dict[str, Any]:
-    """The node's answer as soon as it has this status and a worker has shown itself."""
+def wait_for_health(node: LocalNode, status: int, *, feed: str) -> dict[str, Any]:
+    """The node's answer as soon as it has this status, its feed is so, and a worker has shown itself."""
     told: list[dict[str, Any]] = []
 
     def is_settled() -> bool:
@@ -251,7 +276,7 @@ def wait_for_health(node: LocalNode, status: int) -> dict[str, Any]:
         except requests.ConnectionError:  # it listens for DICOM first
             return False
         told.append(answer.json())
-        settled = told[-1]["worker_heartbeat_age_s"] is not None and told[-1]["orthanc_feed"] != "starting"
+        settled = told[-1]["worker_heartbeat_age_s"] is not None and told[-1]["orthanc_feed"] == feed
         return answer.status_code == status and settled
 
     wait_until(is_settled, found=node.log_tail)
