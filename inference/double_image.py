@@ -14,14 +14,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
 
 from inference.ear_signal import FULL_VOXEL, MIN_VOXELS
 from inference.findings import EarFluid, EarImages, QualityCode, QualityFlag, Severity
 from inference.geometry import FloatArray
 from inference.quality import MIN_POSITIVE_SHARE
-
-Array = NDArray[np.float64]
+from inference.shifted_sums import Array, sums_by_shift
 
 SHARED_VOXELS: Final = 3
 """How far along each axis noise that neighbors share is looked for: images interpolated twofold share it over two."""
@@ -142,8 +141,8 @@ def _match(images: EarImages, fluid: EarFluid) -> _Match | None:
         return None  # no contrast agent: all fluid looks alike, and any CSF beside the ear resembles its picture
     geometry = images.mrc.geometry
     reach = [int(REACH_MM / spacing) for spacing in geometry.spacing_mm]
-    product = _by_shift(picture, np.where(bone, hydrops, 0.0), reach)
-    overlap = np.maximum(_by_shift(picture**2, bone.astype(np.float64), reach), 0.0)
+    product = sums_by_shift(picture, np.where(bone, hydrops, 0.0), reach)
+    overlap = np.maximum(sums_by_shift(picture**2, bone.astype(np.float64), reach), 0.0)
     noise = noise_sd**2 * _shared_noise(hydrops, bone, picture)
     return _Match(
         by_shift=(product, overlap, noise * overlap),
@@ -182,12 +181,3 @@ def _shared_noise(hydrops: Array, bone: NDArray[np.bool_], picture: Array) -> fl
             kernel = np.array([*reversed(shared), 1.0, *shared])
             spread = np.asarray(ndimage.convolve1d(spread, kernel, axis=axis, mode="constant"), dtype=np.float64)
     return max(1.0, float((picture * spread).sum() / (picture**2).sum()))
-
-
-def _by_shift(picture: Array, seen: Array, reach: Sequence[int]) -> Array:
-    """Sum of `picture` times `seen` for every shift of the picture by up to `reach` voxels along each axis."""
-    size = [fft.next_fast_len(n + r, real=True) for n, r in zip(seen.shape, reach, strict=True)]
-    spectrum = fft.rfftn(seen, size) * np.conj(fft.rfftn(picture, size))
-    sums = fft.irfftn(spectrum, size)
-    near: Array = sums[np.ix_(*(np.arange(-r, r + 1) for r in reach))]
-    return near
