@@ -39,6 +39,7 @@ class EarUNet(nn.Module):
 
     def __init__(self, channels: Sequence[int] = (16, 32, 96, 160), inputs: int = 4) -> None:
         super().__init__()
+        self.channels, self.inputs = tuple(channels), inputs
         if len(channels) < 2 or min(*channels, inputs) < 1:
             raise ValueError(
                 f"need two or more levels with positive widths, found channels {tuple(channels)}, inputs {inputs}"

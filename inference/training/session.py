@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from inference.cases import InputSet
 from inference.ear_grid import SHAPE, SPACING_MM
 from inference.model_store import LoadedModel, ModelDescription, save_model
 from inference.networks import build_network
+from inference.networks.ear_unet import EarUNet
 from inference.networks.pair import PairNetwork
 from inference.training.calibration import interval_scales
 from inference.training.crop_pool import CropPool
@@ -26,11 +27,15 @@ from inference.training.presets import Preset
 from inference.training.scans import REALISTIC, TRAINING, Scans
 from inference.training.sources import EarSource, PhantomSource, phantom_scans
 from inference.training.trainer import Answer, Loss, OnStep, Trained, Trainer, TrainingError
+from inference.training.widening import can_widen, widen
 
 SCAN_SEED: Final = 3
 """Noise and contrast of the validation scans, each crop with every input set."""
 CALIBRATION_SCAN_SEED: Final = 4
 SCAN_BATCH: Final = 4
+
+WIDENED: Final = "ear_unet"
+"""The network that can be given more feature maps."""
 
 INTENDED_USE: Final = (
     "Research use only. Not for diagnostic use. Segments endolymph and total fluid of inner ears in hydrops MRI; "
@@ -57,7 +62,8 @@ class Session:
     phantom_share
         Of the ears of a batch, 0..1, that are synthetic; 1 without own ears.
     start
-        The model whose weights a fine-tuning begins with; None begins with random ones drawn from the seed.
+        The model whose weights a fine-tuning begins with; None begins with random ones drawn from the seed. Where the
+        recipe's network has more feature maps, it is widened.
     workers
         Processes that draw synthetic ears beside the training.
 
@@ -91,9 +97,16 @@ class Session:
 
     @property
     def network(self) -> tuple[str, dict[str, Any]]:
-        """Name and options of the network: those of the model it starts from, else those of the recipe."""
-        told = self.preset if self.start is None else self.start.description
+        """Name and options of the network: those of the model it starts from, unless the recipe's is a wider one."""
+        told = self.preset if self.start is None or self.widens else self.start.description
         return told.network, dict(told.network_options)
+
+    @property
+    def widens(self) -> bool:
+        """Whether the recipe's network has all feature maps of the model that the training starts from, and more."""
+        if self.start is None or {self.preset.network, self.start.description.network} != {WIDENED}:
+            return False
+        return can_widen(_maps(self.start.description.network_options), _maps(self.preset.network_options))
 
 
 def train(session: Session, on_step: OnStep = lambda *_: None) -> Trained:
@@ -226,9 +239,16 @@ def _network(session: Session) -> nn.Module:
     name, options = session.network
     torch.manual_seed(session.preset.options.seed)  # nothing may draw between here and the network
     network = build_network(name, **options)
-    if session.start is not None:
+    if session.start is not None and session.widens:
+        widen(cast(EarUNet, session.start.network), cast(EarUNet, network))
+    elif session.start is not None:
         network.load_state_dict(session.start.network.state_dict())
     return PairNetwork(network) if session.preset.pairs else network
+
+
+def _maps(options: Mapping[str, object]) -> tuple[int, ...]:
+    """Feature maps per level of the network that `options` make."""
+    return cast(EarUNet, build_network(WIDENED, **options)).channels
 
 
 def _task(preset: Preset) -> tuple[Loss, Answer]:

@@ -18,7 +18,7 @@ from inference.networks.pair import PAIR_INPUTS
 from inference.training.crop_pool import CropPool
 from inference.training.crops import EarCrop
 from inference.training.own_ears import Split, labeled_ear
-from inference.training.presets import BASE, PAPER, PRESETS, QUICK, REARRANGED, SHIPPED, Preset
+from inference.training.presets import BASE, LONGER, PAPER, PRESETS, QUICK, REARRANGED, SHIPPED, Preset
 from inference.training.session import Session, save, train
 from inference.training.trainer import TrainingError, TrainingOptions
 
@@ -110,6 +110,27 @@ def test_fine_tuning_begins_with_the_weights_of_the_model(own: Split, tmp_path: 
     assert saved(tuning, tmp_path / "second").description.training["started_from"] == first.identity.sha256
 
 
+def test_a_recipe_with_more_feature_maps_widens_the_model_it_starts_from(own: Split, tmp_path: Path) -> None:
+    first = saved(session(tmp_path, own=own, phantom_share=0.0), tmp_path / "first")
+    wider = replace(
+        SMALL,
+        network_options={"channels": [6, 9]},
+        options=replace(SHORT, steps=1, learning_rate=1e-12, weight_decay=0.0, averaging=0.0),
+    )
+    tuning = session(tmp_path, wider, folder=tmp_path / "tuned", own=own, phantom_share=0.0, start=first)
+    model = saved(tuning, tmp_path / "second")
+    assert model.description.network_options == {"channels": [6, 9]}
+    assert model.description.training["started_from"] == first.identity.sha256
+    images = torch.randn(1, len(INPUTS), 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    for old, new in zip(first.network(images), model.network(images), strict=True):
+        torch.testing.assert_close(new, old, atol=0.02, rtol=0.02)  # running statistics move, weights are kept as fp16
+    narrow = replace(wider, network_options={"channels": [4, 6]})
+    assert session(tmp_path, narrow, own=own, phantom_share=0.0, start=first).network == (
+        "ear_unet",
+        {"channels": [4, 8]},
+    )
+
+
 def test_a_model_that_sees_other_images_is_no_start(own: Split, tmp_path: Path) -> None:
     first = saved(session(tmp_path, own=own, phantom_share=0.0), tmp_path / "first")
     with pytest.raises(TrainingError, match=r"trains a network that sees MRC, HYDROPS_MI2; model mine 1 sees MRC, HYD"):
@@ -137,11 +158,13 @@ def test_the_papers_recipe_is_the_published_one() -> None:
 
 def test_the_shipped_recipe_is_the_one_that_made_the_shipped_weights() -> None:
     assert SHIPPED.network == "ear_unet"
-    assert SHIPPED.network_options == {"channels": [16, 32, 96, 160]}
+    assert SHIPPED.network_options == {"channels": [32, 64, 96, 160]}
+    assert LONGER.network_options == REARRANGED.network_options == BASE.network_options
     assert (SHIPPED.first_seed, SHIPPED.first_validation_seed) == (1_000_000, 9_000_000)
     assert (BASE.options.seed, BASE.options.steps, BASE.rearranged) == (1, 8_000, 0.0)
     assert (REARRANGED.options.seed, REARRANGED.options.steps, REARRANGED.begins_with) == (2, 4_500, "base")
-    assert (SHIPPED.options.seed, SHIPPED.options.steps, SHIPPED.begins_with) == (3, 16_000, "rearranged")
+    assert (LONGER.options.seed, LONGER.options.steps, LONGER.begins_with) == (3, 16_000, "rearranged")
+    assert (SHIPPED.options.seed, SHIPPED.options.steps, SHIPPED.begins_with) == (5, 6_000, "longer")
     assert SHIPPED.rearranged > 0.0
 
 
