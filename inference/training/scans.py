@@ -120,7 +120,7 @@ def scan(parts: Tensor, rng: np.random.Generator, *, within: ScanRange, only: In
         [_uniform(rng, within.mrc_resolution, (batch, 3))] + [_uniform(rng, within.ir_resolution, (batch, 3))] * 3,
         dim=1,
     )
-    acquired = _acquire(objects, shifts, resolution) * _gain(parts.shape[2:], rng, batch, within)[:, None]
+    acquired = acquire(objects, shifts, resolution) * _gain(parts.shape[2:], rng, batch, within)[:, None]
     mrc, ppi, pei, real = _detect(acquired, rng, within, noise).unbind(dim=1)
     ppi, pei, real = (_interpolated(image, rng) for image in (ppi, pei, real))
     images = torch.zeros(batch, len(INPUTS), *parts.shape[2:])
@@ -209,7 +209,7 @@ def _graded(t1: Tensor, shape: torch.Size, rng: np.random.Generator, within: Sca
     return (t1[:, None, None, None] * (1.0 + size[:, None, None, None] * ramp)).clamp(1.5, 3.45)
 
 
-def _acquire(objects: Tensor, shifts_mm: Tensor, resolution: Tensor) -> Tensor:
+def acquire(objects: Tensor, shifts_mm: Tensor, resolution: Tensor) -> Tensor:
     """Displaced by `shifts_mm` (B, series, 3) and without the frequencies beyond `resolution` (B, series, 3)."""
     spectrum = torch.fft.rfftn(objects, dim=(2, 3, 4))
     for axis, spacing in enumerate(SPACING_MM):
