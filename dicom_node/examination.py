@@ -209,6 +209,16 @@ class Examiner:
         for datasets in group_series([file.header for file in files if file is not None]).values():
             self._series.read_if_still(datasets)
 
+    def forget(self, study_instance_uid: str) -> None:
+        """Let go of what was read of a study that is done: 40 KB an image. Who opens it again reads it again."""
+        if self._last_opened is not None and self._last_opened[0][0] == study_instance_uid:
+            self._last_opened = None
+        self._series.forget(study_instance_uid)
+        names = [instance.path.name for instance in self._spool.instances(study_instance_uid)]
+        with self._headers_lock:
+            for name in names:
+                self._headers.pop(name, None)
+
     def _urgency(self, case: Case) -> StudyUrgency:
         """Whether a study goes before others: by who sent it, or by what its images say (PS3.3 C.4.11)."""
         if self._urgent_from:

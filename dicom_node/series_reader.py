@@ -53,6 +53,12 @@ class SeriesReader:
         else:
             self._remember(datasets, None)
 
+    def forget(self, study_instance_uid: str) -> None:
+        """Let go of the series of one study."""
+        with self._lock:
+            for uid in [uid for uid, one in self._seen.items() if _study(one.datasets) == study_instance_uid]:
+                del self._seen[uid]
+
     def _known(self, datasets: Sequence[Dataset]) -> _Series | None:
         """What was seen of exactly these data sets."""
         with self._lock:
@@ -70,6 +76,10 @@ class SeriesReader:
 
     def _is_too_much(self) -> bool:
         return len(self._seen) > SERIES_KEPT or sum(len(one.datasets) for one in self._seen.values()) > IMAGES_KEPT
+
+
+def _study(datasets: Sequence[Dataset]) -> str:
+    return str(datasets[0].get("StudyInstanceUID", ""))
 
 
 def _uid(datasets: Sequence[Dataset]) -> str:

@@ -325,6 +325,7 @@ class StudyDesk:
         try:
             if self._pictures.owes(work):
                 self._draw(work)
+                self._examiner.forget(work.study_instance_uid)
                 return
             if self._superseded(work):
                 return
@@ -342,6 +343,7 @@ class StudyDesk:
             self._publisher.publish(work, claim, result, at=self._clock())
             if result.drawing is not None:
                 self._draw(work)
+            self._examiner.forget(work.study_instance_uid)
         except (IllegalMoveError, RunDropped):
             log_dropped(work)
         except TakenOverError as error:

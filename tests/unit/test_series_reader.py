@@ -64,3 +64,16 @@ def test_series_of_many_images_are_forgotten_earlier_so_that_memory_stays_bounde
     reader.read(first)
     uids = [str(images[0].SeriesInstanceUID) for images in (first, second)]
     assert read_uids == [*uids, uids[0]]
+
+
+def test_a_study_that_is_done_is_forgotten_and_no_other(read_uids: list[str]) -> None:
+    reader, done, waiting = SeriesReader(), data_sets(MRC), data_sets(PPI)
+    for image in waiting:
+        image.StudyInstanceUID = "2.25.77"
+    for images in (done, waiting):
+        reader.read(images)
+    reader.forget(str(done[0].StudyInstanceUID))
+    for images in (done, waiting):
+        reader.read(images)
+    assert read_uids.count(str(done[0].SeriesInstanceUID)) == 2
+    assert read_uids.count(str(waiting[0].SeriesInstanceUID)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import time
 from collections.abc import Callable
@@ -86,6 +87,20 @@ def test_a_case_is_opened_anew_only_when_its_images_changed(parts: DeskParts) ->
     assert examiner.open(STUDY) is case
     parts.receive(series_of(LOCALIZER))
     assert len(examiner.open(STUDY).files) > len(case.files)
+
+
+def test_what_was_read_of_a_study_is_let_go_when_it_is_done(parts: DeskParts) -> None:
+    def headers_held() -> int:
+        gc.collect()
+        return sum(type(one) is pydicom.FileDataset for one in gc.get_objects())
+
+    before = headers_held()
+    parts.receive(hydrops_study())
+    (work,) = parts.look_round_after()
+    assert headers_held() >= before + len(parts.spool.instances(STUDY))
+    parts.desk.compute(work)
+    assert parts.state()[0] is StudyState.REFUSED
+    assert headers_held() == before
 
 
 def test_images_sent_again_change_nothing(parts: DeskParts) -> None:
