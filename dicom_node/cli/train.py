@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from inference.training.session import Session
     from inference.training.trainer import Trained
 
-PRESET_NAMES: Final = ("shipped", "quick", "base", "paper", EAR_FINDER)
+PRESET_NAMES: Final = ("shipped", "wider", "quick", "base", "paper", EAR_FINDER)
 SHIPPED_MODEL: Final = "shipped"
 MODEL_FOLDER: Final = "model"
 MODEL_NAME: Final = "hydrops-ear"

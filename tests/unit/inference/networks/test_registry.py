@@ -60,3 +60,7 @@ def test_a_network_without_3d_convolutions_takes_no_volumes() -> None:
 
 def test_running_statistics_are_no_parameters() -> None:
     assert parameter_count(nn.BatchNorm3d(10)) == 20
+
+
+def test_the_nodes_own_network_has_the_documented_number_of_parameters() -> None:
+    assert parameter_count(build_network("ear_unet")) == 2_496_691
