@@ -214,10 +214,14 @@ class Examiner:
         if self._last_opened is not None and self._last_opened[0][0] == study_instance_uid:
             self._last_opened = None
         self._series.forget(study_instance_uid)
-        names = [instance.path.name for instance in self._spool.instances(study_instance_uid)]
         with self._headers_lock:
-            for name in names:
-                self._headers.pop(name, None)
+            done = [
+                name
+                for name, (_, file) in self._headers.items()
+                if file.header.get("StudyInstanceUID") == study_instance_uid
+            ]
+            for name in done:
+                del self._headers[name]
 
     def _urgency(self, case: Case) -> StudyUrgency:
         """Whether a study goes before others: by who sent it, or by what its images say (PS3.3 C.4.11)."""
