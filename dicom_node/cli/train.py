@@ -148,6 +148,8 @@ def _train(session: Session, arguments: argparse.Namespace, *, name: str) -> Loa
 
     options, folder = session.preset.options, session.folder / MODEL_FOLDER
     _say(f"recipe {session.preset.name}: {session.preset.summary}")
+    if session.widens:
+        _say(f"the model it starts from is widened: {session.network[1]}")
     _say(f"{options.steps} steps of {options.batch} ears on {options.device}")
     trained = _with_progress(session, tensorboard=arguments.tensorboard)
     _say("calibrating intervals and writing the model")

@@ -81,6 +81,15 @@ def test_a_recipe_of_three_stages_is_one_command(cases: Path, tmp_path: Path) ->
     assert told == [("base", None), ("rearranged", first), ("shipped", second)]
 
 
+def test_a_wider_recipe_says_that_it_widens_the_model_it_starts_from(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert train(out, "--cases", cases, "--preset", "wider", "--start-from", "shipped", "--steps", "1") == 0
+    assert "the model it starts from is widened: {'channels': [32, 64, 96, 160]}" in capsys.readouterr().err
+    assert load_model(out / "model").description.network_options == {"channels": [32, 64, 96, 160]}
+
+
 def remove_endolymph(cases: Path) -> None:
     (cases / "patient-1" / "endolymph.nii.gz").unlink()
 
