@@ -19,6 +19,7 @@ MAX_CONTEXTS = 128
 # So many contexts with 40 transfer syntaxes each stay below this.
 MAX_REQUEST_BYTES = 512 * 1024
 _PDU_HEADER = struct.Struct(">BxI")
+_VERSION_BYTE = 7
 _CALLED_AE, _CALLING_AE = slice(10, 26), slice(26, 42)
 _FIXED_BYTES = 74
 _ITEM_HEADER = struct.Struct(">BxH")
@@ -50,11 +51,15 @@ class AllowedPeer:
 
 @dataclass(frozen=True, kw_only=True)
 class AssociateRequest:
-    """The first PDU as received, and the two AE titles in it without padding; None where not printable ASCII."""
+    """The first PDU as received, and the two AE titles in it without padding; None where not printable ASCII.
+
+    `is_version_1`: the peer speaks the one version of the protocol there is (PS3.8 table 9-11: bit 0 alone counts).
+    """
 
     pdu: bytes
     called_ae: str | None
     calling_ae: str | None
+    is_version_1: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +139,8 @@ class Admission:
             return _caller_unknown("its TLS certificate is not the one that listener.allowed gives for this AE title")
         if request.called_ae != self._ae_title:
             return Rejection(result=1, source=1, reason=7, words="called AE title is not this node's node.ae_title")
+        if not request.is_version_1:
+            return Rejection(result=1, source=2, reason=2, words="protocol version of the upper layer is not 1")
         return None
 
 
@@ -172,7 +179,9 @@ def read_request(connection: socket.socket, *, timeout_s: float) -> AssociateReq
     if _proposed_contexts(pdu) > MAX_CONTEXTS:
         raise NoRequest("too_many_presentation_contexts", answer=_ABORT_INVALID_PARAMETER)
     called, calling = _ae_title(pdu[_CALLED_AE]), _ae_title(pdu[_CALLING_AE])
-    return AssociateRequest(pdu=_with_blanks(pdu), called_ae=called, calling_ae=calling)
+    return AssociateRequest(
+        pdu=_with_blanks(pdu), called_ae=called, calling_ae=calling, is_version_1=bool(pdu[_VERSION_BYTE] & 1)
+    )
 
 
 def _proposed_contexts(pdu: bytes) -> int:

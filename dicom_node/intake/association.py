@@ -1,9 +1,9 @@
-"""An association as acceptor: pynetdicom negotiates it, then one thread of ours reads, keeps and answers.
+"""An association as acceptor, in one thread: pynetdicom negotiates it, then we read, keep and answer.
 
 pynetdicom 3.0.4 serves an association by two threads that poll once a millisecond and a queue between them, reads a PDU
-of any announced length, collects an object of any size, and makes a data set and an object of every command. Images
-(C-STORE) and C-ECHO are therefore served here, by a thread that waits in the kernel; everything else (reports about
-storage commitment) is handed to pynetdicom, message by message.
+of any announced length, collects an object of any size, and makes a data set and an object of every command. Its
+negotiation is therefore asked without its threads, and images (C-STORE) and C-ECHO are served here, by a thread that
+waits in the kernel; everything else (reports about storage commitment) is handed to pynetdicom, message by message.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
@@ -21,9 +20,8 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL
-from pynetdicom.pdu import P_DATA_TF
-from pynetdicom.pdu_primitives import P_DATA
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, P_DATA_TF
+from pynetdicom.pdu_primitives import A_ASSOCIATE, P_DATA
 
 from dicom_node.assembly.attributes import CONVERSION_ERRORS
 from dicom_node.intake.admission import Rejection, refuse
@@ -50,10 +48,11 @@ from dicom_node.intake.pdu_stream import (
 from dicom_node.intake.wire_check import is_legal_uid
 from dicom_node.intake.wire_status import STATUS_SUCCESS, WireReason
 
-_ESTABLISHED: Final = "Sta6"  # PS3.8 9.2.1: ready for data transfer; the A-ASSOCIATE-AC is on its way then
-_PROVIDER, _USER, _UNEXPECTED_PDU = 2, 0, 2
-# What pydicom and pynetdicom raise on a message that is none.
+_ACCEPTED: Final = 0
+_PROVIDER, _USER, _UNEXPECTED_PDU, _INVALID_VALUE = 2, 0, 2, 6
+# What pydicom and pynetdicom raise on a message, or on an A-ASSOCIATE-RQ, that is none.
 _BAD_MESSAGE = (AttributeError, LookupError, *CONVERSION_ERRORS)
+_BAD_REQUEST = (AssertionError, *_BAD_MESSAGE)
 
 log = logging.getLogger(__name__)
 
@@ -116,49 +115,43 @@ class _Aborted(Exception):
     """We end the association by an A-ABORT."""
 
 
-class RequestSocket(AssociationSocket):
-    """Gives pynetdicom the A-ASSOCIATE-RQ, which was read before, and not one byte more: what follows is ours."""
-
-    def __init__(self, association: Association, connection: socket.socket, *, request: bytes) -> None:
-        super().__init__(association, client_socket=connection)
-        self._request = memoryview(request)
-
-    @property
-    def ready(self) -> bool:
-        """Whether a read would return something at once."""
-        return bool(self._request)
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """The next bytes of the request."""
-        taken, self._request = bytearray(self._request[:nr_bytes]), self._request[nr_bytes:]
-        return taken
-
-
 class IntakeAssociation(Association):
     """An association as acceptor, with bounds, that says when it is over.
 
     Parameters
     ----------
+    connection
+        To the peer; closed at the end.
     bounds
         What a peer may send, and how slowly.
     desk
         Whom to ask.
     """
 
-    def __init__(self, ae: ApplicationEntity, *, bounds: AssociationBounds, desk: Desk) -> None:
+    def __init__(
+        self, ae: ApplicationEntity, connection: socket.socket, *, bounds: AssociationBounds, desk: Desk
+    ) -> None:
         super().__init__(ae, MODE_ACCEPTOR)
+        self._connection = connection
         self._bounds = bounds
         self._desk = desk
         self._is_unwelcome = False
         self._abort_asked = threading.Event()
-        self._stream: PduStream | None = None
+        self._stream = PduStream(
+            connection,
+            max_pdu_bytes=bounds.max_pdu_bytes,
+            pdu_timeout_s=bounds.pdu_timeout_s,
+            is_stopped=self._abort_asked.is_set,
+        )
+        self.dul.send_pdu = self._send_primitive  # type: ignore[method-assign]  # its threads never run
 
-    def run_reactor(self) -> None:
-        """Negotiate, and serve the peer until it leaves or is dropped."""
+    def serve(self, request: bytes) -> None:
+        """Answer an A-ASSOCIATE-RQ, and serve the peer until it leaves or is dropped, in the caller's thread."""
         try:
-            super().run_reactor()
+            self._serve_or_say_why(request)
         finally:
-            self._close()
+            if self._server is not None:
+                self._server.shutdown_request(self._connection)
             self._desk.ended(self)
 
     def abort_now(self) -> None:
@@ -169,20 +162,12 @@ class IntakeAssociation(Association):
         """What pynetdicom calls on a message that it cannot serve."""
         self._abort_asked.set()
 
-    def _run_reactor(self) -> None:
-        """Serve, in place of pynetdicom's reactor."""
-        connection = self._take_over()
-        if connection is None:
-            return
-        bounds = self._bounds
-        self._stream = PduStream(
-            connection,
-            max_pdu_bytes=bounds.max_pdu_bytes,
-            pdu_timeout_s=bounds.pdu_timeout_s,
-            is_stopped=self._abort_asked.is_set,
-        )
+    def _serve_or_say_why(self, request: bytes) -> None:
+        """Serve; a peer that is dropped is told so."""
+        connection = self._connection
         try:
-            self._serve(self._stream, MessageAssembler(max_instance_bytes=bounds.max_instance_bytes))
+            if self._is_agreed_on(request):
+                self._serve(self._stream, MessageAssembler(max_instance_bytes=self._bounds.max_instance_bytes))
         except PeerGone as gone:
             if self._abort_asked.is_set():
                 refuse(connection, abort(source=_USER, reason=0))
@@ -196,30 +181,22 @@ class IntakeAssociation(Association):
             refuse(connection, abort(source=_PROVIDER, reason=broken.reason))
         except BrokenMessage as broken:
             log.warning('event=message_refused reason="%s"', broken)
-            refuse(connection, abort(source=_PROVIDER, reason=6))
+            refuse(connection, abort(source=_PROVIDER, reason=_INVALID_VALUE))
         except BaseException:  # a fault of ours, which ends this thread and stands in the log: the peer need not wait
             refuse(connection, abort(source=_PROVIDER, reason=0))
             raise
         self.is_established = False
 
-    def _close(self) -> None:
-        """Close the connection, which pynetdicom leaves open where its thread ends by an exception."""
-        held = self.dul.socket
-        if held is not None and held.socket is not None and self._server is not None:
-            self._server.shutdown_request(held.socket)
-
-    def _take_over(self) -> socket.socket | None:
-        """The connection, once pynetdicom has sent its A-ASSOCIATE-AC and its thread has ended; None if it is lost."""
-        dul = self.dul
-        deadline_s = time.monotonic() + self._bounds.pdu_timeout_s
-        while dul.state_machine.current_state != _ESTABLISHED:
-            if not dul.is_alive() or time.monotonic() > deadline_s:
-                return None
-            time.sleep(0.0005)
-        dul.kill_dul()
-        dul.join()
-        dul.send_pdu = self._send_primitive  # type: ignore[method-assign]  # for what pynetdicom answers itself
-        return cast(AssociationSocket, dul.socket).socket
+    def _is_agreed_on(self, request: bytes) -> bool:
+        """Have pynetdicom negotiate: its answer has been sent, and it is yes."""
+        proposed = A_ASSOCIATE_RQ()
+        try:
+            proposed.decode(request)
+            self.requestor.primitive = proposed.to_primitive()
+        except _BAD_REQUEST as problem:
+            raise BrokenPdu(f"an A-ASSOCIATE-RQ that cannot be read: {type(problem).__name__}") from None
+        self.acse.negotiate_association()
+        return self.is_established
 
     def _serve(self, stream: PduStream, assembler: MessageAssembler) -> None:
         """Take one PDU after the other until the peer releases."""
@@ -301,19 +278,22 @@ class IntakeAssociation(Association):
 
     def _respond(self, message: Message, status: int, comment: str = "") -> None:
         response = written_response(message.command, status=status, comment=comment)
-        self._send(data_pdu(message.context_id, COMMAND_LAST, response))
-
-    def _send(self, pdu: bytes) -> None:
-        if self._stream is None:
-            raise PeerGone("not connected")
-        self._stream.send(pdu)
+        self._stream.send(data_pdu(message.context_id, COMMAND_LAST, response))
 
     def _send_primitive(self, primitive: Any) -> None:
-        """Send what pynetdicom answers; it knows nothing but P-DATA here."""
+        """Send what pynetdicom answers: to the A-ASSOCIATE-RQ, or to a message that it serves."""
+        pdu: P_DATA_TF | A_ASSOCIATE_AC | A_ASSOCIATE_RJ
         if isinstance(primitive, P_DATA):
             pdu = P_DATA_TF()
-            pdu.from_primitive(primitive)
-            self._send(pdu.encode())
+        elif isinstance(primitive, A_ASSOCIATE):
+            pdu = A_ASSOCIATE_AC() if primitive.result == _ACCEPTED else A_ASSOCIATE_RJ()
+        else:
+            return
+        pdu.from_primitive(primitive)
+        if isinstance(pdu, A_ASSOCIATE_RJ):
+            refuse(self._connection, pdu.encode())
+        else:
+            self._stream.send(pdu.encode())
 
     def _serve_by_pynetdicom(self, message: Message) -> None:
         """Let pynetdicom decode and answer a message, by the handlers that are bound."""

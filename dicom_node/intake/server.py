@@ -1,4 +1,4 @@
-"""The TCP side of the listener: one short-lived thread per new peer until it is admitted, then pynetdicom.
+"""The TCP side of the listener: one thread per peer, which admits it and then serves its association.
 
 A peer that stalls before its A-ASSOCIATE-RQ holds a waiting place, not an association; when all places are taken,
 the peer that has waited longest loses its own. So 15 silent peers never keep out a good one.
@@ -14,7 +14,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from socketserver import BaseRequestHandler, BaseServer
 from typing import Any, cast
@@ -38,7 +37,6 @@ from dicom_node.intake.admission import (
 from dicom_node.intake.association import (
     AssociationBounds,
     IntakeAssociation,
-    RequestSocket,
     StoreAnswer,
     StoreRequest,
 )
@@ -150,10 +148,9 @@ class IntakeServer(ThreadedAssociationServer):
             return None
 
     def begin(self, association: IntakeAssociation) -> None:
-        """Serve an association from now on, in its own threads."""
+        """Know an association from now on."""
         with self._changed:
             self._live.add(association)
-        association.start()
 
     def end(self, association: IntakeAssociation | None, calling_ae: str) -> None:
         """Give a place of this AE title back, and forget the association that had it."""
@@ -216,10 +213,12 @@ class FrontDesk(BaseRequestHandler):
                 server.on_rejected(RejectedCaller(calling_ae=title, address=self._address, words=rejection.words))
             return
         try:
-            server.begin(self._association(connection, request))
+            association = self._association(connection, request)
+            server.begin(association)
         except BaseException:
             server.end(None, title)
             raise
+        association.serve(request.pdu)
 
     @property
     def _address(self) -> str:
@@ -276,17 +275,15 @@ class FrontDesk(BaseRequestHandler):
             certificate_sha256=self._certificate,
             admitted_by=self._admitted_by,
         )
-        association = IntakeAssociation(ae, bounds=bounds, desk=desk)
+        association = IntakeAssociation(ae, connection, bounds=bounds, desk=desk)
         association._server = server
-        association.name = f"AcceptorThread-{self._address}"
-        association.set_socket(RequestSocket(association, connection, request=request.pdu))
         acceptor = association.acceptor
         acceptor.maximum_length = ae.maximum_pdu_size
         acceptor.ae_title = server.ae_title
         acceptor.address_info = AddressInformation.from_tuple(server.server_address)
         acceptor.implementation_class_uid = ae.implementation_class_uid
         acceptor.implementation_version_name = ae.implementation_version_name
-        acceptor.supported_contexts = deepcopy(server.contexts)
+        acceptor.supported_contexts = server.contexts  # read only: what is agreed on is made anew
         association.requestor.address_info = AddressInformation.from_tuple(self.client_address)
         for event, handler in server.handlers:
             association.bind(event, handler)

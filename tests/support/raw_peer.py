@@ -11,15 +11,20 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 _VERIFICATION = "1.2.840.10008.1.1"
 
 
-def associate_request(*, calling: bytes = b"SCANNER", called: bytes = b"HYDROPS", contexts: int = 2) -> bytes:
-    """An A-ASSOCIATE-RQ for C-ECHO (context 1) and MR storage (context 3 and further ones); titles are padded."""
-    items = _item(0x10, b"1.2.840.10008.3.1.1.1")
+def associate_request(
+    *, calling: bytes = b"SCANNER", called: bytes = b"HYDROPS", contexts: int = 2, version: int = 1, more: bytes = b""
+) -> bytes:
+    """An A-ASSOCIATE-RQ for C-ECHO (context 1) and MR storage (context 3 and further ones); titles are padded.
+
+    `version` is the protocol's, bit 0 for version 1; `more` are items of user information after those that must be.
+    """
+    items = item(0x10, b"1.2.840.10008.3.1.1.1")
     for n in range(contexts):
         number, abstract = (2 * n + 1) % 256, MRImageStorage if n else _VERIFICATION
-        syntaxes = _item(0x30, abstract.encode()) + _item(0x40, ExplicitVRLittleEndian.encode())
-        items += _item(0x20, bytes((number, 0, 0, 0)) + syntaxes)
-    items += _item(0x50, _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.3"))
-    return pdu(0x01, struct.pack(">HH16s16s32x", 1, 0, called.ljust(16), calling.ljust(16)) + items)
+        syntaxes = item(0x30, abstract.encode()) + item(0x40, ExplicitVRLittleEndian.encode())
+        items += item(0x20, bytes((number, 0, 0, 0)) + syntaxes)
+    items += item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3") + more)
+    return pdu(0x01, struct.pack(">HH16s16s32x", version, 0, called.ljust(16), calling.ljust(16)) + items)
 
 
 def pdu(kind: int, content: bytes) -> bytes:
@@ -75,7 +80,8 @@ def _receive(connection: socket.socket, count: int) -> bytes:
     return received
 
 
-def _item(kind: int, content: bytes) -> bytes:
+def item(kind: int, content: bytes) -> bytes:
+    """An item of an A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
     return struct.pack(">BxH", kind, len(content)) + content
 
 

@@ -15,7 +15,7 @@ from certificates import Authority
 from exact_sender import associated
 from mr_images import encode, make_mr
 from patience import PATIENCE_S, wait_until
-from raw_peer import associate_request, connect, fragment, pdu, receive_pdu, store_command
+from raw_peer import associate_request, connect, fragment, item, pdu, receive_pdu, store_command
 
 from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles
 from dicom_node.intake.admission import RejectedCaller
@@ -80,6 +80,41 @@ def test_f20_one_association_too_many_is_a_transient_reject_and_a_place_comes_fr
         assert listener.live_associations == 2
     wait_until(lambda: listener.live_associations == 0)
     assert answer_to(listener.port, associate_request())[0] == ACCEPTED
+
+
+@pytest.mark.parametrize(("version", "answer"), [(1, (ACCEPTED, ())), (3, (ACCEPTED, ())), (2, (REJECTED, (1, 2, 2)))])
+def test_only_the_first_version_of_the_protocol_is_spoken_whatever_else_the_peer_can(start_listener, version, answer):
+    assert answer_to(start_listener().port, associate_request(version=version)) == answer
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(item(0x52, "1.2.\N{DEGREE SIGN}".encode()), id="a UID that is no ASCII"),
+        pytest.param(item(0x99, b"12"), id="an item that there is not"),
+        pytest.param(item(0x53, b"\0"), id="half an item of asynchronous operations"),
+        pytest.param(struct.pack(">BxH", 0x54, 60_000), id="an item longer than its PDU"),
+        pytest.param(item(0x54, struct.pack(">H", 900) + b"1.2\1\0"), id="a name longer than its item"),
+    ],
+)
+def test_s02_a_request_that_cannot_be_read_is_answered_at_once_and_the_next_peer_is_served(start_listener, more):
+    listener = start_listener(acse_timeout_s=2 * PATIENCE_S)
+    with connect(listener.port) as peer:
+        peer.sendall(associate_request(more=more))
+        assert receive_pdu(peer) == (ABORTED, bytes((0, 0, 2, 6)))  # by the provider: invalid PDU parameter value
+    wait_until(lambda: listener.live_associations == 0)
+    with associated(listener.port) as sender:
+        assert sender.echo() == 0x0000
+
+
+def test_f20_a_peer_takes_one_thread(start_listener):
+    listener = start_listener()
+    before = threading.active_count()
+    with connect(listener.port) as one, connect(listener.port) as other:
+        for peer in (one, other):
+            peer.sendall(associate_request())
+            assert receive_pdu(peer)[0] == ACCEPTED
+        assert threading.active_count() == before + 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dicom_node.intake.admission import Admission, AllowedPeer, AssociateRequest
@@ -46,6 +48,15 @@ def test_only_a_listed_title_from_its_own_network_calling_our_exact_title_is_wel
         assert (rejection.result, rejection.source, rejection.reason) == verdict
         assert rejection.encoded() == bytes((3, 0, 0, 0, 0, 4, 0, *verdict))
         assert len(rejection.words.split()) > 4
+
+
+def test_a_peer_of_another_protocol_version_is_told_so_unless_it_is_a_stranger():
+    ours = AssociateRequest(pdu=b"", calling_ae="SCANNER", called_ae="HYDROPS", is_version_1=False)
+    rejection = ADMISSION.judge(ours, "10.1.2.3")
+    assert rejection is not None
+    assert rejection.code == "1/2/2"  # PS3.8 table 9-21: permanent, by the provider (ACSE), protocol version
+    stranger = replace(ours, calling_ae="STRANGER")
+    assert ADMISSION.judge(stranger, "10.1.2.3").code == "1/1/3"
 
 
 def test_nobody_is_welcome_when_nobody_is_listed():
