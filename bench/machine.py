@@ -9,13 +9,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RECORDS = ("bench/results", "docs/performance.md")
+"""What benchmarks write themselves: the next one of the same run still measures the commit."""
+
 PACKAGES = ("numpy", "SimpleITK", "pydicom", "pynetdicom", "torch")
 
 
 def machine() -> dict[str, str]:
     """Facts by name."""
-    commit = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty"]
-    told = subprocess.run(commit, capture_output=True, text=True, check=False).stdout.strip()
+    told = _git("describe", "--always")
+    if _git("status", "--porcelain", "--", ".", *(f":!{record}" for record in RECORDS)):
+        told += "-dirty"
     return {
         "cores": str(len(os.sched_getaffinity(0))),
         "processor": _processor(),
@@ -29,6 +33,11 @@ def machine() -> dict[str, str]:
 def machine_line() -> str:
     """The facts in one line."""
     return "machine: " + ", ".join(f"{name} {fact}" for name, fact in machine().items())
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(REPOSITORY), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _processor() -> str:
