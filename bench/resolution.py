@@ -48,7 +48,7 @@ def by_brightness(parts: Tensor, resolution: float) -> Tensor:
 
 def by_network(parts: Tensor, resolution: float, network: torch.nn.Module, *, seed: int) -> Tensor:
     """(B, 3) Dice of total fluid and endolymph, and the ratio's error, of each ear with PPI and PEI."""
-    within = replace(REALISTIC, mrc_resolution=(resolution, resolution), ir_resolution=(resolution, resolution))
+    within = replace(REALISTIC, resolution=(resolution, resolution), ir_coarser=(1.0, 1.0))
     scans = scan(parts, np.random.default_rng([SCAN_SEED, seed]), within=within, only=InputSet.PPI_PEI)
     answer = predicted(*network(scans.images.contiguous(memory_format=torch.channels_last_3d)))
     return ear_scores(answer, scans.total, scans.endolymph)

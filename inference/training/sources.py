@@ -8,9 +8,11 @@ from typing import Final, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from inference.cases import InputSet
+from inference.ear_grid import SPACING_MM
 from inference.training.crop_pool import CropPool
 from inference.training.crops import ENDOLYMPH, MARGIN, PERILYMPH, RATIOS
 from inference.training.scans import ScanRange, Scans, scan
@@ -18,6 +20,10 @@ from inference.training.scans import ScanRange, Scans, scan
 EDGE: Final = 0.08
 """Of the field's SD: its values change by one SD over some millimeters, so the edge of a rearranged endolymph is about
 half a millimeter wide."""
+
+DEPTH: Final = 1.5
+"""Largest weight that the distance from the wall has in where endolymph is put, against that of the random field: it
+keeps to the walls in some ears and to the middle of the lumen in others."""
 
 
 class EarSource(Protocol):
@@ -62,8 +68,9 @@ class PhantomSource:
 def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
     """One ear's `parts` (group, K, J, I) with another amount of endolymph, wherever a smooth random field is high.
 
-    Anatomy must not tell the answer: patients, and other people's phantoms, keep endolymph where ours does not. Inside
-    a voxel the edge is a soft one, half a millimeter wide, as partial volume leaves it.
+    Anatomy must not tell the answer: patients, and other people's phantoms, keep endolymph where ours does not, also
+    nearer to the walls or farther from them. Inside a voxel the edge is a soft one, half a millimeter wide, as partial
+    volume leaves it.
     """
     fluid = parts[PERILYMPH] + parts[ENDOLYMPH]
     cells = [int(n) for n in rng.integers(4, 9, 3)]
@@ -73,12 +80,24 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
     inside = fluid > 0.5
     if not bool(inside.any()):
         return parts
+    field = _standard(field, inside) + float(rng.uniform(-DEPTH, DEPTH)) * _standard(_depth(fluid), inside)
     threshold = torch.quantile(field[inside], 1.0 - ratio)
     share = torch.sigmoid((field - threshold) / (EDGE * field[inside].std().clamp(min=1e-3)))
     out = parts.clone()
     out[ENDOLYMPH] = fluid * share
     out[PERILYMPH] = fluid - out[ENDOLYMPH]
     return out
+
+
+def _depth(fluid: Tensor) -> Tensor:
+    """(K, J, I) how far inside the fluid a voxel lies, mm, smooth across voxels."""
+    distance = ndimage.distance_transform_edt(np.pad(fluid.numpy() > 0.5, 1), sampling=SPACING_MM)[1:-1, 1:-1, 1:-1]
+    return torch.from_numpy(ndimage.gaussian_filter(distance, (0.5, 1.0, 1.0)).astype(np.float32))
+
+
+def _standard(field: Tensor, inside: Tensor) -> Tensor:
+    """The field with mean 0 and SD 1 inside."""
+    return (field - field[inside].mean()) / field[inside].std().clamp(min=1e-3)
 
 
 def moved(parts: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -23,8 +23,8 @@ QUIET = ScanRange(
     rare_share=0.0,
     gradient=0.0,
     shift_mm=0.0,
-    ir_resolution=(1.0, 1.0),
-    mrc_resolution=(1.0, 1.0),
+    resolution=(1.0, 1.0),
+    ir_coarser=(1.0, 1.0),
     gain_slope=0.0,
 )
 """A perfect scanner and a patient who lies still."""
