@@ -121,11 +121,9 @@ def scan(parts: Tensor, rng: np.random.Generator, *, within: ScanRange, only: In
     shifts = torch.stack(
         [torch.zeros(batch, 3), first, torch.where(apart, _shifts(rng, batch, within), first), first], dim=1
     )
-    low, high = within.resolution
-    of_mrc = low + (high - low) * _uniform(rng, (0.0, 1.0), (batch, 3)) ** within.lean
-    of_ir = (of_mrc * _uniform(rng, within.ir_coarser, (batch, 1))).clamp(min=1.0)
-    resolution = torch.stack([of_mrc, of_ir, of_ir, of_ir], dim=1)
-    acquired = acquire(objects, shifts, resolution) * _gain(parts.shape[2:], rng, batch, within)[:, None]
+    acquired = (
+        acquire(objects, shifts, _resolution(rng, batch, within)) * _gain(parts.shape[2:], rng, batch, within)[:, None]
+    )
     mrc, ppi, pei, real = _detect(acquired, rng, within, noise).unbind(dim=1)
     ppi, pei, real = (_interpolated(image, rng) for image in (ppi, pei, real))
     images = torch.zeros(batch, len(INPUTS), *parts.shape[2:])
@@ -137,6 +135,14 @@ def scan(parts: Tensor, rng: np.random.Generator, *, within: ScanRange, only: In
         endolymph=parts[:, ENDOLYMPH].clone(),
         sets=sets,
     )
+
+
+def _resolution(rng: np.random.Generator, batch: int, within: ScanRange) -> Tensor:
+    """(B, 4, 3) voxels per acquired point of MRC, PPI, PEI and 3D-real IR along k, j, i."""
+    low, high = within.resolution
+    of_mrc = low + (high - low) * _uniform(rng, (0.0, 1.0), (batch, 3)) ** within.lean
+    of_ir = (of_mrc * _uniform(rng, within.ir_coarser, (batch, 1))).clamp(min=1.0)
+    return torch.stack([of_mrc, of_ir, of_ir, of_ir], dim=1)
 
 
 def _delivered(chosen: InputSet, mrc: Tensor, ppi: Tensor, pei: Tensor, real: Tensor) -> Tensor:

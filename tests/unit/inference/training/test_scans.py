@@ -116,6 +116,27 @@ def test_magnitude_noise_in_bone_has_no_sign_and_real_noise_has() -> None:
     assert abs(float(real.mean())) < 0.5 * float(real.std())
 
 
+def test_the_series_of_a_protocol_are_about_as_sharp_as_each_other_and_sharp_ones_come_oftener() -> None:
+    drawn = scans._resolution(np.random.default_rng(4), 4000, TRAINING)
+    of_mrc, of_ir = drawn[:, 0], drawn[:, 1]
+    assert (drawn[:, 1:] == of_ir[:, None]).all()  # one scan, one matrix
+    assert float(drawn.min()) >= 1.0
+    assert 1.6 < float(of_mrc.max()) <= 1.7
+    assert float((of_mrc < 1.175).float().mean()) == pytest.approx(0.5, abs=0.02)
+    clear = of_mrc > 1.1
+    assert ((of_ir / of_mrc)[clear] > 0.94).all()
+    assert ((of_ir / of_mrc)[clear] < 1.16).all()
+
+
+def test_a_coarser_acquisition_blurs_every_series() -> None:
+    def steepest(resolution: float) -> Tensor:
+        image = scanned(InputSet.PPI_PEI, within=replace(QUIET, resolution=(resolution, resolution))).images[0]
+        profile = image[[0, 2], 13, 25, 10:40]
+        return profile.diff(dim=1).abs().amax(dim=1) / profile.abs().amax(dim=1)
+
+    assert (steepest(1.7) < 0.8 * steepest(1.0)).all()
+
+
 def test_the_same_generator_scans_the_same_and_another_differently() -> None:
     one, same, other = (scanned(None, within=TRAINING, seed=seed, batch=2) for seed in (1, 1, 2))
     assert torch.equal(one.images, same.images)

@@ -70,6 +70,22 @@ def test_rearranged_endolymph_lies_elsewhere_in_the_same_fluid(drawn: list[EarCr
     assert 0.0 < float(after[ENDOLYMPH].sum() / fluid.sum()) < 0.7
 
 
+def test_rearranged_endolymph_keeps_to_the_walls_in_some_ears_and_to_the_middle_in_others(
+    drawn: list[EarCrop],
+) -> None:
+    before = as_fractions(centered(drawn[0].parts))
+    fluid = before[PERILYMPH] + before[ENDOLYMPH]
+    inner, rim = fluid > 0.95, (fluid > 0.1) & (fluid < 0.6)
+
+    def deeper(seed: int) -> float:
+        endolymph = rearranged(before, np.random.default_rng(seed))[ENDOLYMPH]
+        return float(endolymph[inner].sum() / fluid[inner].sum() - endolymph[rim].sum() / fluid[rim].sum())
+
+    found = [deeper(seed) for seed in range(24)]
+    assert min(found) < -0.1
+    assert max(found) > 0.1
+
+
 def test_validation_shows_every_ear_with_every_input_set_and_always_the_same(
     drawn: list[EarCrop], tmp_path: Path
 ) -> None:
