@@ -100,6 +100,8 @@ LIMIT_REACHED = Rejection(result=2, source=3, reason=2, words="all associations 
 LIMIT_OF_AE_REACHED = Rejection(
     result=2, source=3, reason=2, words="all associations that this AE title may have are in use, try later"
 )
+# The same, temporary congestion: who calls back finds the node that is started next.
+STOPPING = Rejection(result=2, source=3, reason=1, words="this node is stopping, try later")
 
 
 class Admission:

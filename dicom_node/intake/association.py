@@ -53,6 +53,7 @@ _PROVIDER, _USER, _UNEXPECTED_PDU, _INVALID_VALUE = 2, 0, 2, 6
 # What pydicom and pynetdicom raise on a message, or on an A-ASSOCIATE-RQ, that is none.
 _BAD_MESSAGE = (AttributeError, LookupError, *CONVERSION_ERRORS)
 _BAD_REQUEST = (AssertionError, *_BAD_MESSAGE)
+_NOBODYS: Final = "a message that nobody here serves"
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class IntakeAssociation(Association):
         self._bounds = bounds
         self._desk = desk
         self._is_unwelcome = False
+        self._answers = 0
         self._abort_asked = threading.Event()
         self._stream = PduStream(
             connection,
@@ -158,8 +160,8 @@ class IntakeAssociation(Association):
         """Have the association aborted by its own thread, which alone writes to the connection."""
         self._abort_asked.set()
 
-    def abort(self, *_: object, **__: object) -> None:
-        """What pynetdicom calls on a message that it cannot serve."""
+    def _abort_blocking(self, block: bool = True) -> None:  # noqa: ARG002 - pynetdicom's signature
+        """What every abort of pynetdicom's comes to, on a message that it cannot serve."""
         self._abort_asked.set()
 
     def _serve_or_say_why(self, request: bytes) -> None:
@@ -195,6 +197,9 @@ class IntakeAssociation(Association):
             self.requestor.primitive = proposed.to_primitive()
         except _BAD_REQUEST as problem:
             raise BrokenPdu(f"an A-ASSOCIATE-RQ that cannot be read: {type(problem).__name__}") from None
+        contexts = self.requestor.primitive.presentation_context_definition_list
+        if not all(context.abstract_syntax and all(context.transfer_syntax or [""]) for context in contexts):
+            raise BrokenPdu("an A-ASSOCIATE-RQ with a presentation context that lacks a syntax")
         self.acse.negotiate_association()
         return self.is_established
 
@@ -284,6 +289,7 @@ class IntakeAssociation(Association):
         """Send what pynetdicom answers: to the A-ASSOCIATE-RQ, or to a message that it serves."""
         pdu: P_DATA_TF | A_ASSOCIATE_AC | A_ASSOCIATE_RJ
         if isinstance(primitive, P_DATA):
+            self._answers += 1
             pdu = P_DATA_TF()
         elif isinstance(primitive, A_ASSOCIATE):
             pdu = A_ASSOCIATE_AC() if primitive.result == _ACCEPTED else A_ASSOCIATE_RJ()
@@ -311,8 +317,11 @@ class IntakeAssociation(Association):
         except _BAD_MESSAGE as problem:
             raise BrokenMessage(type(problem).__name__) from None
         if isinstance(request, C_CANCEL):
-            raise _Aborted("a message that nobody here serves")
+            raise _Aborted(_NOBODYS)
+        answered = self._answers
         self._serve_request(request, message.context_id)
+        if self._answers == answered:  # pynetdicom only logs some of them, and their sender would wait in vain
+            raise _Aborted(_NOBODYS)
 
     def _bind_defaults(self) -> None:
         # Without pynetdicom's own logging handlers: they format every PDU and know patients' names.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from dicom_node.dicom_tls import ListenerTls, fingerprint
 from dicom_node.intake.admission import (
     LIMIT_OF_AE_REACHED,
     LIMIT_REACHED,
+    STOPPING,
     Admission,
     AssociateRequest,
     NoRequest,
@@ -93,6 +93,7 @@ class IntakeServer(ThreadedAssociationServer):
         self._waiting: dict[int, socket.socket] = {}
         self._live: set[IntakeAssociation] = set()
         self._taken: Counter[str] = Counter()
+        self._is_closing = self._is_aborting = False
         super().__init__(
             ae,
             address,
@@ -119,9 +120,8 @@ class IntakeServer(ThreadedAssociationServer):
         return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's signature
-        """One line for a connection whose thread failed; the connection is closed by the caller."""
-        problem = sys.exc_info()[0]
-        log.error("event=connection_failed address=%s error=%s", client_address[0], problem and problem.__name__)
+        """Say which lines of code a connection's thread failed at; the connection is closed by the caller."""
+        log.error("event=connection_failed address=%s", client_address[0], exc_info=True)
 
     def wait_here(self, place: int, connection: socket.socket) -> None:
         """Give a peer that has not asked for an association yet a waiting place."""
@@ -140,6 +140,8 @@ class IntakeServer(ThreadedAssociationServer):
     def take_place(self, calling_ae: str) -> Rejection | None:
         """Take one of the associations, or say which bound leaves none; one AE title never takes all of them."""
         with self._changed:
+            if self._is_closing:
+                return STOPPING
             if self._taken.total() >= self.bounds.max_associations:
                 return LIMIT_REACHED
             if self._taken[calling_ae] >= self.bounds.max_associations_per_ae:
@@ -148,9 +150,11 @@ class IntakeServer(ThreadedAssociationServer):
             return None
 
     def begin(self, association: IntakeAssociation) -> None:
-        """Know an association from now on."""
+        """Know an association from now on; one that comes after the others were aborted is aborted, too."""
         with self._changed:
             self._live.add(association)
+            if self._is_aborting:
+                association.abort_now()
 
     def end(self, association: IntakeAssociation | None, calling_ae: str) -> None:
         """Give a place of this AE title back, and forget the association that had it."""
@@ -162,6 +166,8 @@ class IntakeServer(ThreadedAssociationServer):
 
     def close(self) -> None:
         """Stop accepting, and hang up on peers that have not asked for an association yet."""
+        with self._changed:
+            self._is_closing = True
         BaseServer.shutdown(self)
         self.server_close()
         with self._changed:
@@ -173,6 +179,7 @@ class IntakeServer(ThreadedAssociationServer):
         """Let live associations finish, then abort the rest; the number aborted."""
         with self._changed:
             self._changed.wait_for(lambda: not self._taken, timeout=drain_s)
+            self._is_aborting = True
             left = list(self._live)
         for association in left:
             association.abort_now()

@@ -12,18 +12,25 @@ _VERIFICATION = "1.2.840.10008.1.1"
 
 
 def associate_request(
-    *, calling: bytes = b"SCANNER", called: bytes = b"HYDROPS", contexts: int = 2, version: int = 1, more: bytes = b""
+    *,
+    calling: bytes = b"SCANNER",
+    called: bytes = b"HYDROPS",
+    contexts: int = 2,
+    version: int = 1,
+    proposals: bytes = b"",
+    more: bytes = b"",
 ) -> bytes:
     """An A-ASSOCIATE-RQ for C-ECHO (context 1) and MR storage (context 3 and further ones); titles are padded.
 
-    `version` is the protocol's, bit 0 for version 1; `more` are items of user information after those that must be.
+    `version` is the protocol's, bit 0 for version 1; `proposals` are further presentation contexts, and `more` items of
+    user information after those that must be.
     """
     items = item(0x10, b"1.2.840.10008.3.1.1.1")
     for n in range(contexts):
         number, abstract = (2 * n + 1) % 256, MRImageStorage if n else _VERIFICATION
         syntaxes = item(0x30, abstract.encode()) + item(0x40, ExplicitVRLittleEndian.encode())
         items += item(0x20, bytes((number, 0, 0, 0)) + syntaxes)
-    items += item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3") + more)
+    items += proposals + item(0x50, item(0x51, struct.pack(">I", 16384)) + item(0x52, b"1.2.3") + more)
     return pdu(0x01, struct.pack(">HH16s16s32x", version, 0, called.ljust(16), calling.ljust(16)) + items)
 
 
@@ -44,6 +51,13 @@ def store_command(sop_instance: bytes, *, sop_class: bytes = MRImageStorage.enco
     elements += _element(0x0800, struct.pack("<H", 0x0102))
     if sop_instance:
         elements += _element(0x1000, _even(sop_instance))
+    return _element(0x0000, struct.pack("<I", len(elements))) + elements
+
+
+def command_of(field: int, sop_class: str) -> bytes:
+    """A command set of any Command Field (0000,0100) about one SOP class, without a data set."""
+    elements = _element(0x0002, _even(sop_class.encode())) + _element(0x0100, struct.pack("<H", field))
+    elements += _element(0x0110, struct.pack("<H", 7)) + _element(0x0800, struct.pack("<H", 0x0101))
     return _element(0x0000, struct.pack("<I", len(elements))) + elements
 
 

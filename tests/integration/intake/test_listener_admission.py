@@ -18,7 +18,7 @@ from patience import PATIENCE_S, wait_until
 from raw_peer import associate_request, connect, fragment, item, pdu, receive_pdu, store_command
 
 from dicom_node.dicom_tls import ListenerTls, ListenerTlsFiles
-from dicom_node.intake.admission import RejectedCaller
+from dicom_node.intake.admission import Admission, RejectedCaller
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.spool import Spool
 
@@ -88,21 +88,39 @@ def test_only_the_first_version_of_the_protocol_is_spoken_whatever_else_the_peer
 
 
 @pytest.mark.parametrize(
-    "more",
+    "request_pdu",
     [
-        pytest.param(item(0x52, "1.2.\N{DEGREE SIGN}".encode()), id="a UID that is no ASCII"),
-        pytest.param(item(0x99, b"12"), id="an item that there is not"),
-        pytest.param(item(0x53, b"\0"), id="half an item of asynchronous operations"),
-        pytest.param(struct.pack(">BxH", 0x54, 60_000), id="an item longer than its PDU"),
-        pytest.param(item(0x54, struct.pack(">H", 900) + b"1.2\1\0"), id="a name longer than its item"),
+        pytest.param(associate_request(more=item(0x52, "1.2.\N{DEGREE SIGN}".encode())), id="a UID that is no ASCII"),
+        pytest.param(associate_request(more=item(0x99, b"12")), id="an item that there is not"),
+        pytest.param(associate_request(more=item(0x53, b"\0")), id="half an item of asynchronous operations"),
+        pytest.param(associate_request(more=struct.pack(">BxH", 0x54, 60_000)), id="an item longer than its PDU"),
+        pytest.param(
+            associate_request(more=item(0x54, struct.pack(">H", 900) + b"1.2\1\0")), id="a name longer than its item"
+        ),
+        pytest.param(associate_request(proposals=item(0x20, b"\7\0\0\0")), id="a context of nothing"),
+        pytest.param(
+            associate_request(proposals=item(0x20, b"\7\0\0\0" + item(0x30, b"1.2.840.10008.1.1"))),
+            id="a context without transfer syntax",
+        ),
+        pytest.param(
+            associate_request(proposals=item(0x20, b"\7\0\0\0" + item(0x40, b"1.2.840.10008.1.2"))),
+            id="a context without abstract syntax",
+        ),
+        pytest.param(
+            associate_request(proposals=item(0x20, b"\7\0\0\0" + item(0x30, b"1.2.840.10008.1.1") + item(0x40, b""))),
+            id="an empty transfer syntax",
+        ),
     ],
 )
-def test_s02_a_request_that_cannot_be_read_is_answered_at_once_and_the_next_peer_is_served(start_listener, more):
+def test_s02_a_request_that_cannot_be_read_is_answered_at_once_and_the_next_peer_is_served(
+    start_listener, caplog, request_pdu
+):
     listener = start_listener(acse_timeout_s=2 * PATIENCE_S)
     with connect(listener.port) as peer:
-        peer.sendall(associate_request(more=more))
+        peer.sendall(request_pdu)
         assert receive_pdu(peer) == (ABORTED, bytes((0, 0, 2, 6)))  # by the provider: invalid PDU parameter value
     wait_until(lambda: listener.live_associations == 0)
+    assert not [record for record in caplog.records if "connection_failed" in record.getMessage()]  # no fault of ours
     with associated(listener.port) as sender:
         assert sender.echo() == 0x0000
 
@@ -225,6 +243,26 @@ def test_f07_stop_lets_a_live_association_finish_and_takes_no_new_one(start_list
     stopping.join(PATIENCE_S)
     assert aborted == [0]
     assert spool.studies()[0].instances == len(images)
+
+
+def test_f07_who_is_being_judged_while_the_node_stops_is_told_to_try_later(start_listener, monkeypatch):
+    listener = start_listener()
+    judged, go_on = threading.Event(), threading.Event()
+    judge = Admission.judge
+
+    def slowly(*words, **more):
+        judged.set()
+        assert go_on.wait(PATIENCE_S)
+        return judge(*words, **more)
+
+    monkeypatch.setattr(Admission, "judge", slowly)
+    with connect(listener.port) as peer:
+        peer.sendall(associate_request())
+        assert judged.wait(PATIENCE_S)
+        assert listener.stop(drain_s=0.0) == 0
+        go_on.set()
+        kind, content = receive_pdu(peer)
+        assert (kind, tuple(content[1:4])) == (REJECTED, (2, 3, 1))
 
 
 def test_f07_stop_aborts_who_does_not_leave_in_time(start_listener):

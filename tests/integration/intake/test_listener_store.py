@@ -13,8 +13,9 @@ import pydicom
 import pytest
 from exact_sender import associated
 from mr_images import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, STUDY, as_file, data_set_bytes, encode, make_mr
+from patience import PATIENCE_S, wait_until
 from pydicom.uid import JPEG2000Lossless, RLELossless
-from raw_peer import associate_request, connect, fragment, receive_pdu, response_status, store_command
+from raw_peer import associate_request, command_of, connect, fragment, receive_pdu, response_status, store_command
 
 from dicom_node.intake.listener import TRANSFER_SYNTAXES, AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.spool import Spool
@@ -245,8 +246,18 @@ def test_f08_a_low_disk_refuses_images_but_answers_echo_and_recovers_unaided(sta
         assert sender.store(encode(image), sop_instance=image.SOPInstanceUID)[0] == 0x0000
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_fault_of_ours_aborts_the_association_at_once_and_promises_nothing(spool):
+@pytest.mark.parametrize(("field", "name"), [(0x0020, "C-FIND"), (0x0110, "N-GET"), (0x0FFF, "C-CANCEL")])
+def test_an_operation_that_nobody_here_serves_ends_its_association_at_once(start_listener, field, name):
+    listener = start_listener(network_timeout_s=4 * PATIENCE_S, dimse_timeout_s=4 * PATIENCE_S)
+    with connect(listener.port) as peer:
+        peer.sendall(associate_request())
+        assert receive_pdu(peer)[0] == 0x02
+        peer.sendall(fragment(1, 3, command_of(field, "1.2.3.4")))
+        assert receive_pdu(peer)[0] == 0x07, name
+    wait_until(lambda: listener.live_associations == 0)
+
+
+def test_a_fault_of_ours_aborts_the_association_at_once_promises_nothing_and_says_where(spool, caplog):
     def broken_clock() -> float:
         raise RuntimeError("no time")
 
@@ -265,6 +276,9 @@ def test_a_fault_of_ours_aborts_the_association_at_once_and_promises_nothing(spo
         assert spool.instances(STUDY) == []
     finally:
         listener.stop(drain_s=5.0)
+    (said,) = [record for record in caplog.records if "event=connection_failed" in record.getMessage()]
+    assert said.exc_info is not None
+    assert said.exc_info[0] is RuntimeError
 
 
 def test_a_database_that_refuses_the_row_is_answered_try_later_and_the_association_goes_on(
