@@ -86,6 +86,20 @@ def cut_beside(seed: int) -> PhantomOptions:
     return replace(upright, slab_shift_mm=(38.0 - upright.matrix[0] * upright.spacing_mm[0] / 2, 0.0, 0.0))
 
 
+def cut_through(seed: int) -> PhantomOptions:
+    """The slab ends 1 to 4 mm below the middle of both labyrinths: a piece of each is missing."""
+    upright = patient(seed, oblique_deg=(0.0, 0.0, 0.0))
+    below_mm = 1.0 + seed % 4
+    return replace(upright, slab_shift_mm=(0.0, 0.0, upright.matrix[2] * upright.spacing_mm[2] / 2 - below_mm))
+
+
+def cut_lateral(seed: int) -> PhantomOptions:
+    """The slab ends 1 to 4 mm lateral of the middle of the left labyrinth."""
+    upright = patient(seed, oblique_deg=(0.0, 0.0, 0.0))
+    beside_mm = 1.0 + seed % 4
+    return replace(upright, slab_shift_mm=(39.0 + beside_mm - upright.matrix[0] * upright.spacing_mm[0] / 2, 0.0, 0.0))
+
+
 # ------------------------------------------------------------------------------------------------ what spoils a study
 
 
@@ -279,6 +293,18 @@ KINDS = (
     Kind(name="another patient's PPI, PEI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=someone_else),
     Kind(name="both ears cut off", must=Must.REFUSED, codes=NO_EAR | {"EAR_CUT_OFF"}, options=cut_below),
     Kind(name="left ear cut off", must=Must.EAR_REFUSED, codes=NO_EAR | {"EAR_CUT_OFF"}, options=cut_beside),
+    Kind(
+        name="both ears cut below their middle",
+        must=Must.REFUSED,
+        codes=NO_EAR | {"EAR_CUT_OFF"},
+        options=cut_through,
+    ),
+    Kind(
+        name="left ear cut beside its middle",
+        must=Must.EAR_REFUSED,
+        codes=NO_EAR | {"EAR_CUT_OFF"},
+        options=cut_lateral,
+    ),
     Kind(
         name="left ear missing",
         must=Must.EAR_REFUSED,

@@ -32,6 +32,10 @@ MIN_VOXELS: Final = 50
 PERILYMPH_SHARE: Final = 0.3
 """Of the full voxels, those brightest on HYDROPS: perilymph even where half of the fluid is endolymph."""
 
+BORDER_REACH_MM: Final = 3.0
+"""How far from the end of the images a network misses fluid: of two ears cut in their middle it found 0.01, 3.0, 8.8
+and 10.3 mm2 in the outermost planes of 0.5 mm, and 0, 1.2 and 12.3 mm2 in the outermost slices of 1 mm."""
+
 RAYLEIGH_QUARTILE: Final = 0.7585
 """First quartile of a magnitude without signal, in noise SDs. Bone and air fill most of an ear's box, so the darker
 half of what is no labyrinth shows the noise, however strong it is."""
@@ -62,7 +66,7 @@ class EarSignal:
     unseen_share
         0..1, of full voxels around which the contrast series is exactly zero: resampling fills so what it lacks.
     border_mm2
-        Fluid that lies on the outermost plane of voxels that the MRC has, the largest of the six.
+        Fluid in a plane of voxels within `BORDER_REACH_MM` of the end of the MRC, the largest of all on six sides.
     """
 
     positive_share: float | None = None
@@ -176,16 +180,17 @@ def _spread(values: Array) -> float | None:
 
 
 def _border_mm2(mrc: Array, fraction: Array, geometry: VolumeGeometry) -> float:
-    """Fluid on the outermost planes that hold values; beyond the slab a crop is filled with zeros.
+    """Most fluid in one plane near the slab's end; beyond it a crop is filled with zeros.
 
-    Where a method leaves the outermost plane itself empty, as one that looks at neighbors does, the next one counts.
+    Not in the outermost plane alone: a method that looks at neighbors, which are zeros beyond, finds less and less
+    fluid toward the end of an ear that was cut in its middle.
     """
     worst = 0.0
     for axis, spacing in enumerate(geometry.spacing_mm):
         others = tuple(other for other in range(3) if other != axis)
         seen = np.flatnonzero((mrc != 0.0).any(axis=others))
         area_mm2 = fraction.sum(axis=others) * geometry.voxel_volume_mm3 / spacing
-        for outermost_two in (seen[:2], seen[:-3:-1]):
-            filled = area_mm2[outermost_two][area_mm2[outermost_two] > 0.0]
-            worst = max(worst, float(filled[0]) if filled.size else 0.0)
+        planes = max(2, round(BORDER_REACH_MM / spacing))
+        for outermost in (seen[:planes], seen[-planes:]):
+            worst = max(worst, float(area_mm2[outermost].max(initial=0.0)))
     return worst

@@ -45,7 +45,8 @@ MAX_UNSEEN_SHARE: Final = 0.02
 """Of the fluid without any value on the contrast series: the series ends inside the ear."""
 
 BORDER_MM2: Final = (6.0, 2.0)
-"""Fluid on the outermost slice: more than the first cuts cochlea or vestibule, more than the second a canal."""
+"""Fluid in a plane at the end of the images: more than the first cuts cochlea or vestibule, more than the second a
+canal."""
 
 MIN_RATIO: Final = 0.01
 """Every living ear has endolymph, about a tenth of its fluid; less than this means that the levels were not read."""
@@ -189,7 +190,7 @@ def _check_cut(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
     stop, warn = BORDER_MM2
     if signal.border_mm2 > warn:
         severity, limit = (Severity.STOP, stop) if signal.border_mm2 > stop else (Severity.WARN, warn)
-        message = f"{_name(side)}: {signal.border_mm2:.1f} mm2 of fluid lie on the border of the images"
+        message = f"{_name(side)}: {signal.border_mm2:.1f} mm2 of fluid lie at the border of the images"
         flags.append(_flag(QualityCode.EAR_CUT_OFF, severity, message, signal.border_mm2, limit))
     return tuple(flags)
 
