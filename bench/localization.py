@@ -42,6 +42,10 @@ CUT_BELOW_MM: Final = 4.0
 GOAL_S: Final = 1.0
 """For a clinical slab."""
 
+GOAL_MM: Final = 1.5
+GOAL_LARGEST_MM: Final = 5.0
+"""For whole ears: the median distance, and each one where there is contrast agent. Without it no ratio follows."""
+
 NEAR_MM: Final = 5.0
 """A box farther than this from the ear of its side is a false ear."""
 
@@ -264,6 +268,11 @@ def swapped(trial: Trial) -> bool:
     return false_ear(trial) and trial.other_ear_mm is not None and trial.other_ear_mm <= NEAR_MM
 
 
+def mistaken(trial: Trial) -> bool:
+    """A box where none should be, or none where one should: the gates after the search must know what to do."""
+    return false_ear(trial) or (trial.found != (trial.truth == "whole") and trial.truth in ("whole", "cut"))
+
+
 def table(trials: Sequence[Trial]) -> str:
     """One line per contrast state, then all; whole ears only, except for the last two columns."""
     lines = [
@@ -294,8 +303,13 @@ def measured(trials: Sequence[Trial], *, clinical: bool) -> Iterator[Measurement
     def figure(what: str, unit: str, values: Sequence[float], goal: float | None = None) -> Measurement:
         return Measurement(what=what, unit=unit, better=Better.LOWER, values=tuple(values), goal=goal)
 
+    enhanced = [one for one in whole if one.contrast != ContrastState.NONE.value]
+    farthest = [one.error_mm for one in enhanced if one.error_mm is not None]
     if errors:
-        yield figure("distance from the ear's middle", "mm", errors)
+        yield figure("distance from the ear's middle", "mm", errors, GOAL_MM)
+    if farthest:
+        what = f"largest distance, with contrast agent, of {len(enhanced)} ears"
+        yield figure(what, "mm", [max(farthest)], GOAL_LARGEST_MM)
     yield figure(f"whole ears not found, of {len(whole)}", "ears", [float(sum(not one.found for one in whole))])
     yield figure(f"false ears, of {len(trials)} sides", "ears", [float(sum(map(false_ear, trials)))], goal=0.0)
     yield figure(f"sides swapped, of {len(trials)} sides", "ears", [float(sum(map(swapped, trials)))], goal=0.0)
@@ -312,11 +326,11 @@ def measure(asked: argparse.Namespace) -> Found:
         trials = [trial for both in pool.map(one, seeds) for trial in both]
     print(table(trials))
     print("sides by what they are:", dict(Counter(f"{t.truth}, {'found' if t.found else 'not found'}" for t in trials)))
-    for trial in trials:
-        if false_ear(trial) or (trial.truth == "whole" and not trial.found) or (trial.truth == "cut" and trial.found):
-            print(trial)
+    mistakes = [trial for trial in trials if mistaken(trial)]
+    for trial in mistakes:
+        print(trial)
     found = measured(trials, clinical=asked.clinical)
-    return Found(measurements=tuple(found), details={"trials": [asdict(trial) for trial in trials]})
+    return Found(measurements=tuple(found), details={"mistakes": [asdict(trial) for trial in mistakes]})
 
 
 def options(parser: argparse.ArgumentParser) -> None:

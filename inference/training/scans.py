@@ -56,8 +56,8 @@ class ScanRange:
         Voxels per acquired point of the MRC along each axis; with a `lean` above 1 more of the draws are sharp (2: half
         of them in the sharpest quarter of the range).
     ir_coarser
-        The same of the inversion-recovery series, over that of the MRC: a protocol has one matrix, and the longer
-        recovery of some tissues, or an older patient's restlessness, blurs a little more or less.
+        The same of the inversion-recovery series, over that of the MRC: a protocol has one matrix, but longer echo
+        trains and a patient's restlessness blur a little more.
     """
 
     ppi_snr: tuple[float, float] = (2.5, 30.0)
