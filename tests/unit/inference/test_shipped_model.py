@@ -38,8 +38,8 @@ def test_the_model_says_how_it_was_made_and_what_it_is_for(model: LoadedModel) -
 
 def test_every_input_set_has_a_calibrated_interval(model: LoadedModel) -> None:
     assert set(model.description.interval_scales) == {one.value for one in InputSet}
-    # Standard errors that hold 95 % of whole studies; the product of unaligned images surprises the network most.
-    assert all(1.0 < scale < 5.0 for scale in model.description.interval_scales.values())
+    # Standard errors that hold 95 % of whole studies. Fewer than one where the network learned its doubt from harder ears.
+    assert all(0.7 < scale < 5.0 for scale in model.description.interval_scales.values())
 
 
 def test_the_weights_are_a_few_megabytes() -> None:
