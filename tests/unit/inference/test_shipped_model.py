@@ -38,7 +38,7 @@ def test_the_model_says_how_it_was_made_and_what_it_is_for(model: LoadedModel) -
 
 def test_every_input_set_has_a_calibrated_interval(model: LoadedModel) -> None:
     assert set(model.description.interval_scales) == {one.value for one in InputSet}
-    # Standard errors that hold 95 % of whole studies. Fewer than one where the network learned its doubt from harder ears.
+    # Standard errors that hold 95 % of whole studies; below one where the network learned its doubt on harder ears.
     assert all(0.7 < scale < 5.0 for scale in model.description.interval_scales.values())
 
 
