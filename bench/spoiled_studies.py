@@ -195,6 +195,11 @@ def ghosted_pei(series: Series, _study: PhantomStudy) -> Series:
     return series | {"PEI": doubled(series["PEI"])}
 
 
+def ghosted_real_ir(series: Series, _study: PhantomStudy) -> Series:
+    """The same during 3D-real IR."""
+    return series | {"REAL_IR": doubled(series["REAL_IR"])}
+
+
 def doubled(volume: Volume) -> Volume:
     """Two half-bright pictures, 4 mm (8 rows) apart."""
     return changed(volume, 0.5 * (volume.array + np.roll(volume.array, 8, axis=1)))
@@ -283,6 +288,13 @@ KINDS = (
     ),
     Kind(name="moved during PPI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=ghosted),
     Kind(name="moved during PEI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=ghosted_pei),
+    Kind(
+        name="moved during 3D-real IR",
+        must=Must.REFUSED,
+        codes=MOVED,
+        options=scanned(("MRC", "REAL_IR")),
+        spoil=ghosted_real_ir,
+    ),
     Kind(
         name="moved 2 mm before HYDROPS-Mi2",
         must=Must.REFUSED,

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from inference.anatomy import EarSide
+from inference.cases import InputSet
 from inference.double_image import check_double_image, surest_second_picture
+from inference.evaluation.cohort import patient as patient_of_evaluation
 from inference.findings import EarFluid, EarImages, QualityCode, Severity
 from inference.geometry import Volume
-from inference.phantom import PhantomStudy
+from inference.phantom import PhantomStudy, make_study
+from inference.resampling import resample
 from inference.segmentation import ThresholdSegmenter
 
 Ears = list[tuple[EarImages, EarFluid]]
@@ -53,6 +56,16 @@ def moved_during_pei(ears: Ears, share: float, rows: int) -> Ears:
     return moved
 
 
+def on_real_ir(study: PhantomStudy, ear_crop: Any) -> Ears:
+    """Both ears as 3D-real IR shows them."""
+    images = []
+    for side in EarSide:
+        ear = ear_crop(study, side)
+        real_ir = resample(study.volumes["REAL_IR"], ear.mrc.geometry)
+        images.append(replace(ear, hydrops=real_ir, phase_sensitive=True, ppi=None))
+    return list(zip(images, ThresholdSegmenter().segment(images), strict=True))
+
+
 def stopped_for_motion(ears: Sequence[tuple[EarImages, EarFluid]]) -> bool:
     flags = check_double_image(ears)
     return [(flag.code, flag.severity) for flag in flags] == [(QualityCode.MOTION, Severity.STOP)]
@@ -79,6 +92,36 @@ def test_a_patient_who_moved_during_pei_is_seen_with_the_other_sign(ears: Ears) 
     assert found is not None
     assert found.strength < 0.0
     assert stopped_for_motion(moved)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+@pytest.mark.parametrize("rows", [-8, 6])
+def test_a_patient_who_moved_during_real_ir_is_seen_by_that_name(
+    patient: PhantomStudy, ear_crop: Any, share: float, rows: int
+) -> None:
+    moved = [
+        (with_hydrops(images, twice(images.hydrops.array, share, rows)), fluid)
+        for images, fluid in on_real_ir(patient, ear_crop)
+    ]
+    found = surest_second_picture(moved)
+    assert found is not None
+    assert found.strength > 0.0
+    assert stopped_for_motion(moved)
+    assert check_double_image(moved)[0].message.startswith("3D-real IR shows the inner ears a second time")
+
+
+def test_soft_tissue_beside_bone_is_no_second_picture(ear_crop: Any) -> None:
+    """Mucosa in air cells and the edge of brain: dark on MRC where they fill part of a voxel, bright on real IR."""
+    drawn = patient_of_evaluation(900234, (InputSet.REAL_IR,))
+    still = replace(
+        drawn,
+        series=("MRC", "HYDROPS", "REAL_IR"),
+        matrix=(288, 176, 64),
+        step_mm=0.15,
+        motion_mm=0.0,
+        motion_deg=0.0,
+    )
+    assert check_double_image(on_real_ir(make_study(still), ear_crop)) == ()
 
 
 def test_one_ear_is_enough_to_see_it(ears: Ears) -> None:
