@@ -1,4 +1,4 @@
-"""One study's case, from files to finished objects: read, decide, measure, encode, check.
+"""What is made of one study's case: measured, encoded and checked, or refused with a report that says why.
 
 `process` (a folder) and the worker (the spool) do the same work on the same `Case`; only where the files come from
 and where the objects go differs.
@@ -6,64 +6,36 @@ and where the objects go differs.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import pydicom
 
-from dicom_node.assembly.classification import SeriesRules
-from dicom_node.assembly.completeness import Arrival, judge
-from dicom_node.assembly.headers import SeriesHeader, SeriesRole, group_series, read_series_header
-from dicom_node.assembly.pairing import StudyAssembly, assemble
+from dicom_node.assembly.headers import SeriesRole
+from dicom_node.case import Case, CaseOptions, case_key, contrast_headers, identity_header, mrc_headers
 from dicom_node.delivery.outbox import OutboxObject
 from dicom_node.encoding.findings_json import findings_document
 from dicom_node.encoding.identity import InputKey
 from dicom_node.encoding.measurement_report import build_measurement_report, build_not_computed_report
 from dicom_node.encoding.measurements import PreviousValue, StudyMeasurements, study_measurements
 from dicom_node.encoding.part10 import part10_bytes
-from dicom_node.encoding.provenance import ResultOptions
 from dicom_node.encoding.report_verification import verify_not_computed_report, verify_report
 from dicom_node.encoding.segmentation import build_segmentation
 from dicom_node.encoding.source_planes import read_source_grid, slice_names
 from dicom_node.encoding.summary_objects import SummarySource
 from dicom_node.encoding.verification import verify_segmentation
 from dicom_node.errors import OutputMismatch, Reason, Refusal, RejectedStudy, UnusableInput
-from dicom_node.instance_files import InstanceFile
-from dicom_node.pipeline import PipelineOptions, StepTimer, measure_study
+from dicom_node.pipeline import StepTimer, measure_study
 from dicom_node.pixel_decoding import Decoders
 from dicom_node.summary.objects import computed_summary, refused_summary
 from dicom_node.summary.refused_page import UnderstoodSeries
-from dicom_node.volumes import check_geometry, load_volume, ordered_frames
+from dicom_node.volumes import check_geometry, load_volume
 from inference.anatomy import EarSide
 from inference.findings import ModelIdentity, StudyFindings
 from inference.geometry import Volume, VolumeGeometry
 from inference.segmentation import FluidSegmenter
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CaseOptions:
-    """What a site chose that changes results; `digest` of all of it is part of every result's identity."""
-
-    rules: SeriesRules
-    digest: str
-    max_frames_per_series: int = 2000
-    max_series_per_study: int = 200
-    pipeline: PipelineOptions = field(default_factory=PipelineOptions)
-    results: ResultOptions = field(default_factory=ResultOptions)
-    threads: int = 2
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
-    """One study: its instances by SOP Instance UID, its series headers by UID, and what was decided about them."""
-
-    study_instance_uid: str
-    files: Mapping[str, InstanceFile]
-    headers: Mapping[str, SeriesHeader]
-    assembly: StudyAssembly
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,79 +75,6 @@ class CaseResult:
     findings: StudyFindings | None
     drawing: Drawing | None = None
     refusals: tuple[Refusal, ...] = ()
-
-
-def open_case(
-    study_instance_uid: str,
-    files: Iterable[InstanceFile],
-    options: CaseOptions,
-    *,
-    known_refusals: Sequence[Refusal] = (),
-    read_series: Callable[[Sequence[pydicom.Dataset]], SeriesHeader] = read_series_header,
-) -> Case:
-    """The case of one study: duplicates dropped, series read, roles given, the input set chosen or refused.
-
-    `known_refusals` is what the intake holds against images of the study; one that names a series which is not used
-    leaves the study alone. `read_series` may remember what it has read.
-    """
-    kept: dict[str, InstanceFile] = {}
-    conflict: Refusal | None = None
-    for file in files:
-        known = kept.setdefault(file.sop_instance_uid, file)
-        if known.sha256 != file.sha256:
-            conflict = Refusal(
-                reason=Reason.CONFLICT,
-                detail=f"SOP Instance UID {file.sop_instance_uid} exists twice with different content: "
-                f"SHA-256 {known.sha256[:12]}... and {file.sha256[:12]}...",
-            )
-    series = group_series([file.header for file in kept.values()])
-    headers = {uid: read_series(datasets) for uid, datasets in series.items()}
-    assembly = assemble(
-        list(headers.values()),
-        options.rules,
-        max_frames_per_series=options.max_frames_per_series,
-        max_series_per_study=options.max_series_per_study,
-    )
-    held_against = conflict or next((one for one in known_refusals if _concerns(one, assembly)), None)
-    if held_against is not None:
-        assembly = replace(assembly, chosen=None, refusal=held_against)
-    return Case(study_instance_uid=study_instance_uid, files=kept, headers=headers, assembly=assembly)
-
-
-def _concerns(refusal: Refusal, assembly: StudyAssembly) -> bool:
-    """Whether a refusal about one series stands against computing the study."""
-    if refusal.series_instance_uid is None:
-        return True
-    if assembly.chosen is None:  # then that series may be what is missing, unless nothing here is about hydrops
-        return assembly.refusal is None or assembly.refusal.reason is not Reason.NO_HYDROPS_STUDY
-    used = {header.series_instance_uid for header in assembly.chosen.series.values()}
-    return refusal.series_instance_uid in used
-
-
-def as_all_there_is(case: Case) -> Case:
-    """The case of a folder, in which nothing more will arrive: a series that is known to lack images is refused now."""
-    arrivals = {
-        uid: Arrival(
-            series_instance_uid=uid, received=len(header.sop_instance_uids), last_received_at=0.0, expected=None
-        )
-        for uid, header in case.headers.items()
-    }
-    headers = list(case.headers.values())
-    verdict = judge(case.assembly, headers, arrivals, now=math.inf, quiet_s=0.0, partner_wait_s=0.0)
-    if case.assembly.chosen is None or verdict.refusal is None:
-        return case
-    return replace(case, assembly=replace(case.assembly, chosen=None, refusal=verdict.refusal))
-
-
-def case_key(case: Case, model: ModelIdentity, options: CaseOptions) -> InputKey:
-    """The identity of the work: the chosen inputs (or, for a refusal, all of the study), the model, the settings."""
-    used = case.assembly.chosen.series.values() if case.assembly.chosen else case.headers.values()
-    uids = [uid for header in used for uid in header.sop_instance_uids]
-    return InputKey(
-        instances=tuple(sorted((uid, case.files[uid].sha256) for uid in uids)),
-        model_sha256=model.sha256,
-        settings_digest=options.digest,
-    )
 
 
 def work_case(
@@ -306,22 +205,9 @@ def measured_case(
         If the source's planes are not the slices of one regular grid.
     """
     assert case.assembly.chosen is not None, "only a case with an input set has findings"
-    names = slice_names(read_source_grid(_mrc_headers(case)))
+    names = slice_names(read_source_grid(mrc_headers(case)))
     remarks = case.assembly.chosen.warnings
     return study_measurements(findings, slice_names=names, previous=previous, remarks=remarks)
-
-
-def _mrc_headers(case: Case) -> list[pydicom.Dataset]:
-    assert case.assembly.chosen is not None, "only a case with an input set has a cisternogram"
-    frames = ordered_frames(case.assembly.chosen.mrc)
-    return [case.files[uid].header for uid in dict.fromkeys(frame.sop_instance_uid for frame in frames)]
-
-
-def _contrast_headers(case: Case) -> list[pydicom.Dataset]:
-    chosen = case.assembly.chosen
-    assert chosen is not None, "only a case with an input set has contrast series"
-    others = [header for header in chosen.series.values() if header is not chosen.mrc]
-    return [case.files[uid].header for header in others for uid in header.sop_instance_uids]
 
 
 def _summary_source(
@@ -329,20 +215,14 @@ def _summary_source(
 ) -> SummarySource:
     """Whose page it is, and what it was made from: of a refused study no image is shown."""
     return SummarySource(
-        header=_identity_header(case),
-        instances=() if reasons else [*_mrc_headers(case), *_contrast_headers(case)],
+        header=identity_header(case),
+        instances=() if reasons else [*mrc_headers(case), *contrast_headers(case)],
         key=key,
         options=options.results,
         model=model,
         encoded_at=at,
         reasons=reasons,
     )
-
-
-def _identity_header(case: Case) -> pydicom.Dataset:
-    """The image that patient and study are copied from."""
-    chosen = case.assembly.chosen
-    return case.files[chosen.mrc.sop_instance_uids[0] if chosen else next(iter(case.files))].header
 
 
 def encode_findings(
@@ -356,7 +236,7 @@ def encode_findings(
     """SEG and SR as bytes, each read back and compared with the findings before it is let go."""
     chosen = case.assembly.chosen
     assert chosen is not None, "only a case with an input set has findings"
-    source, contrast = _mrc_headers(case), _contrast_headers(case)
+    source, contrast = mrc_headers(case), contrast_headers(case)
     segmentation = build_segmentation(findings, source, key=key, options=options.results, encoded_at=encoded_at)
     segmentation_object = _outbox_object("SEG", segmentation)
     verify_segmentation(segmentation_object.data, findings, source)
@@ -407,7 +287,7 @@ def _not_computed_object(
     case: Case, refusals: Sequence[Refusal], *, model: ModelIdentity, key: InputKey, options: CaseOptions, at: datetime
 ) -> OutboxObject:
     """The "not computed" report as bytes, read back and checked."""
-    source = _identity_header(case)
+    source = identity_header(case)
     evidence = [file.header for file in case.files.values()]
     report = build_not_computed_report(
         refusals, source, evidence, model=model, key=key, options=options.results, encoded_at=at

@@ -7,7 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from dicom_node.casework import Case, CaseOptions, CaseResult, Drawing, case_key, compute_case, drawing_of, refuse_case
+from dicom_node.case import Case, CaseOptions, case_key
+from dicom_node.casework import CaseResult, Drawing, compute_case, drawing_of, refuse_case
 from dicom_node.earlier_values import earlier_values
 from dicom_node.encoding.measurements import PreviousValue, StudyMeasurements, read_measurements
 from dicom_node.errors import Reason, Refusal

@@ -21,7 +21,7 @@ from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
 from dicom_node.assembly.headers import group_series
 from dicom_node.assembly.pairing import StudyAssembly
-from dicom_node.casework import Case, CaseOptions, case_key, open_case
+from dicom_node.case import Case, CaseOptions, case_key, open_case
 from dicom_node.errors import Reason, Refusal
 from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity

@@ -19,7 +19,7 @@ from highdicom.seg import Segmentation, SegmentDescription, segread
 from pydicom.uid import SegmentationStorage
 
 from dicom_node.assembly.headers import SeriesHeader, SeriesRole
-from dicom_node.casework import Case, CaseOptions, open_case
+from dicom_node.case import Case, CaseOptions, open_case
 from dicom_node.encoding import codes
 from dicom_node.errors import RejectedStudy, UnusableInput
 from dicom_node.instance_files import UNREADABLE, InstanceFile, read_folder

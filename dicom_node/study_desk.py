@@ -14,7 +14,7 @@ from typing import Final
 
 from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.audit import AuditAction, AuditTrail
-from dicom_node.casework import CaseOptions
+from dicom_node.case import CaseOptions
 from dicom_node.claims import Claims, TakenOverError
 from dicom_node.computation import Computation
 from dicom_node.database import DATABASE_AWAY

@@ -25,7 +25,7 @@ from dicom_node.cohort.sources import Source
 from dicom_node.errors import ConfigError, UnusableInput
 
 if TYPE_CHECKING:
-    from dicom_node.casework import CaseOptions
+    from dicom_node.case import CaseOptions
     from dicom_node.cohort.work import Bench
 
 LOCK: Final = ".process.lock"

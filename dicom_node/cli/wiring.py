@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from sqlalchemy import Engine
 
-    from dicom_node.casework import CaseOptions
+    from dicom_node.case import CaseOptions
     from inference.graphics_card import Turn
     from inference.segmentation import FluidSegmenter
 
@@ -68,7 +68,7 @@ def series_rules(loaded: LoadedSettings, *, from_file: bool) -> SeriesRules:
 
 def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
     """What this site chose that changes results, with its digest."""
-    from dicom_node.casework import CaseOptions
+    from dicom_node.case import CaseOptions
     from dicom_node.encoding.provenance import ResultOptions
     from dicom_node.pipeline import PipelineOptions
     from inference.registration import RegistrationOptions

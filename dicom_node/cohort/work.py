@@ -9,15 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dicom_node.casework import (
-    Case,
-    CaseOptions,
-    as_all_there_is,
-    case_key,
-    load_volumes,
-    open_case,
-    work_case,
-)
+from dicom_node.case import Case, CaseOptions, as_all_there_is, case_key, open_case
+from dicom_node.casework import load_volumes, work_case
 from dicom_node.cohort.images import result_images
 from dicom_node.cohort.outcome import SourceOutcome, SourceState
 from dicom_node.cohort.result_folder import (

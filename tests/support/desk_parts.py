@@ -13,7 +13,7 @@ from scanned_series import MRC, PEI, PPI, Scan, data_sets
 from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.site_rules import read_rules
 from dicom_node.audit import AuditTrail
-from dicom_node.casework import CaseOptions
+from dicom_node.case import CaseOptions
 from dicom_node.claims import Claims
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Outbox

@@ -15,7 +15,8 @@ from mutants import Mutant, plain_bytes
 from pydicom.dataset import Dataset
 
 from dicom_node.assembly.site_rules import read_rules
-from dicom_node.casework import CaseOptions, open_case, refuse_case
+from dicom_node.case import CaseOptions, open_case
+from dicom_node.casework import refuse_case
 from dicom_node.errors import Reason, Refusal, RejectedStudy
 from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.intake.part10 import file_header

@@ -18,7 +18,7 @@ from scanned_series import MRC, PEI, PPI
 from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.site_rules import read_rules
 from dicom_node.audit import AuditAction
-from dicom_node.casework import CaseOptions
+from dicom_node.case import CaseOptions
 from dicom_node.errors import Reason, Refusal
 from dicom_node.examination import Examination, Examiner, Work
 from dicom_node.ledger import StudyEvent, StudyState

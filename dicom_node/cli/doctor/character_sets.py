@@ -81,7 +81,8 @@ def _through_the_node(one: WrittenName, files: list[InstanceFile], findings: Stu
 def _names_in_results(files: list[InstanceFile], findings: StudyFindings) -> Mapping[str, str]:
     """PatientName of every result that the node makes of these images, by its kind."""
     from dicom_node.assembly.site_rules import read_rules
-    from dicom_node.casework import CaseOptions, case_key, encode_findings, open_case
+    from dicom_node.case import CaseOptions, case_key, open_case
+    from dicom_node.casework import encode_findings
 
     options = CaseOptions(rules=read_rules(""), digest="0" * 64)
     case = open_case(str(files[0].header.StudyInstanceUID), files, options)
