@@ -104,14 +104,16 @@ class InstanceTaker:
 
     def _read_verified(self, instance_id: str) -> bytes | None:
         """The file whose MD5 is the one that Orthanc took at receipt, or None if it was deleted meanwhile."""
-        for _ in range(2):  # twice, because the image may be replaced between the two questions
-            part10 = self.client.instance_file(instance_id, limit_bytes=self.max_instance_bytes)
-            expected = self.client.instance_md5(instance_id)
-            if part10 is None or expected is None:
-                return part10
-            found = hashlib.md5(part10, usedforsecurity=False).hexdigest()
-            if found == expected:
-                return part10
+        for again in (False, True):  # because the image may be replaced meanwhile; then the digest is asked for itself
+            file = self.client.instance_with_md5(instance_id, limit_bytes=self.max_instance_bytes)
+            if file is None:
+                return None
+            expected = None if again else file.md5
+            if expected is None:
+                expected = self.client.instance_md5(instance_id)
+            found = hashlib.md5(file.content, usedforsecurity=False).hexdigest()
+            if expected is None or found == expected:
+                return file.content
         raise InstanceRefused(Reason.SOURCE_CORRUPT, f"instance {instance_id}: expected MD5 {expected}, found {found}")
 
     def _keep(self, part10: bytes) -> InstanceOutcome:

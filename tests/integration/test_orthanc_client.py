@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import certifi
 import pytest
+from certificates import Authority
 from free_ports import free_port
 from patience import PATIENCE_S
 
 from dicom_node.database import open_database
 from dicom_node.delivery.orthanc_rest import upload
 from dicom_node.delivery.outcome import Destination, OutcomeKind
-from dicom_node.errors import ConfigError, TransientError
+from dicom_node.errors import ConfigError, Reason, TransientError
 from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
+from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
 from dicom_node.orthanc_http import OrthancAccessDenied, OrthancAnswerInvalid, OrthancTooLarge, OrthancUnavailable
@@ -181,6 +187,74 @@ def test_silence_and_drops_are_given_up(stand_in: StandIn) -> None:
         given_up.set()
 
 
+DIGEST = hashlib.md5(b"an image", usedforsecurity=False).hexdigest()
+
+
+def answer_with_one_image(handler: _Handler, *, etag: str, asked_md5: str) -> None:
+    if handler.path.endswith("/md5"):
+        handler.send(200, asked_md5.encode())
+    else:
+        handler.send(200, b"an image", ETag=etag)
+
+
+def take_it(client: OrthancClient, folder: Path) -> InstanceOutcome:
+    engine = open_database(f"sqlite:///{folder / 'node.db'}")
+    taker = InstanceTaker(
+        client=client,
+        spool=Spool(folder / "spool", engine),
+        source="ORTHANC",
+        max_instance_bytes=1000,
+        transfer_syntaxes=None,
+        clock=time.time,
+    )
+    return taker.take(INSTANCE)
+
+
+def test_a_digest_that_comes_with_the_image_is_not_asked_for(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path
+) -> None:
+    stand_in.answer = lambda handler: answer_with_one_image(handler, etag=f'"0-{DIGEST}"', asked_md5="")
+    with pytest.raises(InstanceRefused, match="not a DICOM file"):
+        take_it(client, tmp_path)
+    assert [path.rpartition("/")[2] for path, _ in stand_in.asked] == ["data"]
+
+
+@pytest.mark.parametrize("etag", ["", '"0-"', '"5f3-1f4"', f'W/"0-{DIGEST}"'], ids=["none", "empty", "other", "weak"])
+def test_a_digest_that_does_not_come_with_the_image_is_asked_for(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, etag: str
+) -> None:
+    stand_in.answer = lambda handler: answer_with_one_image(handler, etag=etag, asked_md5="0" * 32)
+    with pytest.raises(InstanceRefused, match="expected MD5 0000") as refused:
+        take_it(client, tmp_path)
+    assert refused.value.reason is Reason.SOURCE_CORRUPT
+
+
+def test_an_image_is_refused_only_after_its_digest_was_asked_for_itself(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path
+) -> None:
+    stand_in.answer = lambda handler: answer_with_one_image(handler, etag=f'"0-{"0" * 32}"', asked_md5=DIGEST)
+    with pytest.raises(InstanceRefused, match="not a DICOM file"):
+        take_it(client, tmp_path)
+    assert [path.rpartition("/")[2] for path, _ in stand_in.asked] == ["data", "data", "md5"]
+
+
+def test_an_archive_whose_certificate_no_known_authority_signed_is_not_spoken_to(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    own = authority.sign("orthanc")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.certificate, own.key)
+    stand_in.socket = context.wrap_socket(stand_in.socket, server_side=True)
+    url = stand_in.url.replace("http:", "https:")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))  # the environment names no authority of ours
+    with pytest.raises(OrthancUnavailable, match="SSLError"):
+        OrthancClient(url, timeout_s=PATIENCE_S).last_change()
+    assert stand_in.asked == []
+    monkeypatch.setattr(certifi, "where", lambda: str(authority.certificate))
+    assert OrthancClient(url, timeout_s=PATIENCE_S).instance_file(INSTANCE, limit_bytes=100) == b"{}"
+
+
 def test_a_zipped_answer_that_nobody_asked_for_is_refused(stand_in: StandIn, client: OrthancClient) -> None:
     stand_in.answer = lambda handler: handler.send(200, gzip.compress(b"0" * 10_000_000), Content_Encoding="gzip")
     with pytest.raises(OrthancAnswerInvalid, match="encoding 'gzip'"):
@@ -261,10 +335,10 @@ def test_one_image_that_always_fails_holds_the_cursor_only_for_a_while(
         with pytest.raises(TransientError, match="failed on 1 instances"):
             feed.poll_once()
     assert feed.poll_once() == 0  # given up: later studies are read
-    files_asked = [path for path, _ in stand_in.asked if path.endswith("/file")]
+    files_asked = [path for path, _ in stand_in.asked if path.endswith("/data")]
     assert len(files_asked) == 3
     feed.reconcile_once()  # but not forgotten
-    assert len([path for path, _ in stand_in.asked if path.endswith("/file")]) == 4
+    assert len([path for path, _ in stand_in.asked if path.endswith("/data")]) == 4
 
 
 @pytest.mark.parametrize(

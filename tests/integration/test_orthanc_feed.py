@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 import time
@@ -29,7 +30,7 @@ from dicom_node.errors import Reason, Refusal
 from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
 from dicom_node.intake.part10 import split_file
 from dicom_node.intake.spool import Spool
-from dicom_node.orthanc_client import OrthancClient
+from dicom_node.orthanc_client import AttachedFile, OrthancClient
 from dicom_node.orthanc_http import OrthancAccessDenied
 
 pytestmark = [pytest.mark.orthanc]
@@ -80,6 +81,14 @@ def test_a_series_sent_to_orthanc_is_spooled_byte_for_byte(orthanc: LocalOrthanc
     assert node.feed.poll_once() == 30
     assert node.datasets(study) == sent_datasets(files)
     assert node.feed.poll_once() == 0
+
+
+def test_orthanc_sends_the_digest_of_receipt_along_with_an_image(orthanc: LocalOrthanc, node: Node) -> None:
+    (file,) = mr_series(1)[2]
+    (stored,) = put(orthanc, [file])
+    sent = node.client.instance_with_md5(stored["ID"], limit_bytes=10_000)
+    assert sent == AttachedFile(content=file, md5=hashlib.md5(file, usedforsecurity=False).hexdigest())
+    assert node.client.instance_with_md5("0" * 8 + 4 * ("-" + "0" * 8), limit_bytes=10_000) is None
 
 
 def test_enhanced_mr_is_taken_and_nothing_else_of_the_study(orthanc: LocalOrthanc, node: Node) -> None:
