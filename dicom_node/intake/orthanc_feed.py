@@ -21,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.change_cursor import Cursor, CursorStore
+from dicom_node.intake.look_pace import LookPace
 from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
@@ -29,7 +30,6 @@ from dicom_node.orthanc_http import OrthancAccessDenied
 log = logging.getLogger(__name__)
 
 ACCESS_DENIED_DELAY_S = 60.0
-MAX_DELAY_S = 60.0
 WAKE_CHECK_S = 0.5  # how late a stop may be noticed; a wake-up is noticed at once
 
 
@@ -167,28 +167,34 @@ class OrthancFeed:
     def run(self, stop: threading.Event) -> None:
         """Poll and reconcile until `stop`; failures of Orthanc, network or disk are waited out."""
         self._stop = stop
+        pace = LookPace(interval_s=self._options.poll_interval_s)
         next_reconcile = time.monotonic()
-        failures = 0
         while not stop.is_set():
             self._wake.clear()
-            delay = self._options.poll_interval_s
             try:
-                self.poll_once()
+                at_all = pace.begin()
+                taken = self.poll_once() if at_all else self.look_once()
                 if time.monotonic() >= next_reconcile:
                     self.reconcile_once()
                     next_reconcile = time.monotonic() + self._options.reconcile_interval_s
-                failures = 0
+                delay = pace.end(taken, at_all=at_all)
                 self._note(FeedCondition.READING, "")
             except OrthancAccessDenied as error:
                 self._note(FeedCondition.DENIED, str(error))
                 delay = ACCESS_DENIED_DELAY_S
             except (TransientError, OperationalError) as error:
                 self._note(FeedCondition.UNREACHABLE, str(error))
-                delay = min(delay * 2**failures, MAX_DELAY_S)
-                failures += 1
+                delay = pace.fail()
             self._pause(delay)
 
     def poll_once(self) -> int:
+        """Look again at the series that had not come to rest, whose event may be lost, and do as `look_once`."""
+        self._owed = 0
+        cursor = self._cursor()
+        taken = sum(self._take_series_by_id(one) for one in sorted(self._unstable))
+        return taken + self._read_on(cursor)
+
+    def look_once(self) -> int:
         """Read the change log from the cursor to its end; returns how many instances are new in the spool.
 
         Raises
@@ -197,8 +203,10 @@ class OrthancFeed:
             Orthanc, network, disk or database failed; the cursor then stands before what is still owed.
         """
         self._owed = 0
-        cursor = self._cursor()
-        taken = sum(self._take_series_by_id(one) for one in sorted(self._unstable))
+        return self._read_on(self._cursor())
+
+    def _read_on(self, cursor: Cursor) -> int:
+        taken = 0
         while True:
             # One before the cursor, so that we see by its own row whether this is still the same database.
             page = self._client.changes(since=max(cursor.seq - 1, 0), limit=self._options.page_size)

@@ -343,6 +343,31 @@ def test_a_wake_up_is_answered_at_once(orthanc: LocalOrthanc, tmp_path: Path) ->
         assert node.feed.status().condition is FeedCondition.READING
 
 
+def test_images_are_fetched_while_their_series_arrives(restless: LocalOrthanc, tmp_path: Path) -> None:
+    node = Node(tmp_path / "node", restless, poll_interval_s=10 * PATIENCE_S)
+    study, _, files = mr_series(5)
+    with running(node):
+        wait_until(lambda: node.feed.status().condition is FeedCondition.READING)
+        for number, one in enumerate(files, start=1):
+            put(restless, [one])
+            if number == 1:
+                node.feed.wake()
+            wait_until(lambda number=number: len(node.spool.instances(study)) == number)
+        assert node.datasets(study) == sent_datasets(files)
+
+
+def test_an_image_replaced_while_its_series_arrives_is_kept_as_a_conflict(tmp_path: Path) -> None:
+    with LocalOrthanc(extra={"OverwriteInstances": True, "StableAge": round(10 * PATIENCE_S)}) as orthanc:
+        node = Node(tmp_path / "node", orthanc)
+        study, series, files = mr_series(3)
+        uid = generate_uid()
+        put(orthanc, [*files, dicom_file(study, series, 4, sop_instance_uid=uid)])
+        assert (node.feed.look_once(), node.feed.look_once()) == (4, 0)
+        put(orthanc, [dicom_file(study, series, 5, sop_instance_uid=uid)])
+        assert (node.feed.look_once(), node.feed.poll_once()) == (1, 0)
+        assert [one.conflict for one in node.spool.instances(study)].count(True) == 2
+
+
 def test_the_running_feed_waits_out_a_dead_orthanc(orthanc: LocalOrthanc, node: Node) -> None:
     with running(node):
         wait_until(lambda: node.feed.status().condition is FeedCondition.READING)
