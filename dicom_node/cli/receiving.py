@@ -191,18 +191,19 @@ class Receiving:
         settings = self._loaded.settings.orthanc
         if not settings.url:
             return None
-        client = OrthancClient(
-            settings.url,
-            username=settings.username,
-            password=self._loaded.secrets.get("HYDROPS_ORTHANC_PASSWORD", ""),
-            timeout_s=settings.timeout_s,
-        )
         options = FeedOptions(
             poll_interval_s=settings.poll_interval_s,
             reconcile_interval_s=settings.reconcile_interval_s,
             reconcile_window_h=settings.reconcile_window_h,
             max_instance_bytes=self._loaded.settings.listener.max_instance_bytes,
             transfer_syntaxes=frozenset(TRANSFER_SYNTAXES),
+        )
+        client = OrthancClient(
+            settings.url,
+            username=settings.username,
+            password=self._loaded.secrets.get("HYDROPS_ORTHANC_PASSWORD", ""),
+            timeout_s=settings.timeout_s,
+            parallel=options.parallel,
         )
         return OrthancFeed(client, self._spool, self._engine, options=options)
 

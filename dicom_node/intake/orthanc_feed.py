@@ -11,8 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,8 +20,9 @@ from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.change_cursor import Cursor, CursorStore
+from dicom_node.intake.instance_fetcher import InstanceFetcher, Wanted, log_refusal
 from dicom_node.intake.look_pace import LookPace
-from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker
+from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceTaker, Taken
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
 from dicom_node.orthanc_http import OrthancAccessDenied
@@ -47,7 +47,7 @@ class FeedOptions:
     reconcile_interval_s: float = 300.0
     reconcile_window_h: float = 72.0
     page_size: int = 1000
-    parallel: int = 4
+    parallel: int = 8
     max_instance_bytes: int = 2**30
     transfer_syntaxes: frozenset[str] | None = None
     attempts_per_instance: int = 5
@@ -78,15 +78,23 @@ class FeedStatus:
     read_at: float | None = None
 
 
-def log_refusal(study_instance_uid: str, refusal: Refusal) -> None:
-    """Says in the log that an instance could not be taken."""
-    log.error(
-        "event=orthanc_instance_refused study=%s series=%s reason=%s detail=%s",
-        study_instance_uid,
-        refusal.series_instance_uid,
-        refusal.reason,
-        refusal.detail,
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """A series as Orthanc has it: its SOP Instance UIDs by Orthanc id, but for those new `again`, which are fetched."""
+
+    series: OrthancSeries
+    study_uid: str
+    sop_uids: dict[str, str]
+    again: frozenset[str]
+
+    def lacking(self, had: Set[str]) -> set[str]:
+        """The ids of which the spool, which has these UIDs, has nothing."""
+        return {one for one in self.series.instance_ids if one in self.sop_uids and self.sop_uids[one] not in had}
+
+
+def _state(series: OrthancSeries) -> tuple[float | None, int]:
+    """Equal as long as nothing has happened to a series."""
+    return series.last_update, len(series.instance_ids)
 
 
 class OrthancFeed:
@@ -123,7 +131,7 @@ class OrthancFeed:
         self._spool = spool
         self._cursors = CursorStore(engine)
         self._options = options or FeedOptions()
-        self._taker = InstanceTaker(
+        taker = InstanceTaker(
             client=client,
             spool=spool,
             source=self._options.source,
@@ -131,20 +139,21 @@ class OrthancFeed:
             transfer_syntaxes=self._options.transfer_syntaxes,
             clock=clock,
         )
+        self._fetcher = InstanceFetcher(
+            taker,
+            parallel=self._options.parallel,
+            attempts_per_instance=self._options.attempts_per_instance,
+            on_refusal=on_refusal,
+        )
         self._clock = clock
-        self._on_refusal = on_refusal
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._condition = FeedCondition.STARTING
         self._detail = ""
-        self._fetched = 0
         self._owed = 0
-        self._unstable: set[str] = set()
+        self._arriving: dict[str, _Reading] = {}
         self._ahead: set[str] = set()
         self._ahead_before: set[str] = set()
-        self._left_out: dict[str, Refusal] = {}
-        self._foreign: set[str] = set()
-        self._failures: Counter[str] = Counter()
         self._settled: dict[str, tuple[float | None, int]] = {}
         self._behind = 0
         self._read_at: float | None = None
@@ -154,8 +163,8 @@ class OrthancFeed:
         return FeedStatus(
             condition=self._condition,
             detail=self._detail,
-            fetched=self._fetched,
-            left_out=len(self._left_out),
+            fetched=self._fetcher.fetched,
+            left_out=len(self._fetcher.left_out),
             behind=self._behind,
             read_at=self._read_at,
         )
@@ -191,7 +200,7 @@ class OrthancFeed:
         """Look again at the series that had not come to rest, whose event may be lost, and do as `look_once`."""
         self._owed = 0
         cursor = self._cursor()
-        taken = sum(self._take_series_by_id(one) for one in sorted(self._unstable))
+        taken = self._take_series(self._series(sorted(self._arriving)))
         return taken + self._read_on(cursor)
 
     def look_once(self) -> int:
@@ -241,7 +250,7 @@ class OrthancFeed:
             if self._stop.is_set():
                 break
             if series.last_update is None or series.last_update >= horizon:
-                taken += self._take_series(series, insist=True)
+                taken += self._take_series([series], insist=True)
         return taken
 
     # -- cursor -------------------------------------------------------------------------------------------------
@@ -252,7 +261,7 @@ class OrthancFeed:
     def _begin_anew(self) -> Cursor:
         cursor = Cursor(ignore_before=self._horizon())
         self._cursors.save(self._client.url, cursor)
-        self._unstable.clear()
+        self._arriving.clear()
         self._settled.clear()
         self._ahead.clear()
         self._ahead_before.clear()
@@ -264,15 +273,21 @@ class OrthancFeed:
     # -- changes -> series -> instances -------------------------------------------------------------------------
 
     def _take_changes(self, changes: Sequence[Change]) -> int:
-        whole_series = [c.resource_id for c in changes if c.kind in ("NewSeries", "StableSeries")]
-        taken = sum(self._take_series_by_id(one) for one in dict.fromkeys(whole_series))
-        for change in changes:
-            if change.kind == "NewInstance" and not self._came_ahead(change.resource_id):
-                series_id = self._client.series_of_instance(change.resource_id)
-                if series_id is not None:
-                    # Where the spool has the image, Orthanc has replaced it: take the bytes again.
-                    taken += self._take_series_by_id(series_id, again=change.resource_id)
-                    self._ahead.discard(change.resource_id)  # this was its row; the next one means "replaced"
+        """Fetch the instances of these rows, and what else the spool lacks of their series."""
+        named = dict.fromkeys(c.resource_id for c in changes if c.kind in ("NewSeries", "StableSeries"))
+        new = frozenset(
+            c.resource_id for c in changes if c.kind == "NewInstance" and not self._came_ahead(c.resource_id)
+        )
+        series = self._series(named)
+        homeless = set(new).difference(*(one.instance_ids for one in series))
+        while homeless:
+            series_id = self._client.series_of_instance(homeless.pop())
+            found = self._series([] if series_id is None else [series_id])
+            homeless.difference_update(*(one.instance_ids for one in found))
+            series += found
+        # Where the spool has an image that is new in Orthanc, Orthanc has replaced it: take the bytes again.
+        taken = self._take_series(series, again=new)
+        self._ahead -= new  # these were their rows; the next ones mean "replaced"
         return taken
 
     def _came_ahead(self, instance_id: str) -> bool:
@@ -282,100 +297,86 @@ class OrthancFeed:
         self._ahead_before.discard(instance_id)
         return ahead
 
-    def _take_series_by_id(self, series_id: str, *, again: str | None = None) -> int:
-        series = self._client.series(series_id)
-        if series is None:
-            self._unstable.discard(series_id)
-            return 0
-        return self._take_series(series, again=again)
+    def _series(self, series_ids: Iterable[str]) -> list[OrthancSeries]:
+        """Those of them that are still there."""
+        found = []
+        for series_id in series_ids:
+            series = self._client.series(series_id)
+            if series is None:
+                self._arriving.pop(series_id, None)
+            else:
+                found.append(series)
+        return found
 
-    def _take_series(self, series: OrthancSeries, *, again: str | None = None, insist: bool = False) -> int:
-        """Fetch what the spool lacks of a series, and `again` in any case; `insist` also tries what was given up."""
+    def _take_series(
+        self, several: Iterable[OrthancSeries], *, again: frozenset[str] = frozenset(), insist: bool = False
+    ) -> int:
+        """Fetch what the spool lacks of these, and `again` in any case; `insist` also tries what was given up.
+
+        All of them together: the images of a study may come in any order, a few of each series between two looks.
+        """
+        found = [self._reading(series, again.intersection(series.instance_ids)) for series in several]
+        readings = [one for one in found if one is not None]
+        studies = {one.study_uid for one in readings}
+        had = {study: {one.sop_instance_uid for one in self._spool.instances(study)} for study in studies}
+        wanted = [
+            Wanted(
+                study_instance_uid=one.study_uid,
+                series_instance_uid=one.series.series_instance_uid,
+                instance_ids=one.again | self._fetcher.worth_asking(one.lacking(had[one.study_uid]), insist=insist),
+            )
+            for one in readings
+        ]
+        outcomes = self._fetcher.fetch(wanted)
+        self._owed += sum(self._fetcher.is_owed(one) for one in outcomes)
+        self._ahead.update(outcomes)
+        return sum(self._conclude(reading, outcomes) for reading in readings)
+
+    def _reading(self, series: OrthancSeries, again: frozenset[str]) -> _Reading | None:
+        """What is to be compared with the spool; None where nothing is."""
         if series.modality != "MR":
             self._ahead.update(series.instance_ids)
-            return 0
-        state = (series.last_update, len(series.instance_ids))
-        if again is None and self._settled.get(series.orthanc_id) == state:
-            return 0
-        study_uid = self._client.study_instance_uid(series.study_id)
-        listed = self._client.instances_of_series(series.orthanc_id)
-        if study_uid is None or listed is None:
-            self._unstable.discard(series.orthanc_id)
-            return 0
-        had = {one.sop_instance_uid for one in self._spool.instances(study_uid)}
-        missing = [one for one, sop_uid in listed.items() if sop_uid not in had]
-        hopeless = self._left_out.keys() | self._foreign
-        wanted = {one for one in missing if one not in hopeless and (insist or not self._is_given_up(one))}
-        wanted |= listed.keys() & {again}
-        outcomes = self._take_instances(wanted, study_uid, series)
-        refused = sorted(listed.keys() & self._left_out.keys())
-        self._spool.set_refused(study_uid, series.series_instance_uid, self._left_out[refused[0]] if refused else None)
-        self._ahead.update(outcomes)
-        taken = sum(outcome is InstanceOutcome.SPOOLED for outcome in outcomes.values())
-        complete = InstanceOutcome.OWED not in outcomes.values()
-        self._settle(series, len(listed.keys() - self._foreign), state if complete else None)
-        if taken:
-            log.info("event=orthanc_series_read series=%s new=%d", series.series_instance_uid, taken)
-        return taken
+            return None
+        if not again and self._settled.get(series.orthanc_id) == _state(series):
+            return None
+        before = self._arriving.get(series.orthanc_id)
+        study_uid = self._client.study_instance_uid(series.study_id) if before is None else before.study_uid
+        known = {} if before is None else before.sop_uids
+        unknown = set(series.instance_ids) - again - known.keys()
+        sop_uids = self._client.instances_of_series(series.orthanc_id) if unknown else known
+        if study_uid is None or sop_uids is None:
+            self._arriving.pop(series.orthanc_id, None)
+            return None
+        return _Reading(series=series, study_uid=study_uid, sop_uids=sop_uids, again=again)
 
-    def _settle(self, series: OrthancSeries, images: int, state: tuple[float | None, int] | None) -> None:
+    def _conclude(self, reading: _Reading, outcomes: Mapping[str, Taken | Refusal]) -> int:
+        """Tell the spool what its series lacks; how many images are new."""
+        series, ids = reading.series, reading.series.instance_ids
+        refused = min(self._fetcher.left_out.keys() & ids, default=None)
+        refusal = None if refused is None else self._fetcher.left_out[refused]
+        self._spool.set_refused(reading.study_uid, series.series_instance_uid, refusal)
+        ended = {one: taken for one in ids if isinstance(taken := outcomes.get(one), Taken)}
+        reading.sop_uids.update({one: taken.sop_instance_uid for one, taken in ended.items() if taken.sop_instance_uid})
+        kinds = Counter(taken.kind for taken in ended.values())
+        if kinds[InstanceOutcome.SPOOLED]:
+            level = logging.DEBUG if series.orthanc_id in self._arriving else logging.INFO
+            new = kinds[InstanceOutcome.SPOOLED]
+            log.log(level, "event=orthanc_series_read series=%s new=%d", series.series_instance_uid, new)
+        self._settle(reading, is_complete=not kinds[InstanceOutcome.OWED])
+        return kinds[InstanceOutcome.SPOOLED]
+
+    def _settle(self, reading: _Reading, *, is_complete: bool) -> None:
         """Tell the spool how many to expect once Orthanc has seen no new image for a while."""
+        series = reading.series
         if not series.is_stable:
-            self._unstable.add(series.orthanc_id)
+            self._arriving[series.orthanc_id] = reading
             return
-        self._unstable.discard(series.orthanc_id)
+        self._arriving.pop(series.orthanc_id, None)
+        images = len(set(series.instance_ids) - self._fetcher.foreign)
         self._spool.set_expected(series.series_instance_uid, images)
-        if state is not None:
-            self._settled[series.orthanc_id] = state
-
-    def _take_instances(
-        self, wanted: Iterable[str], study_uid: str, series: OrthancSeries
-    ) -> dict[str, InstanceOutcome | Refusal]:
-        """Several at once: what became of each, or why it cannot be taken."""
-        with ThreadPoolExecutor(self._options.parallel, thread_name_prefix="orthanc-fetch") as pool:
-            running = {one: pool.submit(self._taker.take, one) for one in wanted}
-            try:
-                outcomes = {one: self._outcome(future, study_uid, series) for one, future in running.items()}
-            finally:
-                pool.shutdown(cancel_futures=True)  # when Orthanc is gone, do not wait for it once per image
-        for one, outcome in outcomes.items():
-            self._remember(one, outcome, series)
-        return outcomes
-
-    def _outcome(
-        self, future: Future[InstanceOutcome], study_uid: str, series: OrthancSeries
-    ) -> InstanceOutcome | Refusal:
-        try:
-            return future.result()
-        except InstanceRefused as refused:
-            uid = series.series_instance_uid
-            refusal = Refusal(reason=refused.reason, detail=refused.detail, series_instance_uid=uid)
-            self._on_refusal(study_uid, refusal)
-            return refusal
-
-    def _remember(self, instance_id: str, outcome: InstanceOutcome | Refusal, series: OrthancSeries) -> None:
-        if outcome is InstanceOutcome.OWED:
-            self._failures[instance_id] += 1
-            given_up = self._is_given_up(instance_id)
-            self._owed += not given_up
-            log.warning(
-                "event=orthanc_instance_failed series=%s instance=%s attempt=%d given_up=%s",
-                series.series_instance_uid,
-                instance_id,
-                self._failures[instance_id],
-                given_up,
-            )
-            return
-        self._failures.pop(instance_id, None)
-        self._left_out.pop(instance_id, None)
-        if isinstance(outcome, Refusal):
-            self._left_out[instance_id] = outcome
-        if outcome is InstanceOutcome.FOREIGN:
-            self._foreign.add(instance_id)
-        self._fetched += outcome is InstanceOutcome.SPOOLED
-
-    def _is_given_up(self, instance_id: str) -> bool:
-        return self._failures[instance_id] >= self._options.attempts_per_instance
+        if is_complete:
+            self._settled[series.orthanc_id] = _state(series)
+        log.info("event=orthanc_series_at_rest series=%s images=%d", series.series_instance_uid, images)
 
     # -- running ------------------------------------------------------------------------------------------------
 

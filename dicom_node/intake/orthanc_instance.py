@@ -41,6 +41,14 @@ class InstanceOutcome(StrEnum):
     OWED = "owed"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What became of one instance, and its SOP Instance UID where its file was read."""
+
+    kind: InstanceOutcome
+    sop_instance_uid: str = ""
+
+
 class InstanceRefused(Exception):
     """This MR image cannot be taken, and why; never leaves this package."""
 
@@ -75,7 +83,7 @@ class InstanceTaker:
     transfer_syntaxes: frozenset[str] | None
     clock: Callable[[], float]
 
-    def take(self, instance_id: str) -> InstanceOutcome:
+    def take(self, instance_id: str) -> Taken:
         """Bring one instance into the spool.
 
         Raises
@@ -91,11 +99,11 @@ class InstanceTaker:
         except OrthancUnavailable as error:
             if error.status != _INTERNAL_SERVER_ERROR:
                 raise
-            return InstanceOutcome.OWED
+            return Taken(kind=InstanceOutcome.OWED)
         except OrthancTooLarge as error:
             raise InstanceRefused(Reason.SIZE_LIMIT, str(error)) from None
         if part10 is None:
-            return InstanceOutcome.DELETED
+            return Taken(kind=InstanceOutcome.DELETED)
         try:
             return self._keep(part10)
         except UnstorableInstance as error:
@@ -116,14 +124,15 @@ class InstanceTaker:
                 return file.content
         raise InstanceRefused(Reason.SOURCE_CORRUPT, f"instance {instance_id}: expected MD5 {expected}, found {found}")
 
-    def _keep(self, part10: bytes) -> InstanceOutcome:
+    def _keep(self, part10: bytes) -> Taken:
         parts = split_file(part10)
         identity = check_dataset(parts.dataset, parts.transfer_syntax_uid)
         if identity.sop_class_uid not in MR_SOP_CLASSES:
-            return InstanceOutcome.FOREIGN
+            return Taken(kind=InstanceOutcome.FOREIGN, sop_instance_uid=identity.sop_instance_uid)
         if self.transfer_syntaxes is not None and parts.transfer_syntax_uid not in self.transfer_syntaxes:
             raise UnstorableInstance(WireReason.TS_UNSUPPORTED, f"{parts.transfer_syntax_uid} is not offered")
         stored = self.spool.store_dataset(
             parts.dataset, parts.transfer_syntax_uid, source=self.source, at=self.clock(), identity=identity
         )
-        return InstanceOutcome.KNOWN if stored.kind is StoredKind.DUPLICATE else InstanceOutcome.SPOOLED
+        kind = InstanceOutcome.KNOWN if stored.kind is StoredKind.DUPLICATE else InstanceOutcome.SPOOLED
+        return Taken(kind=kind, sop_instance_uid=identity.sop_instance_uid)

@@ -23,7 +23,7 @@ from dicom_node.delivery.orthanc_rest import upload
 from dicom_node.delivery.outcome import Destination, OutcomeKind
 from dicom_node.errors import ConfigError, Reason, TransientError
 from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
-from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker
+from dicom_node.intake.orthanc_instance import InstanceRefused, InstanceTaker, Taken
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
 from dicom_node.orthanc_http import OrthancAccessDenied, OrthancAnswerInvalid, OrthancTooLarge, OrthancUnavailable
@@ -197,7 +197,7 @@ def answer_with_one_image(handler: _Handler, *, etag: str, asked_md5: str) -> No
         handler.send(200, b"an image", ETag=etag)
 
 
-def take_it(client: OrthancClient, folder: Path) -> InstanceOutcome:
+def take_it(client: OrthancClient, folder: Path) -> Taken:
     engine = open_database(f"sqlite:///{folder / 'node.db'}")
     taker = InstanceTaker(
         client=client,

@@ -31,7 +31,7 @@ from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFe
 from dicom_node.intake.part10 import split_file
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import AttachedFile, OrthancClient
-from dicom_node.orthanc_http import OrthancAccessDenied
+from dicom_node.orthanc_http import Answer, OrthancAccessDenied
 
 pytestmark = [pytest.mark.orthanc]
 
@@ -354,6 +354,26 @@ def test_images_are_fetched_while_their_series_arrives(restless: LocalOrthanc, t
                 node.feed.wake()
             wait_until(lambda number=number: len(node.spool.instances(study)) == number)
         assert node.datasets(study) == sent_datasets(files)
+
+
+def test_a_look_at_which_nothing_is_new_is_one_question(
+    restless: LocalOrthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "node", restless)
+    series = put(restless, mr_series(3)[2])[0]["ParentSeries"]
+    assert node.feed.look_once() == 3
+    asked: list[str] = []
+    request = node.client.request
+
+    def noted(method: str, path: str, **more: Any) -> Answer:
+        asked.append(path)
+        return request(method, path, **more)
+
+    monkeypatch.setattr(node.client, "request", noted)
+    assert node.feed.look_once() == 0
+    assert asked == ["/changes"]
+    assert node.feed.poll_once() == 0
+    assert asked[1:] == [f"/series/{series}", "/changes"]
 
 
 def test_an_image_replaced_while_its_series_arrives_is_kept_as_a_conflict(tmp_path: Path) -> None:
