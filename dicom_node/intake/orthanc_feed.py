@@ -318,7 +318,7 @@ class OrthancFeed:
         found = [self._reading(series, again.intersection(series.instance_ids)) for series in several]
         readings = [one for one in found if one is not None]
         studies = {one.study_uid for one in readings}
-        had = {study: {one.sop_instance_uid for one in self._spool.instances(study)} for study in studies}
+        had = {study: self._spool.sop_instance_uids(study) for study in studies}
         wanted = [
             Wanted(
                 study_instance_uid=one.study_uid,

@@ -163,6 +163,10 @@ class Spool:
         """Every kept instance of a study in order of receipt, both contents of a conflict included."""
         return self._index.instances(study_instance_uid)
 
+    def sop_instance_uids(self, study_instance_uid: str) -> set[str]:
+        """Of every kept instance of a study."""
+        return self._index.sop_instance_uids(study_instance_uid)
+
     def erased(self, study_instance_uid: str) -> ErasedImages | None:
         """What was erased of a study, and what came of it since; None if nothing was."""
         return self._index.erased(study_instance_uid)

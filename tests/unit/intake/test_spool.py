@@ -96,6 +96,7 @@ def test_b45_another_content_of_a_uid_is_kept_beside_the_first_and_both_are_mark
     assert [instance.conflict for instance in both] == [True, True]
     assert len({instance.sha256 for instance in both}) == 2
     assert all(instance.path.exists() for instance in both)
+    assert spool.sop_instance_uids(image.StudyInstanceUID) == {image.SOPInstanceUID}
     assert spool.studies()[0].revision > revision
     assert spool.arrivals(image.StudyInstanceUID)[image.SeriesInstanceUID].received == 1
     assert keep(image, at=3000.0).kind is StoredKind.DUPLICATE
