@@ -1,7 +1,8 @@
 """Twin of route_to_node.lua for sites that use Orthanc's Python plugin: standard library and `orthanc` only.
 
-Tells the Hydrops Node that an MR series has come to rest in this Orthanc. A hint, nothing more: the node reads
-Orthanc's own list of changes, so a lost call costs seconds, never a study. Enable either twin, never both.
+Tells the Hydrops Node that an MR series has begun to arrive in this Orthanc, and that it has come to rest. A hint,
+nothing more: the node reads Orthanc's own list of changes, so a lost call costs seconds, never a study. Enable either
+twin, never both.
 
 Settings, in Orthanc's configuration (see README.md beside this file):
     "HydropsNode": {"WakeUrl": "http://127.0.0.1:8080/wake/orthanc", "WakeToken": "${HYDROPS_WAKE_TOKEN:-}"}
@@ -32,9 +33,9 @@ def is_input(series):
     return series.get("MainDicomTags", {}).get("Modality") == "MR"
 
 
-def wake_body(series_id):
+def wake_body(event, series_id):
     """What the node is told. Nothing about the patient leaves here."""
-    return json.dumps({"event": "StableSeries", "series": series_id}).encode()
+    return json.dumps({"event": event, "series": series_id}).encode()
 
 
 class NodeCaller:
@@ -49,10 +50,10 @@ class NodeCaller:
         self._thread = threading.Thread(target=self._run, name="hydrops-wake", daemon=True)
         self._thread.start()
 
-    def wake(self, series_id):
+    def wake(self, event, series_id):
         """Ask for a call; returns at once, whatever the node does."""
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(series_id)
+            self._waiting.put_nowait(wake_body(event, series_id))
 
     def close(self):
         """End the thread after the call in progress; what waits is forgotten."""
@@ -62,18 +63,18 @@ class NodeCaller:
         self._thread.join(2 * TIMEOUT_S)
 
     def _run(self):
-        while (series_id := self._waiting.get()) is not None:
-            answers = self._call(series_id)
+        while (body := self._waiting.get()) is not None:
+            answers = self._call(body)
             if answers != self._answers:  # once per change, not once per series
                 self._log(f"Hydrops Node {'answers again' if answers else 'does not answer'} at {self._address.netloc}")
             self._answers = answers
 
-    def _call(self, series_id):
+    def _call(self, body):
         secure = self._address.scheme == "https"
         connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = connect(self._address.hostname, self._address.port, timeout=TIMEOUT_S)
         try:
-            connection.request("POST", self._address.path or "/", wake_body(series_id), self._headers)
+            connection.request("POST", self._address.path or "/", body, self._headers)
             return connection.getresponse().status < 300
         except (OSError, http.client.HTTPException):
             return False
@@ -84,11 +85,12 @@ class NodeCaller:
 def register(api):
     """Connects to Orthanc, whose plugin interface is `api`."""
     caller = NodeCaller(*read_settings(api.GetConfiguration()), api.LogWarning)
+    events = {api.ChangeType.NEW_SERIES: "NewSeries", api.ChangeType.STABLE_SERIES: "StableSeries"}
 
     def on_change(change, _level, resource_id):
-        if change == api.ChangeType.STABLE_SERIES:
+        if change in events:
             if is_input(json.loads(api.RestApiGet(f"/series/{resource_id}"))):
-                caller.wake(resource_id)
+                caller.wake(events[change], resource_id)
         elif change == api.ChangeType.ORTHANC_STOPPED:
             caller.close()
 

@@ -71,9 +71,9 @@ def wake_server() -> Iterator[WakeServer]:
         thread.join()
 
 
-def orthanc_with(hook: str, wake_port: int) -> LocalOrthanc:
+def orthanc_with(hook: str, wake_port: int, *, stable_age_s: int = 1) -> LocalOrthanc:
     settings = {
-        "StableAge": 1,
+        "StableAge": stable_age_s,
         "HttpTimeout": ORTHANC_TIMEOUT_S,
         "HydropsNode": {"WakeUrl": f"http://127.0.0.1:{wake_port}/wake/orthanc", "WakeToken": "${HYDROPS_WAKE_TOKEN}"},
     }
@@ -86,18 +86,32 @@ def test_a_stable_mr_series_wakes_the_node_and_says_nothing_about_the_patient(
 ) -> None:
     with orthanc_with(hook, wake_server.server_port) as orthanc:
         put(orthanc, mr_series(1, modality="SEG", sop_class=SegmentationStorage)[2])
-        series = put(orthanc, mr_series(1)[2])[0]["ParentSeries"]
-        wait_until(lambda: wake_server.calls and stable_events(orthanc) == 2)
-    ((path, token, body),) = wake_server.calls
-    assert (path, token) == ("/wake/orthanc", TOKEN)
-    assert json.loads(body) == {"event": "StableSeries", "series": series}
+        series = put(orthanc, mr_series(3)[2])[0]["ParentSeries"]
+        wait_until(lambda: len(wake_server.calls) == 2 and stable_events(orthanc) == 2)
+    assert {(path, token) for path, token, _ in wake_server.calls} == {("/wake/orthanc", TOKEN)}
+    said = [json.loads(body) for _, _, body in wake_server.calls]
+    assert said == [{"event": "NewSeries", "series": series}, {"event": "StableSeries", "series": series}]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_the_hook_brings_a_series_into_the_spool_long_before_the_next_poll(
-    hook: str, wake_server: WakeServer, tmp_path: Path
-) -> None:
+def test_series_whose_images_alternate_are_each_told_of_once_as_begun(hook: str, wake_server: WakeServer) -> None:
+    first, second = mr_series(4)[2], mr_series(4)[2]
     with orthanc_with(hook, wake_server.server_port) as orthanc:
+        stored = put(orthanc, [one for pair in zip(first, second, strict=True) for one in pair])
+        wait_until(lambda: len(wake_server.calls) >= 4 and stable_events(orthanc) == 2)
+    said = [json.loads(body) for _, _, body in wake_server.calls]
+    series = {one["ParentSeries"] for one in stored}
+    assert len(said) == 4
+    for event in ("NewSeries", "StableSeries"):
+        assert {one["series"] for one in said if one["event"] == event} == series
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("stable_age_s", [1, round(10 * PATIENCE_S)], ids=["stable", "arriving"])
+def test_the_hook_brings_a_series_into_the_spool_long_before_the_next_poll(
+    hook: str, stable_age_s: int, wake_server: WakeServer, tmp_path: Path
+) -> None:
+    with orthanc_with(hook, wake_server.server_port, stable_age_s=stable_age_s) as orthanc:
         engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
         spool = Spool(tmp_path / "spool", engine)
         client = OrthancClient(orthanc.url, username=orthanc.username, password=orthanc.password)

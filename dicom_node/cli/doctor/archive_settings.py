@@ -15,7 +15,7 @@ _COMMENT: Final = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTAL
 """A string (kept) or a comment in either style; Orthanc reads both."""
 
 LONGEST_STABLE_AGE_S: Final = 60
-"""Orthanc's default. Each second of it is waited for before the hook wakes the node."""
+"""Orthanc's default. Only then does the node learn from Orthanc how many images a series has."""
 
 WELL_KNOWN: Final = {"orthanc", "admin", "password", "demo", "alicePassword", "bobPassword"}
 
@@ -62,7 +62,7 @@ RULES: Final = (
         default=60,
         is_bad=lambda value: not 0 < value <= LONGEST_STABLE_AGE_S,
         level=Level.WARNING,
-        because="it wakes the node that many seconds late",
+        because="it says that many seconds late how many images a series has",
         next_step="set StableAge to 5; the node keeps a quiet time of its own",
     ),
 )
