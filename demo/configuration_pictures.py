@@ -137,7 +137,7 @@ def show(page: Page, node: LocalNode, name: str) -> None:
         add_rule(page)
         page.check("input[name=peers-1-remove]")
     page.click(".button-primary")
-    page.wait_for_selector(".field-problem" if name == "problems" else "h1:has-text('come of it')")
+    page.wait_for_selector(".field-problem" if name == "problems" else "h1:has-text('would change')")
 
 
 def add_rule(page: Page) -> None:

@@ -36,7 +36,7 @@ STATES: Final[Mapping[StudyState, Words]] = {
         label="In line", tone="busy", icon="queue", sentence="The study is complete and stands in line."
     ),
     StudyState.COMPUTING: Words(label="Measuring", tone="busy", icon="gear", sentence="Both ears are being measured."),
-    StudyState.COMPUTED: Words(label="Measured", tone="good", icon="check", sentence="The result is there."),
+    StudyState.COMPUTED: Words(label="Measured", tone="good", icon="check", sentence="The result is below."),
     StudyState.REFUSED: Words(label="Not measured", tone="bad", icon="stop", sentence="No number could be trusted."),
     StudyState.NOT_OURS: Words(
         label="Other examination",
@@ -45,7 +45,10 @@ STATES: Final[Mapping[StudyState, Words]] = {
         sentence="This is no inner-ear hydrops examination; nothing is measured or sent.",
     ),
     StudyState.FAILED: Words(
-        label="Node failed", tone="bad", icon="alert", sentence="The node itself failed; the images are kept."
+        label="Node failed",
+        tone="bad",
+        icon="alert",
+        sentence="The node itself failed. The images are kept; an administrator can have it measured again.",
     ),
     StudyState.CANCELED: Words(label="Canceled", tone="none", icon="dash", sentence="A person stopped this study."),
 }
