@@ -1,6 +1,7 @@
-"""Pictures of a result, drawn from the DICOM files alone: what the PACS got back is what you see.
+"""Pictures of a result, drawn from the DICOM files: what the PACS got back is what you see.
 
 Contours come from the returned SEG, read by highdicom and laid over the MR images by their positions in the patient.
+The contrast series are moved by the alignment that the node found.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ TOTAL_FLUID_COLOR: Final = "#35b6ff"
 ENDOLYMPH_COLOR: Final = "#ffb000"
 """Blue and amber differ in hue and lightness, also for color-blind readers and on a printout."""
 
-TITLES: Final = {"MRC": "MRC", "HYDROPS_MI2": "HYDROPS-Mi2 as sent, not aligned"}
+CONTRAST: Final = "PPI minus PEI, aligned"
+"""The contrast image that is drawn: perilymph white, endolymph and cerebrospinal fluid black, bone gray."""
 CAPTION: Final = "Research use only. Not for diagnostic use. Synthetic patient."
 
 
@@ -41,16 +43,20 @@ def show_summary(capture: Path, out: Path) -> Path:
 
 
 def draw_overview(study: Path, segmentation: Path, findings: Mapping[str, Any], out: Path) -> Path:
-    """Both ears on MRC and on the contrast image, with and without contours, in the slice with most fluid."""
-    images = {name: read_series(study / name) for name in ("MRC", "HYDROPS_MI2") if (study / name).is_dir()}
-    fluid, endolymph = read_segments(segmentation, images["MRC"])
+    """Both ears on MRC and on the aligned contrast image, with and without contours, in the slice with most fluid."""
+    mrc = read_series(study / "MRC")
+    ppi, pei = (
+        sitk.Resample(read_series(study / role), mrc, _alignment(findings, role), sitk.sitkLinear, 0.0)
+        for role in ("PPI", "PEI")
+    )
+    images = {"MRC": mrc, CONTRAST: ppi - pei}
+    fluid, endolymph = read_segments(segmentation, mrc)
     figure, axes = plt.subplots(2, 2 * len(images), figsize=(3.4 * 2 * len(images), 7.6), facecolor="black")
     for row, side in enumerate(("right", "left")):
         for column, (name, image) in enumerate(images.items()):
-            on_grid = sitk.Resample(image, images["MRC"], sitk.Transform(), sitk.sitkLinear, 0.0)
             for plain, axis in enumerate(axes[row, 2 * column : 2 * column + 2]):
-                _draw_panel(axis, on_grid, fluid.get(side), endolymph.get(side), contours=bool(plain))
-                axis.set_title(f"{side} ear, {TITLES[name]}", color="white", fontsize=10)
+                _draw_panel(axis, image, fluid.get(side), endolymph.get(side), contours=bool(plain))
+                axis.set_title(f"{side} ear, {name}", color="white", fontsize=10)
         axes[row, 0].set_ylabel(_caption(findings, side), color="white", fontsize=10)
     handles = [plt.Line2D([], [], color=TOTAL_FLUID_COLOR), plt.Line2D([], [], color=ENDOLYMPH_COLOR)]
     figure.legend(handles, ["total fluid space", "endolymph"], loc="lower left", labelcolor="white", facecolor="black")
@@ -90,6 +96,16 @@ def read_series(folder: Path) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     return sitk.Cast(reader.Execute(), sitk.sitkFloat32)
+
+
+def _alignment(findings: Mapping[str, Any], role: str) -> sitk.AffineTransform:
+    """Where each point of the MRC lies in the series of `role`: the inverse of the node's own alignment."""
+    (found,) = (one for one in findings["alignments"] if one["role"] == role)
+    mrc_to_series = np.linalg.inv(np.asarray(found["moving_to_fixed"], dtype=np.float64))
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix(mrc_to_series[:3, :3].ravel().tolist())
+    transform.SetTranslation(mrc_to_series[:3, 3].tolist())
+    return transform
 
 
 def read_segments(path: Path, grid: sitk.Image) -> tuple[dict[str, Bool], dict[str, Bool]]:
