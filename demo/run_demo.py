@@ -54,6 +54,7 @@ MODALITIES: Final = {"SEG": "SEG", "SR": "SR", "SC": "OT"}
 def main() -> int:
     """Run the demo; 0 when SEG, SR and summary came back, 1 when they did not, 2 when a program is missing."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that Orthanc and the node are stopped then, too
     out: Path = arguments.out.resolve()
     make_empty(out)
     console.print("[bold]Hydrops Node demo[/bold]  research use only, synthetic patient")
@@ -91,6 +92,8 @@ def _run(arguments: argparse.Namespace, out: Path, stack: ExitStack, began: floa
     tell(record, truth, sent, results, pictures, time.monotonic() - began)
     if arguments.keep:
         keep_running(orthanc, node, record.study_instance_uid)
+    else:
+        console.print("make demo KEEP=1 leaves PACS and node running and says where OHIF shows the study")
     return 0
 
 
@@ -206,7 +209,6 @@ def tell(
     for name, path in (*results.items(), *((path.stem, path) for path in pictures)):
         console.print(f"  {name:9} {os.path.relpath(path)}")
     console.print("  look at summary.png first; `dsrdump` prints the SR; a DICOM SEG viewer shows the SEG on the MRC")
-    console.print("  make demo KEEP=1 leaves PACS and node running and says where OHIF shows the study")
     console.print(f"\nThe whole demo took {seconds:.0f} s. Research use only. Not for diagnostic use.")
 
 
@@ -242,6 +244,8 @@ def keep_running(orthanc: LocalOrthanc, node: LocalNode, study: str) -> None:
     console.print(f"\nPACS:  {orthanc.url}  user {orthanc.username}  password {orthanc.password}")
     console.print(f"       DICOM {orthanc.aet}@127.0.0.1:{orthanc.dicom_port}, DICOMweb {orthanc.dicom_web_url}")
     console.print(f"Node:  {node.health_url}  DICOM HYDROPS@127.0.0.1:{node.dicom_port}")
+    console.print(f"       dashboard http://127.0.0.1:{node.web_port}; its first user (then sign in for OHIF, too):")
+    console.print(f"       .venv/bin/hydrops-node user add ada --role admin --config {os.path.relpath(node.config)}")
     console.print("Ctrl-C stops both.")
     try:
         signal.pause()
