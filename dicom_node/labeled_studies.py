@@ -67,7 +67,10 @@ def labeled_ears(folder: Path, options: CaseOptions) -> list[EarCase]:
     """
     studies = read_folder(folder)
     if not studies:
-        raise UnusableInput(f"{folder}: expected DICOM studies with a segmentation each, found no DICOM file")
+        raise UnusableInput(
+            f"{folder}: expected DICOM studies with a segmentation each, found no DICOM file; "
+            "a NIfTI case would be a folder with mrc.nii.gz in it"
+        )
     return [ear for uid, files in sorted(studies.items()) for ear in _study(uid, files, options)]
 
 
