@@ -208,7 +208,9 @@ def tell(
     console.print("\n[bold]Where to look[/bold]")
     for name, path in (*results.items(), *((path.stem, path) for path in pictures)):
         console.print(f"  {name:9} {os.path.relpath(path)}")
-    console.print("  look at summary.png first; `dsrdump` prints the SR; a DICOM SEG viewer shows the SEG on the MRC")
+    console.print(
+        "  look at summary.png first; `dsrdump +Pl` prints the SR; a viewer for DICOM SEG lays it over the MRC"
+    )
     console.print(f"\nThe whole demo took {seconds:.0f} s. Research use only. Not for diagnostic use.")
 
 
