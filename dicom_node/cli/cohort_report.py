@@ -80,7 +80,8 @@ class Reporter:
         states = Counter(outcome.state for outcome in outcomes)
         counts = ", ".join(f"{states[state]} {state}" for state in SourceState if states[state])
         before = sum(outcome.done_before for outcome in outcomes)
-        lines = [f"{len(outcomes)} studies: {counts}" + (f" ({before} of them done before)" if before else "")]
+        noun = "study" if len(outcomes) == 1 else "studies"
+        lines = [f"{len(outcomes)} {noun}: {counts}" + (f" ({before} of them done before)" if before else "")]
         reasons: Counter[str] = Counter()
         for outcome in outcomes:
             reasons.update({reason["code"] for reason in (outcome.findings or {}).get("reasons", [])})
