@@ -3,7 +3,9 @@
   hydrops-node check-config --config config/node.toml
 
 Prints OK, or everything that is wrong: the key, what was expected and what was found. Looks at the site's series
-rules and at whether needed secrets are set, too. Exit status: 0 OK, 2 something is wrong.
+rules, at TLS files of DICOM and at whether needed secrets are set, too. Not at what only a start can try: whether
+ports are free, the state folder may be written, and a dashboard for the network has a user.
+Exit status: 0 OK, 2 something is wrong.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def all_problems(path: Path, environment: Mapping[str, str]) -> list[str]:
-    """What is wrong with the file, or, when it is right, with what it names; empty when the node would start."""
+    """What is wrong with the file, or, when it is right, with what it names; empty when the node may start."""
     from dicom_node.settings import find_problems, read_settings
 
     problems = find_problems(path, environment)
@@ -68,12 +70,24 @@ def problems_of_named_files(loaded: LoadedSettings, environment: Mapping[str, st
     from dicom_node.settings import password_variable
 
     yield from _tls_problems(loaded)
+    yield from _exposure_problems(loaded)
     settings = loaded.settings
     if settings.orthanc.username and not environment.get("HYDROPS_ORTHANC_PASSWORD"):
         yield "orthanc.username: is set, but HYDROPS_ORTHANC_PASSWORD is not; set it in the environment"
     for one in settings.destinations:
         if one.username and not loaded.destination_password(one.name):
             yield f"destinations: {one.name!r} has a username but no password; set {password_variable(one.name)}"
+
+
+def _exposure_problems(loaded: LoadedSettings) -> Iterator[str]:
+    """A dashboard or viewer that would be shown without TLS. Whether there are users only the running node sees."""
+    from dicom_node.cli.exposure import check_exposure
+    from dicom_node.errors import ConfigError
+
+    try:
+        check_exposure(loaded, users=1)
+    except ConfigError as error:
+        yield str(error)
 
 
 def _tls_problems(loaded: LoadedSettings) -> Iterator[str]:

@@ -59,3 +59,17 @@ def test_a_user_without_a_password_is_a_problem(
     monkeypatch.setenv("HYDROPS_ORTHANC_PASSWORD", "x")
     monkeypatch.setenv("HYDROPS_DESTINATION_MAIN_PACS_PASSWORD", "y")
     assert main(["check-config", "--config", str(config)]) == 0
+
+
+def test_a_dashboard_for_a_network_without_tls_is_a_problem(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDROPS_WAKE_TOKEN", "0123456789abcdef0123456789abcdef")
+    text = config.read_text(encoding="utf-8").replace(
+        'host = "127.0.0.1"\n# Its TCP port.\nport = 8080', 'host = "0.0.0.0"'
+    )
+    config.write_text(text, encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 2
+    assert "web.host: the dashboard would listen on 0.0.0.0 without TLS" in capsys.readouterr().out
+    config.write_text(text.replace("tls_elsewhere = false", "tls_elsewhere = true"), encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 0
