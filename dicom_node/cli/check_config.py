@@ -3,7 +3,7 @@
   hydrops-node check-config --config config/node.toml
 
 Prints OK, or everything that is wrong: the key, what was expected and what was found. Looks at the site's series
-rules, at TLS files of DICOM and at whether needed secrets are set, too. Not at what only a start can try: whether
+rules, at TLS files and at whether needed secrets are set, too. Not at what only a start can try: whether
 ports are free, the state folder may be written, and a dashboard for the network has a user.
 Exit status: 0 OK, 2 something is wrong.
 """
@@ -70,6 +70,7 @@ def problems_of_named_files(loaded: LoadedSettings, environment: Mapping[str, st
     from dicom_node.settings import password_variable
 
     yield from _tls_problems(loaded)
+    yield from _web_tls_problems(loaded)
     yield from _exposure_problems(loaded)
     settings = loaded.settings
     if settings.orthanc.username and not environment.get("HYDROPS_ORTHANC_PASSWORD"):
@@ -77,6 +78,14 @@ def problems_of_named_files(loaded: LoadedSettings, environment: Mapping[str, st
     for one in settings.destinations:
         if one.username and not loaded.destination_password(one.name):
             yield f"destinations: {one.name!r} has a username but no password; set {password_variable(one.name)}"
+
+
+def _web_tls_problems(loaded: LoadedSettings) -> Iterator[str]:
+    """TLS files of dashboard and viewer that are not there, in the words of the start (`serving_thread`)."""
+    web = loaded.settings.web
+    for key, name in (("web.tls_certificate", web.tls_certificate), ("web.tls_key", web.tls_key)):
+        if name and not (loaded.config_dir / name).is_file():
+            yield f"{key}: expected a PEM file, found nothing at {loaded.config_dir / name}"
 
 
 def _exposure_problems(loaded: LoadedSettings) -> Iterator[str]:

@@ -73,3 +73,13 @@ def test_a_dashboard_for_a_network_without_tls_is_a_problem(
     assert "web.host: the dashboard would listen on 0.0.0.0 without TLS" in capsys.readouterr().out
     config.write_text(text.replace("tls_elsewhere = false", "tls_elsewhere = true"), encoding="utf-8")
     assert main(["check-config", "--config", str(config)]) == 0
+
+
+def test_tls_files_of_the_dashboard_that_are_not_there_are_problems(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text('[web]\ntls_certificate = "no.pem"\ntls_key = "no.key"\n', encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 2
+    output = capsys.readouterr().out
+    assert f"web.tls_certificate: expected a PEM file, found nothing at {config.parent / 'no.pem'}" in output
+    assert f"web.tls_key: expected a PEM file, found nothing at {config.parent / 'no.key'}" in output
