@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -23,8 +24,11 @@ from dashboard import card, put_cards, results, row  # noqa: E402 - the list's b
 from planted_studies import DECISIONS, document  # noqa: E402
 
 from dicom_node.database import writing  # noqa: E402
+from dicom_node.delivery.outbox import Outbox  # noqa: E402
 from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, object_rows  # noqa: E402
+from dicom_node.drift_points import DriftPoints  # noqa: E402
 from dicom_node.intake.spool_rows import instance_table, series_table, study_table  # noqa: E402
+from dicom_node.ledger import Ledger  # noqa: E402
 from dicom_node.ledger_rows import ledger_events, ledger_results, ledger_studies  # noqa: E402
 from dicom_node.study_cards import StudyCards  # noqa: E402
 from dicom_node.study_moves import StudyEvent, StudyState  # noqa: E402
@@ -45,13 +49,17 @@ EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 WAY: Final = (StudyEvent.ARRIVED, StudyEvent.COMPLETED, StudyEvent.STARTED, StudyEvent.COMPUTED)
 
 
-def grow(engine: Engine, studies: int, *, destination: str) -> None:
-    """Write that many ended studies with all their rows; the newest was decided just now."""
+def grow(engine: Engine, studies: int, *, destination: str, with_images: bool = True) -> None:
+    """Write that many ended studies with all their rows; the newest was decided just now.
+
+    Without images, as retention leaves a study whose results are still kept.
+    """
     now = time.time()
     findings, decisions = json.dumps(document(0.271, (EarSide.RIGHT, EarSide.LEFT))), json.dumps(list(DECISIONS))
     numbers = range(studies)
-    _write(engine, instance_table, (one for number in numbers for one in images(number, now)))
-    _write(engine, series_table, (one for number in numbers for one in series(number)))
+    if with_images:
+        _write(engine, instance_table, (one for number in numbers for one in images(number, now)))
+        _write(engine, series_table, (one for number in numbers for one in series(number)))
     _write(engine, study_table, ({"study_instance_uid": _study(number), "revision": 1} for number in numbers))
     rows = (row(number, findings, decisions, now - APART_S * number) for number in numbers)
     _write(engine, ledger_studies, (one | {"state": STATES[number % 10].value} for number, one in enumerate(rows)))
@@ -63,6 +71,10 @@ def grow(engine: Engine, studies: int, *, destination: str) -> None:
     cards = StudyCards(engine)
     for start in range(0, studies, 500):
         cards.put_results([one for number in numbers[start : start + 500] for one in results(number, now)])
+    with tempfile.TemporaryDirectory() as folder:
+        points = DriftPoints(engine, ledger=Ledger(engine), cards=cards, outbox=Outbox(Path(folder), engine))
+        while points.settle():
+            pass
     with engine.connect() as connection:  # PostgreSQL gathers its statistics by itself, but not within seconds
         connection.exec_driver_sql("ANALYZE" if engine.dialect.name == "postgresql" else "SELECT 1")
         connection.commit()

@@ -63,6 +63,7 @@ def operations(parts: DeskParts, get: Callable[[str], object]) -> Mapping[str, C
         "until when a study is kept": keeping,
         "page: list of studies": partial(get, "/studies"),
         "page: one study": partial(get, "/studies/2.25.5"),
+        "page: drift over a year": partial(get, "/drift?days=365"),
         "page: one patient's studies, by a word": partial(parts.cards.search, "P000001"),
     }
 

@@ -160,6 +160,15 @@ def _add_new_indexes(connection: Connection) -> None:
 
 
 @contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that only reads, and in which every statement sees the database as it was at the first."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":  # SQLite knows nothing else
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+@contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that writes: committed when the block ends, rolled back when it raises.
 

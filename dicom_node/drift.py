@@ -7,15 +7,12 @@ rules point at such a shift. They are a reason to look, never a finding: patient
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
-from typing import Final
+from typing import Final, Self
 
-from dicom_node.delivery.outbox import Outbox
-from dicom_node.ledger import Ledger
-from dicom_node.ledger_rows import FinishedStudy
-from dicom_node.study_cards import StudyCards, WorkEars
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 DAY_S: Final = 86400.0
 
@@ -32,22 +29,50 @@ the p with P(Binomial(20, p) <= 10) = 0.025, and its mirror image."""
 UNUSUAL: Final = 0.025
 """How unlikely a count of the last 20 has to be, toward more or toward less, to be pointed at."""
 
+RECORD: Final = np.dtype(
+    [
+        ("finished_at", "<f8"),
+        ("ratios", "<f8", (2,)),
+        ("latency_s", "<f8"),
+        ("refused", "?"),
+        ("flagged", "?"),
+    ]
+)
+"""One finished study. Ratios 0..1 of up to two ears, NaN where there is none; `flagged` if any ear had a remark on its
+quality; `finished_at` is POSIX seconds.
 
-@dataclass(frozen=True, kw_only=True)
-class StudyPoint:
-    """One finished study. Ratios 0..1; `flagged` if any ear had a remark on its quality; times are POSIX seconds.
+`latency_s` runs from the last image's arrival to the last confirmed delivery; NaN if not everything arrived, or if the
+study was examined again without new images: nobody waited for that since they came.
+"""
 
-    `latency_s` runs from the last image's arrival to the last confirmed delivery; None if not everything arrived, or if
-    the study was examined again without new images: nobody waited for that since they came.
-    """
 
-    study_instance_uid: str
-    scanner: str
-    finished_at: float
-    refused: bool
-    flagged: bool
-    ratios: tuple[float, ...]
-    latency_s: float | None
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Points:
+    """Finished studies, oldest first; `records` has shape (n,) and type `RECORD`."""
+
+    records: NDArray[np.void]
+
+    @classmethod
+    def of(cls, parts: Sequence[NDArray[np.void]]) -> Self:
+        """The studies of several arrays together."""
+        together = np.concatenate([np.empty(0, RECORD), *parts])
+        return cls(records=together[np.argsort(together["finished_at"], kind="stable")])
+
+    def where(self, chosen: NDArray[np.bool_]) -> Points:
+        """Those of them, `chosen` having shape (n,)."""
+        return Points(records=self.records[chosen])
+
+    @property
+    def ratios(self) -> NDArray[np.float64]:
+        """The ratio of every ear that has one, study by study."""
+        every: NDArray[np.float64] = self.records["ratios"].ravel()
+        return every[~np.isnan(every)]
+
+    @property
+    def latencies_s(self) -> NDArray[np.float64]:
+        """The latency of every study that has one."""
+        every: NDArray[np.float64] = self.records["latency_s"]
+        return every[~np.isnan(every)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,98 +106,76 @@ class Shift:
     sentence: str
 
 
-def study_points(ledger: Ledger, cards: StudyCards, outbox: Outbox, *, since: float) -> list[StudyPoint]:
-    """Every study that finished at `since` or later, once, with what came of it last; oldest first."""
-    ears_of, delivered = cards.ears_since(since), outbox.delivered_since(since)
-    finished = _last_of_each(ledger.finished_since(since))
-    without_ears = [one.study_instance_uid for one, _ in finished if one.work_id not in ears_of]
-    scanners = cards.scanners(without_ears)
-    points = []
-    for one, examined_again in finished:
-        ears = ears_of.get(one.work_id) or WorkEars(scanner=scanners.get(one.study_instance_uid, ""))
-        confirmed = None if examined_again else delivered.get(one.work_id)
-        points.append(
-            StudyPoint(
-                study_instance_uid=one.study_instance_uid,
-                scanner=ears.scanner,
-                finished_at=one.finished_at,
-                refused=one.refused,
-                flagged=ears.is_flagged,
-                ratios=tuple(ears.ratios),
-                latency_s=None if confirmed is None else max(0.0, confirmed - one.arrived_at),
-            )
-        )
-    return points
-
-
-def _last_of_each(finished: Iterable[FinishedStudy]) -> list[tuple[FinishedStudy, bool]]:
-    """The last piece of work of each study, in the order in which they ended, and whether it repeats one before."""
-    last: dict[str, tuple[FinishedStudy, bool]] = {}
-    for one in finished:
-        before = last.pop(one.study_instance_uid, None)
-        last[one.study_instance_uid] = one, before is not None and one.arrived_at <= before[0].finished_at
-    return list(last.values())
-
-
-def periods(points: Iterable[StudyPoint], *, since: float, until: float, length_s: float) -> list[Period]:
+def periods(points: Points, *, since: float, until: float, length_s: float) -> list[Period]:
     """The points in periods of equal length from `since` on; empty periods are left out."""
-    found: dict[int, list[StudyPoint]] = {}
-    for point in points:
-        if since <= point.finished_at <= until:
-            found.setdefault(int((point.finished_at - since) // length_s), []).append(point)
+    at = points.records["finished_at"]
+    inside = points.where((since <= at) & (at <= until))
+    numbers = (inside.records["finished_at"] - since) // length_s
     return [
-        _period(since + number * length_s, min(until, since + (number + 1) * length_s), found[number])
-        for number in sorted(found)
+        _period(
+            since + number * length_s,
+            min(until, since + (number + 1) * length_s),
+            inside.where(numbers == number),
+        )
+        for number in map(int, np.unique(numbers))
     ]
 
 
-def _period(begin: float, end: float, points: Sequence[StudyPoint]) -> Period:
+def _period(begin: float, end: float, points: Points) -> Period:
     return Period(
         begin=begin,
         end=end,
-        studies=len(points),
-        refused=sum(point.refused for point in points),
-        flagged=sum(point.flagged for point in points),
-        ratio=spread(ratio for point in points for ratio in point.ratios),
-        latency=spread(point.latency_s for point in points if point.latency_s is not None),
+        studies=len(points.records),
+        refused=int(np.count_nonzero(points.records["refused"])),
+        flagged=int(np.count_nonzero(points.records["flagged"])),
+        ratio=spread(points.ratios),
+        latency=spread(points.latencies_s),
     )
 
 
-def spread(values: Iterable[float]) -> Spread | None:
+def spread(values: ArrayLike) -> Spread | None:
     """The spread of some values; None if there are none."""
-    ordered = sorted(values)
-    if not ordered:
+    ordered = np.sort(np.asarray(values, np.float64))
+    if not len(ordered):
         return None
-    return Spread(count=len(ordered), median=median(ordered), low=quantile(ordered, 0.25), high=quantile(ordered, 0.75))
+    return Spread(
+        count=len(ordered), median=_median(ordered), low=quantile(ordered, 0.25), high=quantile(ordered, 0.75)
+    )
 
 
-def quantile(ordered: Sequence[float], part: float) -> float:
+def quantile(ordered: NDArray[np.float64], part: float) -> float:
     """The value below which `part` (0..1) of the ascending `ordered` lies, between neighbors in proportion."""
     place = part * (len(ordered) - 1)
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
 
 
-def shifts(points: Sequence[StudyPoint]) -> list[Shift]:
-    """What the last studies of one scanner give reason to look at; `points` oldest first."""
-    computed = [point for point in points if not point.refused]
+def _median(ordered: NDArray[np.float64]) -> float:
+    """The middle of the ascending `ordered`, or halfway between the two that are."""
+    return float(0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]))
+
+
+def shifts(points: Points) -> list[Shift]:
+    """What the last studies of one scanner give reason to look at."""
+    computed = points.where(~points.records["refused"])
     seen = (
-        median_shift("EH ratio", [100.0 * ratio for point in computed for ratio in point.ratios], "%"),
-        median_shift("Latency", [point.latency_s for point in points if point.latency_s is not None], "s"),
-        share_shift("Quality remarks", [point.flagged for point in computed]),
-        share_shift("Refusals", [point.refused for point in points]),
+        median_shift("EH ratio", 100.0 * computed.ratios, "%"),
+        median_shift("Latency", points.latencies_s, "s"),
+        share_shift("Quality remarks", computed.records["flagged"]),
+        share_shift("Refusals", points.records["refused"]),
     )
     return [shift for shift in seen if shift is not None]
 
 
-def median_shift(subject: str, values: Sequence[float], unit: str) -> Shift | None:
+def median_shift(subject: str, values: ArrayLike, unit: str) -> Shift | None:
     """Whether the median of the last `RECENT` values lies outside the 95 % band of the values before."""
-    if len(values) < RECENT + EARLIER:
+    every = np.asarray(values, np.float64)
+    if len(every) < RECENT + EARLIER:
         return None
-    earlier, recent = sorted(values[:-RECENT]), values[-RECENT:]
+    earlier, recent = np.sort(every[:-RECENT]), np.sort(every[-RECENT:])
     low, high = (quantile(earlier, part) for part in BAND)
-    now = median(recent)
+    now = _median(recent)
     if low <= now <= high:
         return None
     return Shift(
@@ -182,20 +185,22 @@ def median_shift(subject: str, values: Sequence[float], unit: str) -> Shift | No
     )
 
 
-def share_shift(subject: str, happened: Sequence[bool]) -> Shift | None:
+def share_shift(subject: str, happened: ArrayLike) -> Shift | None:
     """Whether something happened to the last `RECENT` studies unusually often, or seldom, by the share before."""
-    if len(happened) < RECENT + EARLIER:
+    every = np.asarray(happened, bool)
+    if len(every) < RECENT + EARLIER:
         return None
-    earlier, now = happened[:-RECENT], sum(happened[-RECENT:])
+    before, earlier = int(np.count_nonzero(every[:-RECENT])), len(every) - RECENT
+    now = int(np.count_nonzero(every[-RECENT:]))
     # Half a case and half a counter-case more: what never happened before may happen once without being a shift.
-    share = (sum(earlier) + 0.5) / (len(earlier) + 1.0)
+    share = (before + 0.5) / (earlier + 1.0)
     as_often = sum(_binomial(RECENT, share, count) for count in range(now, RECENT + 1))
     as_seldom = sum(_binomial(RECENT, share, count) for count in range(now + 1))
     if min(as_often, as_seldom) > UNUSUAL:
         return None
     return Shift(
         subject=subject,
-        sentence=f"{subject}: {now} of the last {RECENT} studies, against {sum(earlier)} of the {len(earlier)} before; "
+        sentence=f"{subject}: {now} of the last {RECENT} studies, against {before} of the {earlier} before; "
         f"by chance alone so {'many' if as_often < as_seldom else 'few'} come in fewer than 25 of 1000 cases.",
     )
 

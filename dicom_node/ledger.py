@@ -130,8 +130,8 @@ class Ledger:
             findings=json.loads(row["findings"]),
         )
 
-    def finished_since(self, at: float) -> list[FinishedStudy]:
-        """Every piece of work that was computed or refused at `at` or later, in the order in which it ended."""
+    def finished_of(self, study_instance_uids: Sequence[str], *, within: Connection) -> list[FinishedStudy]:
+        """Every piece of work of these studies that was computed or refused, in the order in which it ended."""
         came_before = (
             ledger_events.c.study_instance_uid == ledger_results.c.study_instance_uid,
             ledger_events.c.event == StudyEvent.ARRIVED.value,
@@ -144,20 +144,19 @@ class Ledger:
             ledger_results.c.event,
             ledger_results.c.at,
         )
-        query = select(*wanted, arrival.label("arrived_at")).where(ledger_results.c.at >= at)
-        query = query.order_by(ledger_results.c.at, ledger_results.c.work_id)
-        with self._engine.connect() as connection:
-            return [
-                FinishedStudy(
-                    work_id=row.work_id,
-                    study_instance_uid=row.study_instance_uid,
-                    refused=row.event == StudyEvent.REFUSED.value,
-                    arrived_at=row.arrived_at,
-                    finished_at=row.at,
-                )
-                for row in connection.execute(query)
-                if row.arrived_at is not None
-            ]
+        query = select(*wanted, arrival.label("arrived_at"))
+        query = query.where(ledger_results.c.study_instance_uid.in_(study_instance_uids))
+        return [
+            FinishedStudy(
+                work_id=row.work_id,
+                study_instance_uid=row.study_instance_uid,
+                refused=row.event == StudyEvent.REFUSED.value,
+                arrived_at=row.arrived_at,
+                finished_at=row.at,
+            )
+            for row in within.execute(query.order_by(ledger_results.c.at, ledger_results.c.work_id))
+            if row.arrived_at is not None
+        ]
 
     def last_event_number(self) -> int:
         """The number of the last thing that happened to any study; 0 before the first."""

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 
 from dicom_node.database import metadata
+from dicom_node.drift_rows import owe_point
 from dicom_node.study_moves import StudyEvent, StudyState
 
 ledger_studies = Table(
@@ -179,6 +180,7 @@ def keep_result(
                 at=at,
             )
         )
+        owe_point(connection, study_instance_uid)
 
 
 def log_event(connection: Connection, study_instance_uid: str, at: float, event: StudyEvent, detail: str) -> None:

@@ -35,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.assembly.attributes import CONVERSION_ERRORS
 from dicom_node.database import metadata, writing
+from dicom_node.drift_rows import owe_point
 from dicom_node.encoding.patient_module import attribute_text
 from dicom_node.encoding.person_names import written_name
 from dicom_node.ledger import StudyState, ledger_studies
@@ -46,9 +47,6 @@ MAX_CHARACTERS: Final = 256
 
 NO_REMARK: Final = "[]"
 """How the codes of an ear without any are written."""
-
-UIDS_AT_A_TIME: Final = 500
-"""In one statement: databases bound how long one may be."""
 
 _ACTING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
 """Embeddings, overrides and isolates of reading direction, and line ends; LRM and RLM stay: Hebrew names need them."""
@@ -262,6 +260,7 @@ class StudyCards:
         upsert = dialect.insert(_cards).values(**values)
         with nullcontext(within) if within is not None else writing(self._engine) as connection:
             connection.execute(upsert.on_conflict_do_update(index_elements=["study_instance_uid"], set_=values))
+            owe_point(connection, card.study_instance_uid)
 
     def get(self, study_instance_uid: str) -> StudyCard | None:
         """The card of one study."""
@@ -319,6 +318,7 @@ class StudyCards:
                 if connection.execute(known).first() is None:
                     values = asdict(result) | {"quality": json.dumps(list(result.quality)), "position": position}
                     connection.execute(insert(_ear_results).values(**values))
+                    owe_point(connection, result.study_instance_uid)
 
     def results_of_studies(self, study_instance_uids: Iterable[str]) -> list[EarResult]:
         """Every result of these studies, in the order in which they were computed, also of earlier models."""
@@ -336,28 +336,24 @@ class StudyCards:
         )
         return self._results(_ear_results.c.work_id.in_(measured))
 
-    def ears_since(self, at: float) -> dict[str, WorkEars]:
-        """By work: what was computed at `at` or later. Of a year's results no more is read than drift looks at."""
+    def ears_of(self, work_ids: Sequence[str], *, within: Connection) -> dict[str, WorkEars]:
+        """By work: what was measured in these pieces of work; no more is read than drift looks at."""
         columns = _ear_results.c
         read = select(columns.work_id, columns.scanner, columns.ratio, columns.quality != NO_REMARK)
+        read = read.where(columns.work_id.in_(work_ids)).order_by(columns.work_id, columns.position)
         found: dict[str, WorkEars] = {}
-        with self._engine.connect() as connection:
-            for work_id, scanner, ratio, flagged in connection.execute(read.where(columns.computed_at >= at)):
-                ears = found.setdefault(work_id, WorkEars(scanner=scanner))
-                ears.is_flagged |= bool(flagged)
-                if ratio is not None:
-                    ears.ratios.append(ratio)
+        for work_id, scanner, ratio, flagged in within.execute(read):
+            ears = found.setdefault(work_id, WorkEars(scanner=scanner))
+            ears.is_flagged |= bool(flagged)
+            if ratio is not None:
+                ears.ratios.append(ratio)
         return found
 
-    def scanners(self, study_instance_uids: Sequence[str]) -> dict[str, str]:
+    def scanners(self, study_instance_uids: Sequence[str], *, within: Connection) -> dict[str, str]:
         """The scanner of each of these studies that has a card, by Study Instance UID."""
-        found: dict[str, str] = {}
-        with self._engine.connect() as connection:
-            for start in range(0, len(study_instance_uids), UIDS_AT_A_TIME):
-                these = _cards.c.study_instance_uid.in_(study_instance_uids[start : start + UIDS_AT_A_TIME])
-                rows = connection.execute(select(_cards.c.study_instance_uid, _cards.c.scanner).where(these))
-                found.update((row.study_instance_uid, row.scanner) for row in rows)
-        return found
+        of_these = _cards.c.study_instance_uid.in_(study_instance_uids)
+        rows = within.execute(select(_cards.c.study_instance_uid, _cards.c.scanner).where(of_these))
+        return {row.study_instance_uid: row.scanner for row in rows}
 
     def _results(self, *where: ColumnElement[bool]) -> list[EarResult]:
         query = select(_ear_results).where(*where)

@@ -164,6 +164,8 @@ class StudyWorker:
     on_fault
         Called once a fault that nobody foresaw is noted with its study: what that did to this process, nobody knows.
         The study is tried once more, by the process that follows.
+    after_look
+        Called after every look round that went well, for what nobody waits for; it takes a moment at the most.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class StudyWorker:
         gate: AbstractContextManager[object] | None = None,
         time_limit: TimeLimit | None = None,
         on_fault: Callable[[], None] = lambda: None,
+        after_look: Callable[[], object] = lambda: None,
         beat_s: float = BEAT_S,
     ) -> None:
         self._desk = desk
@@ -186,6 +189,7 @@ class StudyWorker:
         self._beat_s = beat_s
         self._time_limit = time_limit
         self._on_fault = on_fault
+        self._after_look = after_look
         self._forget_at = time.monotonic() + FORGET_EVERY_S
         self._gone: frozenset[str] = frozenset()
         DBOS(
@@ -246,6 +250,7 @@ class StudyWorker:
                     self._queue_unfinished()
                 self._queue(ready)
                 self._forget_old_runs()
+                self._after_look()
                 troubled = False
             except PASSING as error:
                 troubled = True

@@ -65,7 +65,10 @@ def _work(loaded: LoadedSettings, stop: threading.Event, renewal: WorkerRenewal)
     from dicom_node.cli.wiring import make_segmenter
     from dicom_node.database import open_database, require_whole
     from dicom_node.delivery.outbox import Outbox
+    from dicom_node.drift_points import DriftPoints
+    from dicom_node.ledger import Ledger
     from dicom_node.roster import Roster, wait_for_place
+    from dicom_node.study_cards import StudyCards
     from dicom_node.time_limit import TimeLimit
     from dicom_node.workflow import StudyWorker
 
@@ -92,6 +95,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event, renewal: WorkerRenewal)
         host=socket.gethostname(),
         gate=renewal.gate,
         on_fault=renewal.after_fault,
+        after_look=DriftPoints(engine, ledger=Ledger(engine), cards=StudyCards(engine), outbox=outbox).settle,
         time_limit=TimeLimit(loaded.state_dir / f"{worker_id}.limit", loaded.settings.processing.time_limit_s),
     )
     pump.start()

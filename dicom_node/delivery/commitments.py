@@ -25,9 +25,10 @@ from dicom_node.delivery.commitment_rows import (
     transaction_rows,
 )
 from dicom_node.delivery.outbox import RetryPolicy
-from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, fresh, object_rows
+from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, fresh, object_rows, study_of
 from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKind
 from dicom_node.delivery.planned_times import ClockChange, move_commitments
+from dicom_node.drift_rows import owe_points
 
 MAX_SENT_AGAIN: Final = 3
 """A receiver that loses an object this often is broken; sending it once more would hide that from people."""
@@ -304,6 +305,7 @@ def _failed(connection: Connection, row: Any, reason: int, now: float) -> None:
         change["sent_again"] = row.sent_again + 1
         again = update(delivery_rows).where(delivery_rows.c.delivery_id == row.delivery_id)
         connection.execute(again.values(**fresh(now), last_detail=f"sent again: {meaning.words}"))
+        owe_points(connection, study_of(row.sop_instance_uid))
     elif meaning.then is AfterFailure.SEND_AGAIN:
         change["state"] = CommitmentState.NOT_COMMITTED
         change["last_detail"] += f"; {row.sent_again + 1} copies were lost, no further one is sent"

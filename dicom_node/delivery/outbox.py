@@ -36,9 +36,11 @@ from dicom_node.delivery.outbox_rows import (
     object_rows,
     queue_rows,
     sendable,
+    study_of,
 )
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 from dicom_node.delivery.planned_times import ClockChange, move_deliveries
+from dicom_node.drift_rows import owe_point, owe_points
 from dicom_node.errors import OutputMismatch
 
 __all__ = [
@@ -165,6 +167,7 @@ class Outbox:
             if rows:
                 connection.execute(insert(object_rows), rows)
             queue_rows(connection, uids, destinations, at)
+            owe_point(connection, study_instance_uid)
 
     def clear_others(self, kept: KeptObjects) -> None:
         """Remove files of these objects that hold other bytes than those queued; what is not queued is left alone."""
@@ -206,6 +209,7 @@ class Outbox:
             forget(connection, select(delivery_rows.c.delivery_id).where(known))
             connection.execute(update(delivery_rows).where(known).values(**fresh(at)))
             queue_rows(connection, uids, destinations, at)
+            owe_points(connection, select(object_rows.c.study_instance_uid).where(object_rows.c.key == key).distinct())
         return len(uids) * len(set(destinations))
 
     def due(self, destination: str, now: float) -> list[Delivery]:
@@ -264,6 +268,8 @@ class Outbox:
             if row.state != DeliveryState.DELIVERED or outcome.kind is OutcomeKind.DELIVERED:
                 change = self._change(row, outcome, now, policy)
                 connection.execute(update(delivery_rows).where(of_this).values(**change))
+                if change["state"] != DeliveryState.WAITING:  # a try that failed changes no latency
+                    owe_points(connection, study_of(row.sop_instance_uid))
                 if to_commit and outcome.kind is OutcomeKind.DELIVERED and row.state != DeliveryState.DELIVERED:
                     owe(connection, delivery_id, at=now)
         return next(iter(self._select(delivery_rows.c.delivery_id == delivery_id)), None)
@@ -333,20 +339,16 @@ class Outbox:
                 for row in connection.execute(counted)
             ]
 
-    def delivered_since(self, at: float) -> dict[str, float]:
-        """By key: when the last object of a piece of work was confirmed, if all that is to be sent was.
-
-        Deliveries that were queued before `at` are left out.
-        """
+    def delivered(self, keys: Sequence[str], *, within: Connection) -> dict[str, float]:
+        """By key: when the last object of a piece of work was confirmed, if all that is to be sent was."""
         missing = func.sum(
             case((delivery_rows.c.state.in_([DeliveryState.WAITING, DeliveryState.STOPPED]), 1), else_=0)
         )
-        delivered = delivery_rows.c.state == DeliveryState.DELIVERED
-        last = func.max(case((delivered, delivery_rows.c.last_attempt_at)))
-        query = select(object_rows.c.key, last).select_from(joined_rows).where(delivery_rows.c.queued_at >= at)
+        confirmed = delivery_rows.c.state == DeliveryState.DELIVERED
+        last = func.max(case((confirmed, delivery_rows.c.last_attempt_at)))
+        query = select(object_rows.c.key, last).select_from(joined_rows).where(object_rows.c.key.in_(keys))
         query = query.group_by(object_rows.c.key).having(missing == 0, last.is_not(None))
-        with self._engine.connect() as connection:
-            return {key: float(confirmed) for key, confirmed in connection.execute(query)}
+        return {key: float(at) for key, at in within.execute(query)}
 
     def hurry(self, destination: str, now: float) -> None:
         """Let everything that waits for `destination` be due now: it was away and has come back."""

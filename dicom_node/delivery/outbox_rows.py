@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    Select,
     String,
     Table,
     UniqueConstraint,
@@ -224,6 +225,11 @@ def sendable(destination: str) -> ColumnElement[bool]:
         )
     )
     return and_(delivery_rows.c.destination == destination, delivery_rows.c.state == DeliveryState.WAITING, ~held_back)
+
+
+def study_of(sop_instance_uid: str) -> Select[str]:
+    """A query for the study that an object belongs to."""
+    return select(object_rows.c.study_instance_uid).where(object_rows.c.sop_instance_uid == sop_instance_uid)
 
 
 def digests_of(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,8 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from dicom_node.drift import DAY_S, Period, Shift, Spread, StudyPoint, periods, shifts, study_points
+from dicom_node.drift import DAY_S, Period, Points, Shift, Spread, periods, shifts
+from dicom_node.drift_points import DriftPoints
 from dicom_node.web.access import Role, parts_of, require
 from dicom_node.web.parts import WebParts
 from dicom_node.web.plots import Line, Mark, Plot, plot, thinned
@@ -59,10 +60,11 @@ def show_drift(
     span = days if days in SPANS else "90"
     until = parts.clock()
     since = until - int(span) * DAY_S
-    points = study_points(parts.ledger, parts.cards, parts.outbox, since=since)
-    scanners = sorted({point.scanner for point in points})
-    chosen = [point for point in points if scanner in (EVERY_SCANNER, point.scanner or UNKNOWN_SCANNER)]
-    drift = drift_of(chosen, since=since, until=until, period_s=SPANS[span][1] * DAY_S)
+    points = DriftPoints(parts.engine, ledger=parts.ledger, cards=parts.cards, outbox=parts.outbox)
+    by_scanner = points.read(since=since)
+    scanners = sorted(by_scanner)
+    chosen = [found for name, found in by_scanner.items() if scanner in (EVERY_SCANNER, name or UNKNOWN_SCANNER)]
+    drift = drift_of(Points.of(chosen), since=since, until=until, period_s=SPANS[span][1] * DAY_S)
     return page(
         request,
         "drift.html",
@@ -75,7 +77,7 @@ def show_drift(
     )
 
 
-def drift_of(points: Sequence[StudyPoint], *, since: float, until: float, period_s: float) -> Drift:
+def drift_of(points: Points, *, since: float, until: float, period_s: float) -> Drift:
     """Shifts, plots and table of these studies."""
     found = periods(points, since=since, until=until, length_s=period_s)
     if not found:

@@ -1,34 +1,42 @@
-"""A shift of a scanner is pointed at, ordinary scatter is not, and the numbers come from ledger, cards and outbox."""
+"""A shift of a scanner is pointed at, ordinary scatter is not, and periods say what a plain computation says."""
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 from math import comb
-from pathlib import Path
+from statistics import median, quantiles
 
+import numpy as np
 import pytest
-from queued_results import put
+from numpy.typing import NDArray
 
-from dicom_node.database import open_database
-from dicom_node.delivery.outbox import Outbox, OutboxObject, RetryPolicy
-from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
-from dicom_node.drift import BAND, EARLIER, RECENT, StudyPoint, median_shift, periods, share_shift, shifts, study_points
-from dicom_node.ledger import Ledger, StudyEvent
-from dicom_node.study_cards import EarResult, StudyCard, StudyCards
+from dicom_node.drift import (
+    BAND,
+    EARLIER,
+    RECENT,
+    RECORD,
+    Period,
+    Points,
+    Spread,
+    median_shift,
+    periods,
+    share_shift,
+    shifts,
+)
 
-POLICY = RetryPolicy()
 
-
-def point(at: float, *, ratio: float | None = 0.2, refused: bool = False, flagged: bool = False) -> StudyPoint:
-    return StudyPoint(
-        study_instance_uid="2.25.1",
-        scanner="MR1",
-        finished_at=at,
-        refused=refused,
-        flagged=flagged,
-        ratios=() if ratio is None else (ratio,),
-        latency_s=60.0,
-    )
+def point(
+    at: float,
+    *,
+    ratios: Sequence[float] = (0.2,),
+    refused: bool = False,
+    flagged: bool = False,
+    latency_s: float = 60.0,
+) -> NDArray[np.void]:
+    padded = (*ratios, math.nan, math.nan)[:2]
+    return np.array([(at, padded, latency_s, refused, flagged)], RECORD)
 
 
 def test_the_band_holds_95_of_100_medians_of_twenty():
@@ -78,15 +86,15 @@ def test_a_share_that_fell_is_pointed_at_as_well():
 
 def test_refused_studies_count_for_refusals_and_not_for_quality():
     points = [point(float(n)) for n in range(80)] + [
-        point(80.0 + n, ratio=None, refused=n % 2 == 0) for n in range(RECENT)
+        point(80.0 + n, ratios=(), refused=n % 2 == 0) for n in range(RECENT)
     ]
-    assert [shift.subject for shift in shifts(points)] == ["Refusals"]
+    assert [shift.subject for shift in shifts(Points.of(points))] == ["Refusals"]
 
 
 def test_periods_hold_medians_and_shares_and_leave_empty_ones_out():
-    points = [point(1.0, ratio=0.1), point(2.0, ratio=0.3, flagged=True), point(3.0, ratio=None, refused=True)]
-    points += [point(25.0, ratio=0.5)]
-    first, last = periods(points, since=0.0, until=28.0, length_s=10.0)
+    points = [point(1.0, ratios=[0.1]), point(2.0, ratios=[0.3], flagged=True), point(3.0, ratios=[], refused=True)]
+    points += [point(25.0, ratios=[0.5])]
+    first, last = periods(Points.of(points), since=0.0, until=28.0, length_s=10.0)
     assert (first.begin, first.end, first.studies, first.flagged, first.refused) == (0.0, 10.0, 3, 1, 1)
     assert first.ratio is not None
     assert (first.ratio.count, first.ratio.median) == (2, pytest.approx(0.2))
@@ -94,117 +102,54 @@ def test_periods_hold_medians_and_shares_and_leave_empty_ones_out():
     assert (last.begin, last.end, last.studies) == (20.0, 28.0, 1)
 
 
-def test_points_come_from_ledger_cards_and_outbox(tmp_path: Path):
-    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
-    ledger, cards, outbox = Ledger(engine), StudyCards(engine), Outbox(tmp_path / "outbox", engine)
-    finish(ledger, "2.25.1", "a" * 64, arrived=100.0, at=130.0)
-    finish(ledger, "2.25.2", "b" * 64, arrived=200.0, at=230.0, event=StudyEvent.REFUSED)
-    for uid in ("2.25.1", "2.25.2"):
-        cards.put(card(uid))
-    cards.put_results([result("2.25.1", "a" * 64, "right", 0.2), result("2.25.1", "a" * 64, "left", None)])
-    for kind, after in (("SEG", 3.0), ("SR", 5.0)):
-        put(outbox, "a" * 64, "2.25.1", [stored(kind)], ["pacs"], at=130.0)
-        (waiting,) = outbox.due("pacs", 140.0)
-        confirmed = DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail="")
-        outbox.record(waiting.delivery_id, confirmed, 130.0 + after, POLICY)
-    put(outbox, "b" * 64, "2.25.2", [stored("PDF")], ["pacs"], at=230.0)  # still waits
-
-    computed, refused = study_points(ledger, cards, outbox, since=0.0)
-    assert (computed.ratios, computed.flagged, computed.refused) == ((0.2,), True, False)
-    assert computed.latency_s == pytest.approx(35.0)  # from the last arrival to the second object's confirmation
-    assert (refused.refused, refused.scanner, refused.latency_s) == (True, "Vida, MR1", None)
-    assert study_points(ledger, cards, outbox, since=131.0) == [refused]
+def test_studies_of_several_scanners_stand_in_the_order_in_which_they_finished():
+    late, early = point(9.0, latency_s=2.0), np.concatenate([point(5.0, latency_s=1.0), point(1.0, latency_s=0.0)])
+    assert list(Points.of([late, early]).latencies_s) == [0.0, 1.0, 2.0]
+    assert len(Points.of([]).records) == 0
 
 
-def test_a_study_that_was_measured_twice_counts_once_with_its_last_result(tmp_path: Path):
-    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
-    ledger, cards, outbox = Ledger(engine), StudyCards(engine), Outbox(tmp_path / "outbox", engine)
-    finish(ledger, "2.25.1", "a" * 64, arrived=100.0, at=130.0)
-    finish(ledger, "2.25.2", "b" * 64, arrived=200.0, at=230.0)
-    ledger.move("2.25.1", StudyEvent.REPLAYED, at=5000.0)
-    ledger.move("2.25.1", StudyEvent.COMPLETED, at=5001.0, work_id="c" * 64, work={})
-    ledger.move("2.25.1", StudyEvent.STARTED, at=5002.0)
-    ledger.move("2.25.1", StudyEvent.COMPUTED, at=5030.0, findings={})
-    cards.put(card("2.25.1"))
-    for work_id, ratio, kind in (("a" * 64, 0.2, "SEG"), ("c" * 64, 0.3, "SR")):
-        cards.put_results([result("2.25.1", work_id, "right", ratio)])
-        put(outbox, work_id, "2.25.1", [stored(kind)], ["pacs"], at=5030.0)
-        (waiting,) = outbox.due("pacs", 5040.0)
-        outbox.record(waiting.delivery_id, DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=""), 5035.0, POLICY)
-
-    other, measured_again = study_points(ledger, cards, outbox, since=0.0)
-    assert (other.study_instance_uid, other.finished_at) == ("2.25.2", 230.0)
-    assert (measured_again.ratios, measured_again.finished_at) == ((0.3,), 5030.0)
-    assert measured_again.latency_s is None  # the images have lain there for long
+@pytest.mark.parametrize("studies", [1, 2, 3, 50, 2000])
+def test_periods_are_to_the_last_digit_what_a_plain_computation_says(studies: int):
+    rng = random.Random(studies)
+    rows = [
+        (
+            rng.uniform(-5.0, 105.0),
+            tuple(rng.random() for _ in range(rng.choice([0, 1, 2, 2, 2]))),
+            rng.choice([math.nan, rng.uniform(5.0, 500.0)]),
+            rng.random() < 0.1,
+            rng.random() < 0.2,
+        )
+        for _ in range(studies)
+    ]
+    points = Points.of([point(at, ratios=r, latency_s=s, refused=no, flagged=flag) for at, r, s, no, flag in rows])
+    assert periods(points, since=0.0, until=100.0, length_s=7.0) == plainly(sorted(rows), 0.0, 100.0, 7.0)
 
 
-def test_late_images_make_a_latency_of_their_own(tmp_path: Path):
-    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
-    ledger, cards, outbox = Ledger(engine), StudyCards(engine), Outbox(tmp_path / "outbox", engine)
-    finish(ledger, "2.25.1", "a" * 64, arrived=100.0, at=130.0)
-    finish(ledger, "2.25.1", "b" * 64, arrived=900.0, at=930.0)
-    put(outbox, "b" * 64, "2.25.1", [stored("SEG")], ["pacs"], at=930.0)
-    (waiting,) = outbox.due("pacs", 940.0)
-    outbox.record(waiting.delivery_id, DeliveryOutcome(kind=OutcomeKind.DELIVERED, detail=""), 935.0, POLICY)
-    (point,) = study_points(ledger, cards, outbox, since=0.0)
-    assert point.latency_s == pytest.approx(35.0)
+def plainly(rows: Sequence[tuple], since: float, until: float, length_s: float) -> list[Period]:
+    """Period by period, value by value."""
+    found: dict[int, list[tuple]] = {}
+    for row in rows:
+        if since <= row[0] <= until:
+            found.setdefault(int((row[0] - since) // length_s), []).append(row)
+    return [
+        Period(
+            begin=since + number * length_s,
+            end=min(until, since + (number + 1) * length_s),
+            studies=len(those),
+            refused=sum(row[3] for row in those),
+            flagged=sum(row[4] for row in those),
+            ratio=plain_spread([ratio for row in those for ratio in row[1]]),
+            latency=plain_spread([row[2] for row in those if not math.isnan(row[2])]),
+        )
+        for number, those in sorted(found.items())
+    ]
 
 
-def test_latency_counts_from_the_last_arrival_before_the_result(tmp_path: Path):
-    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
-    ledger = Ledger(engine)
-    ledger.arrived("2.25.1", revision=1, at=10.0)
-    finish(ledger, "2.25.1", "a" * 64, arrived=500.0, at=530.0)
-    ledger.arrived("2.25.1", revision=3, at=900.0)  # late images, after the result
-    assert [one.arrived_at for one in ledger.finished_since(0.0)] == [500.0]
-
-
-def finish(
-    ledger: Ledger, uid: str, work_id: str, *, arrived: float, at: float, event: StudyEvent = StudyEvent.COMPUTED
-) -> None:
-    ledger.arrived(uid, revision=2, at=arrived)
-    ledger.move(uid, StudyEvent.COMPLETED, at=arrived + 1.0, work_id=work_id, work={})
-    ledger.move(uid, StudyEvent.STARTED, at=arrived + 2.0)
-    ledger.move(uid, event, at=at, findings={})
-
-
-def stored(kind: str) -> OutboxObject:
-    return OutboxObject(
-        kind=kind, sop_class_uid="1.2.3", sop_instance_uid=f"2.25.7{len(kind)}", series_instance_uid="2.25.8", data=b"1"
-    )
-
-
-def card(uid: str) -> StudyCard:
-    return StudyCard(
-        study_instance_uid=uid,
-        patient_key="",
-        patient_name="",
-        patient_id="",
-        birth_date="",
-        sex="",
-        study_date="20261122",
-        study_time="",
-        accession_number="",
-        description="",
-        scanner="Vida, MR1",
-        institution="",
-    )
-
-
-def result(uid: str, work_id: str, side: str, ratio: float | None) -> EarResult:
-    return EarResult(
-        study_instance_uid=uid,
-        work_id=work_id,
-        side=side,
-        ratio=ratio,
-        low=None if ratio is None else ratio - 0.05,
-        high=None if ratio is None else ratio + 0.05,
-        total_fluid_mm3=None if ratio is None else 180.0,
-        endolymph_mm3=None if ratio is None else 180.0 * ratio,
-        quality=() if ratio is not None else ("EAR_NOT_FOUND",),
-        model="oto 1",
-        scanner="Vida, MR1",
-        study_date="20261122",
-        computed_at=130.0,
-        seconds=5.0,
+def plain_spread(values: Sequence[float]) -> Spread | None:
+    if not values:
+        return None
+    low, _, high = quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    near = {"rel": 1e-14, "abs": 0.0}  # the library's own quartiles round their last digit otherwise
+    return Spread(
+        count=len(values), median=median(values), low=pytest.approx(low, **near), high=pytest.approx(high, **near)
     )

@@ -17,7 +17,6 @@ from dicom_node.database import open_database
 from dicom_node.ledger import Ledger, StudyEvent, StudyState
 from dicom_node.study_cards import (
     MAX_CHARACTERS,
-    UIDS_AT_A_TIME,
     EarResult,
     StudyCard,
     StudyCards,
@@ -179,23 +178,27 @@ def test_results_come_back_as_they_were_put_and_the_first_of_a_work_stays(engine
     assert cards.results_of_studies(["1.2.3", "none"]) == [result(), left]
 
 
-def test_ears_since_a_moment_are_the_ratios_and_remarks_of_each_work(engine: Engine) -> None:
+def test_the_ears_of_a_work_are_its_ratios_and_remarks(engine: Engine) -> None:
     cards = StudyCards(engine)
     cards.put_results([result(work_id="a", computed_at=10.0)])
     unmeasured = result(work_id="b", side="left", ratio=None, low=None, high=None, computed_at=20.0, quality=("DARK",))
     cards.put_results([result(work_id="b", ratio=0.2, computed_at=20.0, scanner="B", quality=()), unmeasured])
     cards.put_results([result(work_id="c", ratio=0.3, computed_at=30.0, quality=())])
-    assert cards.ears_since(15.0) == {
+    with engine.connect() as connection:
+        found = cards.ears_of(["b", "c", "d"], within=connection)
+    assert found == {
         "b": WorkEars(scanner="B", ratios=[0.2], is_flagged=True),
         "c": WorkEars(scanner=result().scanner, ratios=[0.3], is_flagged=False),
     }
 
 
-def test_scanners_are_told_of_however_many_studies_are_asked_for(engine: Engine) -> None:
+def test_scanners_are_told_of_the_studies_that_are_asked_for(engine: Engine) -> None:
     cards = StudyCards(engine)
     cards.put(card("1.2.3", StationName="MR1"))
-    asked = [*(f"1.9.{number}" for number in range(2 * UIDS_AT_A_TIME)), "1.2.3"]
-    assert {uid: "MR1" in scanner for uid, scanner in cards.scanners(asked).items()} == {"1.2.3": True}
+    cards.put(card("1.2.4", StationName="MR2"))
+    with engine.connect() as connection:
+        found = cards.scanners(["1.9.1", "1.2.3"], within=connection)
+    assert {uid: "MR1" in scanner for uid, scanner in found.items()} == {"1.2.3": True}
 
 
 def test_what_the_index_keeps_of_findings_is_their_numbers_and_codes() -> None:
@@ -221,4 +224,5 @@ def test_an_examined_study_has_its_card_even_if_it_is_refused(tmp_path: Path, ca
     assert listed.card is not None
     assert listed.card.written_name == "Secret, Person"
     assert "secret" not in caplog.text.casefold()
-    assert parts.cards.ears_since(0.0) == {}
+    with parts.engine.connect() as connection:
+        assert parts.cards.ears_of([listed.work_id], within=connection) == {}
