@@ -2,8 +2,7 @@
 
     python bench/growth_queue.py [--studies 1000]
 
-One worker computes them; it is killed (kill -9) when half of them are done, and begun again. Then it has nothing to do
-for a while, and what that costs is told, too.
+One worker computes them; it is killed (kill -9) when half of them are done, and begun again.
 """
 
 from __future__ import annotations
@@ -19,8 +18,6 @@ from typing import Final
 
 from many_studies import Site, WorkerProcess, ended, ends_by_worker, no_ears, put_studies, states, wait_until
 from suite import Benchmark, Better, Found, Measurement, run
-
-IDLE_S: Final = 20.0
 
 
 def measure_queue(studies: int) -> Iterator[Measurement]:
@@ -38,10 +35,6 @@ def measure_queue(studies: int) -> Iterator[Measurement]:
         wait_until(lambda: ended(engine) > done, [worker], every_s=0.05)
         again_s = time.monotonic() - began
         wait_until(lambda: ended(engine) == studies, [worker])
-        time.sleep(IDLE_S)  # deliveries and the last look at all studies are over
-        before_s = worker.cpu_s()
-        time.sleep(IDLE_S)
-        idle = 100.0 * (worker.cpu_s() - before_s) / IDLE_S
         worker.stop()
         print(f"    {dict(states(engine))}", flush=True)
         (ends,) = ends_by_worker(engine).values()
@@ -62,7 +55,6 @@ def measure_queue(studies: int) -> Iterator[Measurement]:
         better=Better.LOWER,
         values=(again_s,),
     )
-    yield Measurement(what="a worker with nothing to do", unit="% of a core", better=Better.LOWER, values=(idle,))
 
 
 def _apart_ms(ends: Sequence[float]) -> float:

@@ -141,11 +141,6 @@ class WorkerProcess:
             threads=int(status["Threads"]),
         )
 
-    def cpu_s(self) -> float:
-        """How long it has computed since its start, on all cores together."""
-        words = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
-
     def require_alive(self) -> None:
         """Raise RuntimeError, with the end of its log, if it has ended by itself."""
         if self._process.poll() is not None:
@@ -160,6 +155,12 @@ class WorkerProcess:
         """End it in good order."""
         self._process.terminate()
         self._process.wait(STOP_S)
+
+
+def processor_s(pid: int) -> float:
+    """How long a process has computed since its start, on all cores together."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime, proc(5)
 
 
 @contextmanager

@@ -120,7 +120,7 @@ class DriftPoints:
             record = np.zeros((), RECORD)
             record["finished_at"] = one.finished_at
             record["ratios"] = math.nan
-            record["ratios"][: len(ears.ratios)] = ears.ratios
+            record["ratios"][: len(ears.ratios)] = ears.ratios[:2]
             record["latency_s"] = math.nan if confirmed is None else max(0.0, confirmed - one.arrived_at)
             record["refused"], record["flagged"] = one.refused, ears.is_flagged
             points[study] = ears.scanner, record

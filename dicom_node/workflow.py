@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dbos import DBOS, DBOSConfiguredInstance, SetEnqueueOptions, SetWorkflowID
+from dbos import DBOS, DBOSConfiguredInstance, Queue, SetEnqueueOptions, SetWorkflowID
 from dbos._error import DBOSMaxStepRetriesExceeded
 from dbos._serialization import DBOSPortableJSONSerializer
 
@@ -24,6 +24,7 @@ from dicom_node.claims import TakenOverError
 from dicom_node.database import DATABASE_AWAY, bounded
 from dicom_node.errors import TransientError, fault_in_words
 from dicom_node.examination import Work
+from dicom_node.look_pace import LookPace
 from dicom_node.roster import BEAT_S, OnDuty, Roster
 from dicom_node.study_desk import StudyDesk
 from dicom_node.time_limit import TimeLimit
@@ -44,7 +45,9 @@ that is still full, and end."""
 QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
 DEQUEUE_S: Final = 0.1
-"""The engine cannot be woken; an idle look into its queue costs some milliseconds."""
+IDLE_DEQUEUE_S: Final = 0.5
+"""How often the engine looks into its queue: it cannot be woken, and each look costs milliseconds. The second counts
+while no work is near (`look_pace`): images that come bring on the first, long before their study is complete."""
 SETTLING_LOOK_S: Final = 0.05
 """While images come: the study is examined as soon as they pause."""
 LOOK_AGAIN_S: Final = 5.0
@@ -164,6 +167,8 @@ class StudyWorker:
     on_fault
         Called once a fault that nobody foresaw is noted with its study: what that did to this process, nobody knows.
         The study is tried once more, by the process that follows.
+    pace
+        When to look round, and how often the engine is to look into its queue.
     after_look
         Called after every look round that went well, for what nobody waits for; it takes a moment at the most.
     """
@@ -175,6 +180,7 @@ class StudyWorker:
         workflow_url: str,
         worker_id: str,
         roster: Roster,
+        pace: LookPace,
         host: str = "",
         gate: AbstractContextManager[object] | None = None,
         time_limit: TimeLimit | None = None,
@@ -184,6 +190,8 @@ class StudyWorker:
     ) -> None:
         self._desk = desk
         self._roster = roster
+        self._pace = pace
+        self._dequeue_s = DEQUEUE_S
         self._worker_id = worker_id
         self._host = host
         self._beat_s = beat_s
@@ -221,12 +229,12 @@ class StudyWorker:
         )
         DBOS.launch()
         try:
-            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=DEQUEUE_S)
+            queue = DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=self._dequeue_s)
             duty.start()
             self._take_over_versions(())
             self._queue_unfinished()
             log.info("event=worker_ready")
-            self._look_round_until(stop)
+            self._look_round_until(stop, queue)
             self._note_stop()
         finally:
             duty.leave()
@@ -239,23 +247,33 @@ class StudyWorker:
         except PASSING as error:  # what it leaves undone then counts as begun once more
             log.warning("event=stop_not_noted reason=%s", type(error).__name__)
 
-    def _look_round_until(self, stop: threading.Event) -> None:
+    def _look_round_until(self, stop: threading.Event, queue: Queue) -> None:
         """Look round and queue what that made ready, also over a time in which disk or database do not answer."""
         troubled = False
         while not stop.is_set():
             try:
-                ready = self._look_round()
-                if troubled or self._workflow.left.is_set():  # work that was made ready, and nobody queued
-                    self._workflow.left.clear()
-                    self._queue_unfinished()
-                self._queue(ready)
+                if troubled or self._desk.settling or self._workflow.left.is_set() or self._pace.is_due():
+                    self._look_and_queue(queue, left_over=troubled)
                 self._forget_old_runs()
-                self._after_look()
                 troubled = False
             except PASSING as error:
                 troubled = True
                 log.warning("event=look_round_paused again_in_s=%g reason=%s", LOOK_AGAIN_S, type(error).__name__)
             stop.wait(LOOK_AGAIN_S if troubled else SETTLING_LOOK_S if self._desk.settling else LOOK_ROUND_S)
+
+    def _look_and_queue(self, queue: Queue, *, left_over: bool) -> None:
+        """Look round, and queue what is ready; with `left_over` also what an earlier look may not have queued."""
+        ready = self._look_round()
+        if left_over or self._workflow.left.is_set():  # work that was made ready, and nobody queued
+            self._workflow.left.clear()
+            self._queue_unfinished()
+        self._queue(ready)
+        self._pace.looked()
+        wanted_s = DEQUEUE_S if self._pace.work_is_near else IDLE_DEQUEUE_S
+        if wanted_s != self._dequeue_s:  # of several workers each does so, for the same reason
+            queue.set_polling_interval_sec(wanted_s)
+            self._dequeue_s = wanted_s
+        self._after_look()
 
     def _look_round(self) -> list[Work]:
         """Look round; at the first look too, a study that was left to a worker that begins anew is told of."""

@@ -67,6 +67,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event, renewal: WorkerRenewal)
     from dicom_node.delivery.outbox import Outbox
     from dicom_node.drift_points import DriftPoints
     from dicom_node.ledger import Ledger
+    from dicom_node.look_pace import LookPace
     from dicom_node.roster import Roster, wait_for_place
     from dicom_node.study_cards import StudyCards
     from dicom_node.time_limit import TimeLimit
@@ -92,6 +93,7 @@ def _work(loaded: LoadedSettings, stop: threading.Event, renewal: WorkerRenewal)
         workflow_url=loaded.workflow_url,
         worker_id=worker_id,
         roster=roster,
+        pace=LookPace(engine, clock=time.time, monotonic=time.monotonic),
         host=socket.gethostname(),
         gate=renewal.gate,
         on_fault=renewal.after_fault,

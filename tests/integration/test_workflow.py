@@ -25,6 +25,7 @@ from dicom_node.database import open_database
 from dicom_node.errors import TransientError
 from dicom_node.examination import Work
 from dicom_node.ledger import Ledger, StudyEvent, StudyState
+from dicom_node.look_pace import LookPace
 from dicom_node.roster import BEAT_S, Roster
 from dicom_node.workflow import APPLICATION_VERSION, StudyWorker, forget_runs_before
 from inference.phantom import PhantomOptions, make_study
@@ -91,6 +92,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id=WORKER,
         roster=Roster(parts.engine),
+        pace=LookPace(parts.engine, clock=time.time, monotonic=time.monotonic),
         gate=gate,
         on_fault=running.fault,
     )

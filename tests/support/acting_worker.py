@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from desk_parts import DeskParts
 
 from dicom_node.ledger import StudyState
+from dicom_node.look_pace import LookPace
 from dicom_node.roster import Roster
 from dicom_node.workflow import StudyWorker
 
@@ -40,6 +41,7 @@ def main(folder: Path, kill_at: int, digest: str) -> None:
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id="worker-1",
         roster=Roster(parts.engine),
+        pace=LookPace(parts.engine, clock=time.time, monotonic=time.monotonic),
     )
     stop = threading.Event()
     threading.Thread(target=_stop_when_idle, args=(parts, stop), daemon=True).start()

@@ -78,6 +78,7 @@ def run_worker(
     from dicom_node.delivery.outbox import RetryPolicy
     from dicom_node.delivery.pump import DeliveryPump
     from dicom_node.delivery.store_scu import store
+    from dicom_node.look_pace import LookPace
     from dicom_node.roster import Roster
 
     logging.basicConfig(filename=folder / f"{worker_id}.log", level=logging.INFO)
@@ -96,6 +97,7 @@ def run_worker(
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id=worker_id,
         roster=Roster(parts.engine),
+        pace=LookPace(parts.engine, clock=time.time, monotonic=time.monotonic),
         beat_s=beat_s,
     )
     worker.run(threading.Event())

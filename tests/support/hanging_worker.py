@@ -15,6 +15,7 @@ from pathlib import Path
 from desk_parts import DeskParts
 
 from dicom_node.ledger import StudyState
+from dicom_node.look_pace import LookPace
 from dicom_node.roster import Roster
 from dicom_node.time_limit import TimeLimit
 from dicom_node.workflow import StudyWorker
@@ -30,6 +31,7 @@ def main(folder: Path, limit_s: float) -> None:
         workflow_url=f"sqlite:///{folder / 'workflow.db'}",
         worker_id="worker-1",
         roster=Roster(parts.engine),
+        pace=LookPace(parts.engine, clock=time.time, monotonic=time.monotonic),
         time_limit=TimeLimit(folder / "worker-1.limit", limit_s),
     )
     stop = threading.Event()
