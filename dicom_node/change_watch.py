@@ -20,6 +20,7 @@ class ChangeWatch:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._connection: PoolProxiedConnection | None = None
+        self._cursor: Any = None
         self._seen: object = None
 
     def changed(self) -> bool:
@@ -36,21 +37,18 @@ class ChangeWatch:
         return changed
 
     def _ask(self) -> object:
-        if self._connection is None:
+        if self._cursor is None:
             self._connection = self._engine.raw_connection()
             self._connection.detach()  # it is not to come back to the pool as what it is made here
             if self._engine.dialect.name == "postgresql":
                 driver: Any = self._connection.dbapi_connection
                 driver.autocommit = True  # or the first answer would stand for ever
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(_QUESTION[self._engine.dialect.name])
-            return cursor.fetchone()
-        finally:
-            cursor.close()
+            self._cursor = self._connection.cursor()
+        self._cursor.execute(_QUESTION[self._engine.dialect.name])
+        return self._cursor.fetchone()
 
     def _forget(self) -> None:
         """Open a new connection at the next question."""
-        lost, self._connection, self._seen = self._connection, None, None
+        lost, self._connection, self._cursor, self._seen = self._connection, None, None, None
         if lost is not None:
             lost.invalidate()

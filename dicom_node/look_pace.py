@@ -1,4 +1,4 @@
-"""When a worker has to look round again, and whether there will be something to compute soon.
+"""When a worker has to look round again.
 
 A worker that has nothing to do asks a tiny question four times a second, and looks round only when something was
 committed, when a study's time has come, or when it has not looked for seconds. How soon a study begins does not depend
@@ -14,15 +14,11 @@ from typing import Final
 from sqlalchemy import Engine, case, func, select
 
 from dicom_node.change_watch import ChangeWatch
-from dicom_node.intake.spool_rows import instance_table
 from dicom_node.ledger_rows import ledger_studies
 from dicom_node.study_moves import UNDER_WAY, StudyState
 
 LOOK_ANYWAY_S: Final = 5.0
 """The longest time without a look round: as often as all studies are gone through."""
-
-NEAR_S: Final = 30.0
-"""Work is near when an image came in this time, or when a study's turn comes in it."""
 
 _AT_WORK: Final = [state.value for state in UNDER_WAY]
 
@@ -31,8 +27,6 @@ _TURN: Final = case(
 )
 _NEXT_TURN: Final = select(func.min(_TURN)).where(ledger_studies.c.state.in_([StudyState.WAITING.value, *_AT_WORK]))
 """When the first study that waits is to be looked at (POSIX seconds); 0 while one is to be computed, or is."""
-
-_LAST_IMAGE: Final = select(func.max(instance_table.c.received_at))
 
 
 class LookPace:
@@ -52,8 +46,6 @@ class LookPace:
         self._looked_at = -math.inf
         self._next_turn_at = -math.inf
         self._look_anyway_at = -math.inf
-        self.work_is_near = True
-        """Whether a study is being received, waits for its turn soon, or is under way, as of the last look round."""
 
     def is_due(self) -> bool:
         """Whether a look round could find something."""
@@ -64,9 +56,7 @@ class LookPace:
     def looked(self) -> None:
         """Plan the next look, after one that was begun when `is_due` said so."""
         with self._engine.connect() as connection:
-            turn_at, image_at = connection.scalar(_NEXT_TURN), connection.scalar(_LAST_IMAGE)
+            turn_at = connection.scalar(_NEXT_TURN)
         self._looked_at = self._clock()
         self._look_anyway_at = self._monotonic() + LOOK_ANYWAY_S
         self._next_turn_at = math.inf if turn_at is None else turn_at
-        images_come = image_at is not None and image_at > self._looked_at - NEAR_S
-        self.work_is_near = images_come or self._next_turn_at < self._looked_at + NEAR_S

@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from dbos import DBOS, DBOSConfiguredInstance, Queue, SetEnqueueOptions, SetWorkflowID
+from dbos import DBOS, DBOSConfiguredInstance, SetEnqueueOptions, SetWorkflowID
+from dbos._dbos import _get_dbos_instance
 from dbos._error import DBOSMaxStepRetriesExceeded
 from dbos._serialization import DBOSPortableJSONSerializer
 
@@ -25,6 +26,7 @@ from dicom_node.database import DATABASE_AWAY, bounded
 from dicom_node.errors import TransientError, fault_in_words
 from dicom_node.examination import Work
 from dicom_node.look_pace import LookPace
+from dicom_node.queue_watch import QueueWatch
 from dicom_node.roster import BEAT_S, OnDuty, Roster
 from dicom_node.study_desk import StudyDesk
 from dicom_node.time_limit import TimeLimit
@@ -45,9 +47,7 @@ that is still full, and end."""
 QUEUE: Final = "studies"
 LOOK_ROUND_S: Final = 0.25
 DEQUEUE_S: Final = 0.1
-IDLE_DEQUEUE_S: Final = 0.5
-"""How often the engine looks into its queue: it cannot be woken, and each look costs milliseconds. The second counts
-while no work is near (`look_pace`): images that come bring on the first, long before their study is complete."""
+"""The engine cannot be woken; a look into its queue costs some milliseconds, where it is not spared (`queue_watch`)."""
 SETTLING_LOOK_S: Final = 0.05
 """While images come: the study is examined as soon as they pause."""
 LOOK_AGAIN_S: Final = 5.0
@@ -168,9 +168,10 @@ class StudyWorker:
         Called once a fault that nobody foresaw is noted with its study: what that did to this process, nobody knows.
         The study is tried once more, by the process that follows.
     pace
-        When to look round, and how often the engine is to look into its queue.
+        When to look round.
     after_look
-        Called after every look round that went well, for what nobody waits for; it takes a moment at the most.
+        Called after a look round that went well, for what nobody waits for; it takes a moment at the most, and says
+        whether there is more to do.
     """
 
     def __init__(
@@ -185,19 +186,19 @@ class StudyWorker:
         gate: AbstractContextManager[object] | None = None,
         time_limit: TimeLimit | None = None,
         on_fault: Callable[[], None] = lambda: None,
-        after_look: Callable[[], object] = lambda: None,
+        after_look: Callable[[], int] = lambda: 0,
         beat_s: float = BEAT_S,
     ) -> None:
         self._desk = desk
         self._roster = roster
         self._pace = pace
-        self._dequeue_s = DEQUEUE_S
         self._worker_id = worker_id
         self._host = host
         self._beat_s = beat_s
         self._time_limit = time_limit
         self._on_fault = on_fault
         self._after_look = after_look
+        self._after_look_at = 0.0
         self._forget_at = time.monotonic() + FORGET_EVERY_S
         self._gone: frozenset[str] = frozenset()
         DBOS(
@@ -207,6 +208,7 @@ class StudyWorker:
                 "executor_id": worker_id,
                 "application_version": APPLICATION_VERSION,
                 "serializer": DBOSPortableJSONSerializer(),
+                "notification_coalesce_sec": 1.0,  # nobody here waits for the engine's notifications
                 "enable_otlp": False,
                 "log_level": "WARNING",
             }
@@ -229,12 +231,13 @@ class StudyWorker:
         )
         DBOS.launch()
         try:
-            queue = DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=self._dequeue_s)
+            QueueWatch.watch(_get_dbos_instance()._sys_db)
+            DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=DEQUEUE_S)
             duty.start()
             self._take_over_versions(())
             self._queue_unfinished()
             log.info("event=worker_ready")
-            self._look_round_until(stop, queue)
+            self._look_round_until(stop)
             self._note_stop()
         finally:
             duty.leave()
@@ -247,13 +250,13 @@ class StudyWorker:
         except PASSING as error:  # what it leaves undone then counts as begun once more
             log.warning("event=stop_not_noted reason=%s", type(error).__name__)
 
-    def _look_round_until(self, stop: threading.Event, queue: Queue) -> None:
+    def _look_round_until(self, stop: threading.Event) -> None:
         """Look round and queue what that made ready, also over a time in which disk or database do not answer."""
         troubled = False
         while not stop.is_set():
             try:
                 if troubled or self._desk.settling or self._workflow.left.is_set() or self._pace.is_due():
-                    self._look_and_queue(queue, left_over=troubled)
+                    self._look_and_queue(left_over=troubled)
                 self._forget_old_runs()
                 troubled = False
             except PASSING as error:
@@ -261,7 +264,7 @@ class StudyWorker:
                 log.warning("event=look_round_paused again_in_s=%g reason=%s", LOOK_AGAIN_S, type(error).__name__)
             stop.wait(LOOK_AGAIN_S if troubled else SETTLING_LOOK_S if self._desk.settling else LOOK_ROUND_S)
 
-    def _look_and_queue(self, queue: Queue, *, left_over: bool) -> None:
+    def _look_and_queue(self, *, left_over: bool) -> None:
         """Look round, and queue what is ready; with `left_over` also what an earlier look may not have queued."""
         ready = self._look_round()
         if left_over or self._workflow.left.is_set():  # work that was made ready, and nobody queued
@@ -269,11 +272,8 @@ class StudyWorker:
             self._queue_unfinished()
         self._queue(ready)
         self._pace.looked()
-        wanted_s = DEQUEUE_S if self._pace.work_is_near else IDLE_DEQUEUE_S
-        if wanted_s != self._dequeue_s:  # of several workers each does so, for the same reason
-            queue.set_polling_interval_sec(wanted_s)
-            self._dequeue_s = wanted_s
-        self._after_look()
+        if time.monotonic() >= self._after_look_at and not self._after_look():
+            self._after_look_at = time.monotonic() + LOOK_AGAIN_S
 
     def _look_round(self) -> list[Work]:
         """Look round; at the first look too, a study that was left to a worker that begins anew is told of."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from local_postgresql import programs, running_postgresql
-from sqlalchemy import Engine, delete, insert, text, update
+from sqlalchemy import Engine, insert, text
 
 from dicom_node.change_watch import ChangeWatch
 from dicom_node.database import open_database, writing
-from dicom_node.intake.spool_rows import instance_table, study_table
+from dicom_node.intake.spool_rows import study_table
 from dicom_node.ledger import Ledger, StudyEvent
-from dicom_node.look_pace import LOOK_ANYWAY_S, NEAR_S, LookPace
+from dicom_node.look_pace import LOOK_ANYWAY_S, LookPace
 
 STUDY = "2.25.1"
 
@@ -150,7 +150,6 @@ def pace(engine: Engine, clocks: Clocks) -> LookPace:
 def test_an_idle_worker_looks_round_every_five_seconds_and_when_something_is_committed(
     engine: Engine, clocks: Clocks, pace: LookPace
 ) -> None:
-    assert not pace.work_is_near
     clocks.go_on(LOOK_ANYWAY_S - 0.1)
     assert not pace.is_due()
     clocks.go_on(0.2)
@@ -162,18 +161,9 @@ def test_an_idle_worker_looks_round_every_five_seconds_and_when_something_is_com
 
 
 def test_a_study_whose_time_comes_is_looked_at_in_that_moment(engine: Engine, clocks: Clocks, pace: LookPace) -> None:
-    wait(Ledger(engine), clocks.now, until=clocks.now + NEAR_S + 10.0)
+    wait(Ledger(engine), clocks.now, until=clocks.now + LOOK_ANYWAY_S - 1.0)
     looks(pace)
-    assert not pace.work_is_near
-    for _ in range(5):
-        clocks.go_on(2.0)
-        pace.looked()
-        assert not pace.is_due()
-    assert not pace.work_is_near
-    clocks.go_on(NEAR_S - 1.0)
-    looks(pace)
-    assert pace.work_is_near
-    clocks.go_on(0.99)
+    clocks.go_on(LOOK_ANYWAY_S - 1.01)
     assert not pace.is_due()
     clocks.go_on(0.02)
     assert pace.is_due()
@@ -186,31 +176,9 @@ def test_while_a_study_is_under_way_every_look_is_due(engine: Engine, clocks: Cl
     for event in (StudyEvent.STARTED, StudyEvent.COMPUTED):
         looks(pace)
         assert pace.is_due()
-        assert pace.work_is_near
         ledger.move(STUDY, event, at=clocks.now, **({} if event is StudyEvent.STARTED else {"findings": {}}))
     looks(pace)
     assert not pace.is_due()
-    assert not pace.work_is_near
-
-
-def test_images_that_come_bring_work_near_for_a_while(engine: Engine, clocks: Clocks, pace: LookPace) -> None:
-    image = dict.fromkeys(("file_name", "sop_instance_uid", "series_instance_uid", "study_instance_uid"), "x")
-    image |= {"sop_class_uid": "x", "transfer_syntax_uid": "x", "sha256": "x", "source": "S", "conflict": False}
-    with writing(engine) as connection:
-        connection.execute(insert(instance_table).values(**image, received_at=clocks.now))
-    looks(pace)
-    assert pace.work_is_near
-    clocks.go_on(NEAR_S + 1.0)
-    looks(pace)
-    assert not pace.work_is_near
-    with writing(engine) as connection:
-        connection.execute(update(instance_table).values(received_at=clocks.now))
-    looks(pace)
-    assert pace.work_is_near
-    with writing(engine) as connection:
-        connection.execute(delete(instance_table))
-    looks(pace)
-    assert not pace.work_is_near
 
 
 def test_after_the_clock_was_set_back_the_next_look_is_due(clocks: Clocks, pace: LookPace) -> None:
