@@ -20,8 +20,8 @@ from sqlalchemy.exc import OperationalError
 
 from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.change_cursor import Cursor, CursorStore
+from dicom_node.intake.feed_pace import FeedPace
 from dicom_node.intake.instance_fetcher import InstanceFetcher, Wanted, log_refusal
-from dicom_node.intake.look_pace import LookPace
 from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceTaker, Taken
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
@@ -176,7 +176,7 @@ class OrthancFeed:
     def run(self, stop: threading.Event) -> None:
         """Poll and reconcile until `stop`; failures of Orthanc, network or disk are waited out."""
         self._stop = stop
-        pace = LookPace(interval_s=self._options.poll_interval_s)
+        pace = FeedPace(interval_s=self._options.poll_interval_s)
         next_reconcile = time.monotonic()
         while not stop.is_set():
             self._wake.clear()

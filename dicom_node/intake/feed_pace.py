@@ -24,7 +24,7 @@ LONGEST_S: Final = 60.0
 """Longest pause after failures."""
 
 
-class LookPace:
+class FeedPace:
     """The pauses of one feed.
 
     Parameters
