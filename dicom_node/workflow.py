@@ -272,8 +272,18 @@ class StudyWorker:
             self._queue_unfinished()
         self._queue(ready)
         self._pace.looked()
-        if time.monotonic() >= self._after_look_at and not self._after_look():
+        if time.monotonic() >= self._after_look_at and not self._do_what_nobody_waits_for():
             self._after_look_at = time.monotonic() + LOOK_AGAIN_S
+
+    def _do_what_nobody_waits_for(self) -> int:
+        """How much of it was done; a fault in it is told, and no study waits because of it."""
+        try:
+            return self._after_look()
+        except PASSING:
+            raise
+        except Exception:
+            log.exception("event=after_look_failed again_in_s=%g", LOOK_AGAIN_S)
+            return 0
 
     def _look_round(self) -> list[Work]:
         """Look round; at the first look too, a study that was left to a worker that begins anew is told of."""

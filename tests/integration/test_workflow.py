@@ -47,6 +47,8 @@ class RunningWorker:
     """Whether a fault of its first look, over study 2.25.300, was told."""
     noted: list[list[str]] = field(default_factory=list)
     """Which steps of which runs the engine had noted by then."""
+    failed_afterwards: threading.Event = field(default_factory=threading.Event)
+    """Set when what follows a look round has failed."""
 
     def finish(self, study: str) -> tuple[StudyState, str]:
         """Send the study, and wait for what becomes of it."""
@@ -63,6 +65,11 @@ class RunningWorker:
         if self.told_at_start:
             self.noted.append(steps_noted(self.folder))
         self.faults.release()
+
+    def fail_afterwards(self) -> int:
+        """What the worker calls after its looks, with a fault in it every time."""
+        self.failed_afterwards.set()
+        raise ValueError("a fault in what nobody waits for")
 
     def runs(self, study: str) -> list[Any]:
         """The engine's rows about a study, in the order in which they were made."""
@@ -95,6 +102,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
         pace=LookPace(parts.engine, clock=time.time, monotonic=time.monotonic),
         gate=gate,
         on_fault=running.fault,
+        after_look=running.fail_afterwards,
     )
     stop, ended = threading.Event(), threading.Event()
 
@@ -123,6 +131,12 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningWorker]:
 
 def database_is_away() -> None:
     raise sa.exc.OperationalError("COMMIT", None, OSError("database or disk is full"))
+
+
+def test_a_fault_in_what_nobody_waits_for_keeps_no_study_waiting(worker: RunningWorker) -> None:
+    state, _ = worker.finish("2.25.299")
+    assert state is StudyState.REFUSED
+    assert worker.failed_afterwards.is_set()
 
 
 def test_a_study_runs_once_under_an_id_made_from_its_work(worker: RunningWorker) -> None:
