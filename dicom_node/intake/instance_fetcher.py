@@ -80,10 +80,14 @@ class InstanceFetcher:
 
     def is_owed(self, instance_id: str) -> bool:
         """Whether Orthanc failed on it when it was asked last, and it is not given up."""
-        return instance_id in self._failures and not self._is_given_up(instance_id)
+        return self.has_failed(instance_id) and not self._is_given_up(instance_id)
 
-    def fetch(self, wanted: Sequence[Wanted]) -> dict[str, Taken | Refusal]:
-        """What became of each instance, or why it cannot be taken.
+    def has_failed(self, instance_id: str) -> bool:
+        """Whether Orthanc failed on it when it was asked last, given up or not."""
+        return instance_id in self._failures
+
+    def fetch(self, wanted: Sequence[Wanted], outcomes: dict[str, Taken | Refusal]) -> None:
+        """Note in `outcomes` what became of each instance, or why it cannot be taken; before a failure, of the first.
 
         Raises
         ------
@@ -93,13 +97,20 @@ class InstanceFetcher:
         places = {instance_id: one for one in wanted for instance_id in sorted(one.instance_ids)}
         with ThreadPoolExecutor(self._parallel, thread_name_prefix="orthanc-fetch") as pool:
             running = {instance_id: pool.submit(self._taker.take, instance_id) for instance_id in places}
+            owed = {}
             try:
-                outcomes = {one: self._outcome(future, places[one]) for one, future in running.items()}
+                for instance_id, future in running.items():
+                    outcome = self._outcome(future, places[instance_id])
+                    if isinstance(outcome, Taken) and outcome.kind is InstanceOutcome.OWED:
+                        owed[instance_id] = outcome  # counted only where Orthanc answers for all others
+                    else:
+                        outcomes[instance_id] = outcome
+                        self._remember(instance_id, outcome)
             finally:
                 pool.shutdown(cancel_futures=True)  # when Orthanc is gone, do not wait for it once per image
-        for instance_id, outcome in outcomes.items():
-            self._remember(instance_id, outcome, places[instance_id])
-        return outcomes
+        for instance_id in owed:
+            self._count_failure(instance_id, places[instance_id])
+        outcomes |= owed
 
     def _outcome(self, future: Future[Taken], place: Wanted) -> Taken | Refusal:
         try:
@@ -110,17 +121,17 @@ class InstanceFetcher:
             self._on_refusal(place.study_instance_uid, refusal)
             return refusal
 
-    def _remember(self, instance_id: str, outcome: Taken | Refusal, place: Wanted) -> None:
-        if isinstance(outcome, Taken) and outcome.kind is InstanceOutcome.OWED:
-            self._failures[instance_id] += 1
-            log.warning(
-                "event=orthanc_instance_failed series=%s instance=%s attempt=%d given_up=%s",
-                place.series_instance_uid,
-                instance_id,
-                self._failures[instance_id],
-                self._is_given_up(instance_id),
-            )
-            return
+    def _count_failure(self, instance_id: str, place: Wanted) -> None:
+        self._failures[instance_id] += 1
+        log.warning(
+            "event=orthanc_instance_failed series=%s instance=%s attempt=%d given_up=%s",
+            place.series_instance_uid,
+            instance_id,
+            self._failures[instance_id],
+            self._is_given_up(instance_id),
+        )
+
+    def _remember(self, instance_id: str, outcome: Taken | Refusal) -> None:
         self._failures.pop(instance_id, None)
         self.left_out.pop(instance_id, None)
         if isinstance(outcome, Refusal):

@@ -154,6 +154,7 @@ class OrthancFeed:
         self._arriving: dict[str, _Reading] = {}
         self._ahead: set[str] = set()
         self._ahead_before: set[str] = set()
+        self._dealt_with: set[int] = set()
         self._settled: dict[str, tuple[float | None, int]] = {}
         self._behind = 0
         self._read_at: float | None = None
@@ -234,6 +235,7 @@ class OrthancFeed:
             if fresh:
                 cursor = cursor.advanced_to(fresh[-1])
                 self._cursors.save(self._client.url, cursor)
+                self._dealt_with.clear()
             if page.done or not fresh or self._stop.is_set():
                 self._ahead_before, self._ahead = self._ahead, set()
                 self._behind, self._read_at = 0, self._clock()
@@ -265,6 +267,7 @@ class OrthancFeed:
         self._settled.clear()
         self._ahead.clear()
         self._ahead_before.clear()
+        self._dealt_with.clear()
         return cursor
 
     def _horizon(self) -> float:
@@ -275,26 +278,32 @@ class OrthancFeed:
     def _take_changes(self, changes: Sequence[Change]) -> int:
         """Fetch the instances of these rows, and what else the spool lacks of their series."""
         named = dict.fromkeys(c.resource_id for c in changes if c.kind in ("NewSeries", "StableSeries"))
-        new = frozenset(
-            c.resource_id for c in changes if c.kind == "NewInstance" and not self._came_ahead(c.resource_id)
-        )
+        rows = {c.resource_id: c.seq for c in changes if c.kind == "NewInstance" and not self._came_ahead(c)}
         series = self._series(named)
-        homeless = set(new).difference(*(one.instance_ids for one in series))
+        homeless = set(rows).difference(*(one.instance_ids for one in series))
         while homeless:
             series_id = self._client.series_of_instance(homeless.pop())
             found = self._series([] if series_id is None else [series_id])
             homeless.difference_update(*(one.instance_ids for one in found))
             series += found
         # Where the spool has an image that is new in Orthanc, Orthanc has replaced it: take the bytes again.
-        taken = self._take_series(series, again=new)
-        self._ahead -= new  # these were their rows; the next ones mean "replaced"
-        return taken
+        new = {one: seq for one, seq in rows.items() if seq not in self._dealt_with}
+        try:
+            return self._take_series(series, again=frozenset(new))
+        finally:
+            self._dealt_with.update(seq for one, seq in new.items() if one in self._ahead)
+            self._ahead -= new.keys()  # these were their rows; the next ones mean "replaced"
 
-    def _came_ahead(self, instance_id: str) -> bool:
-        """Whether it was taken with its series ahead of this row of the change log; true once for each taking."""
-        ahead = instance_id in self._ahead or instance_id in self._ahead_before
-        self._ahead.discard(instance_id)
-        self._ahead_before.discard(instance_id)
+    def _came_ahead(self, row: Change) -> bool:
+        """Whether its image was taken with its series ahead of this row of the log; true once for each taking.
+
+        The row counts as dealt with then: should this look fail, the next one does not take the image again.
+        """
+        ahead = row.resource_id in self._ahead or row.resource_id in self._ahead_before
+        self._ahead.discard(row.resource_id)
+        self._ahead_before.discard(row.resource_id)
+        if ahead:
+            self._dealt_with.add(row.seq)
         return ahead
 
     def _series(self, series_ids: Iterable[str]) -> list[OrthancSeries]:
@@ -327,9 +336,15 @@ class OrthancFeed:
             )
             for one in readings
         ]
-        outcomes = self._fetcher.fetch(wanted)
+        outcomes: dict[str, Taken | Refusal] = {}
+        try:
+            self._fetcher.fetch(wanted, outcomes)
+        finally:
+            ended = {one for one in outcomes if not self._fetcher.has_failed(one)}
+            self._ahead |= ended & again
+        if not insist:  # in a comparison most have had their rows already: the next ones mean "replaced"
+            self._ahead |= ended
         self._owed += sum(self._fetcher.is_owed(one) for one in outcomes)
-        self._ahead.update(outcomes)
         return sum(self._conclude(reading, outcomes) for reading in readings)
 
     def _reading(self, series: OrthancSeries, again: frozenset[str]) -> _Reading | None:
@@ -358,11 +373,12 @@ class OrthancFeed:
         ended = {one: taken for one in ids if isinstance(taken := outcomes.get(one), Taken)}
         reading.sop_uids.update({one: taken.sop_instance_uid for one, taken in ended.items() if taken.sop_instance_uid})
         kinds = Counter(taken.kind for taken in ended.values())
+        has_failed = any(self._fetcher.has_failed(one) for one in ids)
         if kinds[InstanceOutcome.SPOOLED]:
             level = logging.DEBUG if series.orthanc_id in self._arriving else logging.INFO
             new = kinds[InstanceOutcome.SPOOLED]
             log.log(level, "event=orthanc_series_read series=%s new=%d", series.series_instance_uid, new)
-        self._settle(reading, is_complete=not kinds[InstanceOutcome.OWED])
+        self._settle(reading, is_complete=not has_failed)
         return kinds[InstanceOutcome.SPOOLED]
 
     def _settle(self, reading: _Reading, *, is_complete: bool) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -26,12 +27,12 @@ from pydicom.uid import (
 )
 
 from dicom_node.database import open_database
-from dicom_node.errors import Reason, Refusal
+from dicom_node.errors import Reason, Refusal, TransientError
 from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
 from dicom_node.intake.part10 import split_file
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import AttachedFile, OrthancClient
-from dicom_node.orthanc_http import Answer, OrthancAccessDenied
+from dicom_node.orthanc_http import Answer, OrthancAccessDenied, OrthancUnavailable
 
 pytestmark = [pytest.mark.orthanc]
 
@@ -386,6 +387,112 @@ def test_an_image_replaced_while_its_series_arrives_is_kept_as_a_conflict(tmp_pa
         put(orthanc, [dicom_file(study, series, 5, sop_instance_uid=uid)])
         assert (node.feed.look_once(), node.feed.poll_once()) == (1, 0)
         assert [one.conflict for one in node.spool.instances(study)].count(True) == 2
+
+
+class Faults:
+    """Stands before a node's way to the files of an Orthanc: counts the questions, and fails where it is told to."""
+
+    def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.internal: set[str] = set()  # HTTP 500 for these ids
+        self.cut_off_at: int | None = None  # no answer to the question of this number
+        self._get = node.client.instance_with_md5
+        monkeypatch.setattr(node.client, "instance_with_md5", self._answer)
+
+    def _answer(self, instance_id: str, *, limit_bytes: int) -> AttachedFile | None:
+        self.asked.append(instance_id)
+        if len(self.asked) == self.cut_off_at:
+            raise OrthancUnavailable("cut off")
+        if instance_id in self.internal:
+            raise OrthancUnavailable("HTTP 500", status=500)
+        return self._get(instance_id, limit_bytes=limit_bytes)
+
+
+def test_what_came_before_a_connection_broke_is_not_fetched_again(
+    restless: LocalOrthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "node", restless, parallel=1)
+    studies = [mr_series(6) for _ in range(2)]
+    for _, _, files in studies:
+        put(restless, files)
+    faults = Faults(node, monkeypatch)
+    for images in (5, 5):  # none of these looks comes to the end of what there is to do
+        faults.asked.clear()
+        faults.cut_off_at = images + 1
+        with pytest.raises(OrthancUnavailable):
+            node.feed.poll_once()
+    faults.asked.clear()
+    faults.cut_off_at = None
+    node.feed.poll_once()
+    assert len(faults.asked) <= 2 + 2  # one that was on its way when a look ended may be asked for again
+    for study, series, files in studies:
+        assert node.datasets(study) == sent_datasets(files)
+        assert node.spool.arrivals(study)[series].received == 6
+    faults.asked.clear()
+    assert (node.feed.poll_once(), faults.asked) == (0, [])
+
+
+def test_an_image_replaced_after_a_look_that_failed_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalOrthanc(extra={"OverwriteInstances": True, "StableAge": round(10 * PATIENCE_S)}) as orthanc:
+        node = Node(tmp_path / "node", orthanc, parallel=1)
+        study, series, _ = mr_series(0)
+        uids = [generate_uid() for _ in range(3)]
+        put(orthanc, [dicom_file(study, series, n, sop_instance_uid=uid) for n, uid in enumerate(uids)])
+        faults = Faults(node, monkeypatch)
+        faults.cut_off_at = 3
+        with pytest.raises(OrthancUnavailable):
+            node.feed.look_once()
+        put(orthanc, [dicom_file(study, series, 10 + n, sop_instance_uid=uid) for n, uid in enumerate(uids)])
+        node.feed.look_once()
+        assert len(node.spool.instances(study)) == 3 + 2
+
+
+def test_an_image_that_was_given_up_is_asked_for_again_though_its_series_came_to_rest(
+    orthanc: LocalOrthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "node", orthanc, attempts_per_instance=1)
+    study, series, files = mr_series(3)
+    faults = Faults(node, monkeypatch)
+    faults.internal = {put(orthanc, files)[1]["ID"]}
+    node.feed.poll_once()
+    wait_until(lambda: stable_events(orthanc) == 1)
+    node.feed.poll_once()
+    assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (2, 3)
+    faults.internal.clear()
+    assert node.feed.reconcile_once() == 1
+    assert node.datasets(study) == sent_datasets(files)
+
+
+def test_the_cursor_does_not_pass_an_image_that_is_owed_though_it_was_asked_for_ahead_of_its_row(
+    restless: LocalOrthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "node", restless)
+    files = mr_series(2)[2]
+    put(restless, files[:1])
+    assert node.feed.poll_once() == 1
+    faults = Faults(node, monkeypatch)
+    faults.internal = {put(restless, files[1:])[0]["ID"]}
+    with monkeypatch.context() as patched:
+        patched.setattr(node.client, "changes", Mock(side_effect=OrthancUnavailable("away")))
+        with pytest.raises(OrthancUnavailable):
+            node.feed.poll_once()
+    with pytest.raises(TransientError, match="failed on 1 instances"):
+        node.feed.look_once()
+
+
+def test_an_image_replaced_right_after_a_comparison_fetched_it_is_kept_as_a_conflict(tmp_path: Path) -> None:
+    with LocalOrthanc(extra={"OverwriteInstances": True, "StableAge": round(10 * PATIENCE_S)}) as orthanc:
+        node = Node(tmp_path / "node", orthanc)
+        study, series, _ = mr_series(0)
+        uid = generate_uid()
+        put(orthanc, [dicom_file(study, series, 1, sop_instance_uid=uid)])
+        assert orthanc.session.delete(f"{orthanc.url}/changes", timeout=PATIENCE_S).status_code == 200
+        assert (node.feed.poll_once(), node.feed.reconcile_once()) == (0, 1)
+        put(orthanc, [dicom_file(study, series, 2, sop_instance_uid=uid)])
+        assert node.feed.look_once() == 1
+        assert [one.conflict for one in node.spool.instances(study)] == [True, True]
 
 
 def test_the_running_feed_waits_out_a_dead_orthanc(orthanc: LocalOrthanc, node: Node) -> None:
