@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ MAX_ANSWER_BYTES = 256 * 2**20
 
 MIN_BYTES_PER_S = 100_000
 """A peer that sends slower than this, after `timeout_s`, is as good as hanging (a 1 MB/s line is ten times that)."""
+
+_LENGTH = re.compile("[0-9]{1,18}")
+"""Of a body. Python's own int() fails on thousands of digits, and on some signs that isdigit() calls digits."""
 
 
 class OrthancUnavailable(TransientError):
@@ -167,8 +171,9 @@ class OrthancConnection:
             raise OrthancAnswerInvalid(f"Orthanc at {self.url}{path} answers with encoding {encoding!r}, not asked for")
 
     def _body(self, response: urllib3.BaseHTTPResponse, path: str, limit_bytes: int) -> bytes:
-        announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > limit_bytes:
+        said = _LENGTH.fullmatch(response.headers.get("Content-Length", ""))
+        announced = None if said is None else int(said[0])
+        if announced is not None and announced > limit_bytes:
             raise OrthancTooLarge(f"Orthanc at {self.url}{path}: {announced} bytes, at most {limit_bytes} are taken")
         began = time.monotonic()
         body = bytearray()
@@ -178,7 +183,7 @@ class OrthancConnection:
                 raise OrthancTooLarge(f"Orthanc at {self.url}{path}: more than {limit_bytes} bytes")
             if time.monotonic() - began > self.timeout_s + len(body) / MIN_BYTES_PER_S:
                 raise OrthancUnavailable(f"Orthanc at {self.url}{path}: {len(body)} bytes in {self.timeout_s:.0f} s")
-        if announced.isdigit() and int(announced) != len(body):
+        if announced is not None and announced != len(body):
             raise OrthancUnavailable(f"Orthanc at {self.url}{path}: {len(body)} of {announced} bytes arrived")
         return bytes(body)
 

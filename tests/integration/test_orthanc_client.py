@@ -255,6 +255,13 @@ def test_an_archive_whose_certificate_no_known_authority_signed_is_not_spoken_to
     assert OrthancClient(url, timeout_s=PATIENCE_S).instance_file(INSTANCE, limit_bytes=100) == b"{}"
 
 
+@pytest.mark.parametrize("length", ["\u00b2", "9" * 5000], ids=["sign", "digits"])
+def test_a_length_that_is_no_number_says_nothing(stand_in: StandIn, client: OrthancClient, length: str) -> None:
+    stand_in.answer = lambda handler: handler.send(200, b"0" * 200, Content_Length=length)
+    with pytest.raises((OrthancTooLarge, OrthancUnavailable)):
+        client.instance_file(INSTANCE, limit_bytes=100)
+
+
 def test_a_zipped_answer_that_nobody_asked_for_is_refused(stand_in: StandIn, client: OrthancClient) -> None:
     stand_in.answer = lambda handler: handler.send(200, gzip.compress(b"0" * 10_000_000), Content_Encoding="gzip")
     with pytest.raises(OrthancAnswerInvalid, match="encoding 'gzip'"):
