@@ -131,6 +131,25 @@ def client_context(*, ca: Path | None, certificate: Path | None = None, key: Pat
     return context
 
 
+def require_file(path: Path) -> None:
+    """Nothing, if the file is there and may be read.
+
+    Raises
+    ------
+    ConfigError
+        If not; names the file and what stands in the way.
+    """
+    try:
+        if path.is_file():
+            path.open("rb").close()
+            return
+    except OSError as error:  # of is_file(), too: the folder may be closed to us, as Let's Encrypt leaves its own
+        raise ConfigError(f"expected a PEM file, found no way in ({error.strerror}) at {path}") from None
+    raise ConfigError(
+        f"expected a PEM file, found nothing at {path}: no such file; paths start at the folder of the configuration"
+    )
+
+
 def fingerprint(certificate: bytes) -> str:
     """SHA-256 of a certificate in DER as lower-case hex: the digits of `openssl x509 -fingerprint -sha256`."""
     return hashlib.sha256(certificate).hexdigest()
@@ -170,29 +189,46 @@ def _modern(context: ssl.SSLContext) -> ssl.SSLContext:
 
 def _load_own(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     for path in (certificate, key):
-        _require_file(path)
+        require_file(path)
     try:
         context.load_cert_chain(certificate, key, password="")
-    except (ssl.SSLError, OSError) as error:
-        why = getattr(error, "reason", None) or error.strerror or "not PEM"
+    except OSError as error:
         raise ConfigError(
             f"TLS certificate {certificate} with key {key}: expected a PEM certificate and its own unencrypted key, "
-            f"found: {why}"
+            f"found: {_own_fault(certificate, key, getattr(error, 'reason', None))}"
         ) from None
 
 
+def _own_fault(certificate: Path, key: Path, reason: str | None) -> str:
+    """What is wrong with a pair that OpenSSL refused; for most faults its own reason is empty or "PEM lib"."""
+    if reason == "KEY_VALUES_MISMATCH":
+        return f"the key does not belong to the first certificate in {certificate.name}"
+    if reason:
+        return reason.replace("_", " ").lower()
+    if b"-----BEGIN CERTIFICATE-----" not in _content(certificate):
+        return f"no PEM certificate in {certificate.name}"
+    key_text = _content(key)
+    if b"PRIVATE KEY-----" not in key_text:
+        return f"no PEM key in {key.name}"
+    if b"ENCRYPTED" in key_text:
+        return f"{key.name} has a passphrase"
+    return "one of the two is damaged"
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # a renewal took it away just now
+
+
 def _load_trusted(context: ssl.SSLContext, ca: Path) -> None:
-    _require_file(ca)
+    require_file(ca)
     try:
         context.load_verify_locations(ca)
     except (ssl.SSLError, OSError) as error:
         why = getattr(error, "reason", None) or error.strerror or "not PEM"
         raise ConfigError(f"TLS authority {ca}: expected PEM certificates, found: {why}") from None
-
-
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(f"TLS file {path}: no such file; give the path from the folder of the configuration")
 
 
 def _stamps(paths: tuple[Path, ...]) -> tuple[tuple[int, int] | None, ...]:

@@ -70,7 +70,6 @@ def problems_of_named_files(loaded: LoadedSettings, environment: Mapping[str, st
     from dicom_node.settings import password_variable
 
     yield from _tls_problems(loaded)
-    yield from _web_tls_problems(loaded)
     yield from _exposure_problems(loaded)
     settings = loaded.settings
     if settings.orthanc.username and not environment.get("HYDROPS_ORTHANC_PASSWORD"):
@@ -78,14 +77,6 @@ def problems_of_named_files(loaded: LoadedSettings, environment: Mapping[str, st
     for one in settings.destinations:
         if one.username and not loaded.destination_password(one.name):
             yield f"destinations: {one.name!r} has a username but no password; set {password_variable(one.name)}"
-
-
-def _web_tls_problems(loaded: LoadedSettings) -> Iterator[str]:
-    """TLS files of dashboard and viewer that are not there, in the words of the start (`serving_thread`)."""
-    web = loaded.settings.web
-    for key, name in (("web.tls_certificate", web.tls_certificate), ("web.tls_key", web.tls_key)):
-        if name and not (loaded.config_dir / name).is_file():
-            yield f"{key}: expected a PEM file, found nothing at {loaded.config_dir / name}"
 
 
 def _exposure_problems(loaded: LoadedSettings) -> Iterator[str]:
@@ -101,13 +92,16 @@ def _exposure_problems(loaded: LoadedSettings) -> Iterator[str]:
 
 def _tls_problems(loaded: LoadedSettings) -> Iterator[str]:
     """TLS files that are missing, no PEM, or do not belong together."""
-    from dicom_node.cli.tls_files import listener_tls, sender_tls
+    from dicom_node.cli.tls_files import listener_tls, sender_tls, web_tls_problems
+    from dicom_node.cli.wiring import audit_forwarder
     from dicom_node.errors import ConfigError
 
-    try:
-        listener_tls(loaded)
-    except ConfigError as error:
-        yield f"listener.tls_certificate: {error}"
+    yield from web_tls_problems(loaded)
+    for made_at_the_start in (listener_tls, audit_forwarder):
+        try:
+            made_at_the_start(loaded)
+        except ConfigError as error:
+            yield str(error)
     for one in loaded.settings.destinations:
         tls = sender_tls(loaded, one)
         try:

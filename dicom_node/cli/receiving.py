@@ -21,7 +21,7 @@ from dicom_node.cli.messaging import make_messenger
 from dicom_node.cli.node_audit import RejectionAuditor
 from dicom_node.cli.state_folder import prepare
 from dicom_node.cli.taken_ports import taken_port
-from dicom_node.cli.tls_files import allowed_peer, listener_tls
+from dicom_node.cli.tls_files import allowed_peer, listener_tls, web_tls
 from dicom_node.cli.viewer_place import why_no_viewer
 from dicom_node.cli.web_parts import web_parts
 from dicom_node.cli.wiring import audit_trail
@@ -80,6 +80,7 @@ class Receiving:
         self._ledger = Ledger(self._engine)
         self._outbox = Outbox(loaded.state_dir / "outbox", self._engine)
         check_exposure(loaded, users=Users(self._engine).count())
+        web_tls(loaded)  # the web starts after the listener: by then a sender would have been answered
         self._stop = threading.Event()
         self._listener = self._make_listener()
         self._feed = self._make_feed()

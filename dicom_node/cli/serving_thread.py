@@ -8,7 +8,7 @@ import threading
 import uvicorn
 from starlette.types import ASGIApp
 
-from dicom_node.errors import ConfigError
+from dicom_node.cli.tls_files import web_tls
 from dicom_node.settings import LoadedSettings
 
 
@@ -27,11 +27,11 @@ class ServingThread:
     Raises
     ------
     ConfigError
-        If a TLS file is not there.
+        If a TLS file is missing or unusable; see `web_tls`.
     """
 
     def __init__(self, name: str, app: ASGIApp, loaded: LoadedSettings, *, graceful_s: int | None = None) -> None:
-        web = loaded.settings.web
+        web, tls = loaded.settings.web, web_tls(loaded)
         config = uvicorn.Config(
             app,
             interface="asgi3",
@@ -41,8 +41,8 @@ class ServingThread:
             server_header=False,
             proxy_headers=bool(web.proxies),
             forwarded_allow_ips=list(web.proxies),
-            ssl_certfile=_tls_file(loaded, "web.tls_certificate", web.tls_certificate),
-            ssl_keyfile=_tls_file(loaded, "web.tls_key", web.tls_key),
+            ssl_certfile=None if tls is None else str(tls.certificate),
+            ssl_keyfile=None if tls is None else str(tls.key),
             timeout_graceful_shutdown=graceful_s,
         )
         self._name = name
@@ -59,12 +59,3 @@ class ServingThread:
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(wait_s)
-
-
-def _tls_file(loaded: LoadedSettings, key: str, name: str) -> str | None:
-    if not name:
-        return None
-    path = loaded.config_dir / name
-    if not path.is_file():
-        raise ConfigError(f"{key}: expected a PEM file, found nothing at {path}")
-    return str(path)

@@ -20,7 +20,7 @@ class WebServer(ServingThread):
     Raises
     ------
     ConfigError
-        If a TLS file of [web] is not there.
+        If a TLS file of [web] is missing or unusable; see `web_tls`.
     """
 
     def __init__(self, loaded: LoadedSettings, parts: WebParts) -> None:

@@ -238,7 +238,10 @@ def audit_forwarder(loaded: LoadedSettings) -> TrailForwarder | None:
         certificate=_beside(loaded, one.syslog_certificate),
         key=_beside(loaded, one.syslog_key),
     )
-    repository.context()  # a wrong file is told at the start, not in the log of the night
+    try:
+        repository.context()  # a wrong file is told at the start, not in the log of the night
+    except ConfigError as error:
+        raise ConfigError(f"audit: {error}") from None
     return TrailForwarder(audit_trail(loaded), audit_folder(loaded), repository)
 
 

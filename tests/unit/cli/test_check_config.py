@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 
 from dicom_node.cli import main
 
@@ -83,3 +84,28 @@ def test_tls_files_of_the_dashboard_that_are_not_there_are_problems(
     output = capsys.readouterr().out
     assert f"web.tls_certificate: expected a PEM file, found nothing at {config.parent / 'no.pem'}" in output
     assert f"web.tls_key: expected a PEM file, found nothing at {config.parent / 'no.key'}" in output
+
+
+def test_a_tls_file_of_the_audit_trail_that_is_not_there_is_a_problem(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text('[audit]\nsyslog_host = "localhost"\nsyslog_ca = "no.pem"\n', encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 2
+    assert f"audit: expected a PEM file, found nothing at {config.parent / 'no.pem'}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("section", ["web", "listener"])
+def test_a_key_of_another_certificate_is_a_problem(
+    config: Path, capsys: pytest.CaptureFixture[str], section: str
+) -> None:
+    authority = Authority(config.parent)
+    authority.sign("node")
+    authority.sign("other")
+    text = f'[{section}]\ntls_certificate = "node.pem"\ntls_key = "KEY"\n'
+    config.write_text(text.replace("KEY", "other.key"), encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 2
+    (told, _) = capsys.readouterr().out.splitlines()
+    assert told.startswith(f"{section}.tls_certificate: TLS certificate {config.parent / 'node.pem'} with key ")
+    assert told.endswith("found: the key does not belong to the first certificate in node.pem")
+    config.write_text(text.replace("KEY", "node.key"), encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 0

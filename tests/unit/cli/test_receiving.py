@@ -10,11 +10,13 @@ import threading
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from free_ports import free_port
 from patience import PATIENCE_S, wait_until
 
 from dicom_node.cli.receiving import Receiving, run_feed
 from dicom_node.database import open_database
+from dicom_node.errors import ConfigError
 from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
@@ -75,6 +77,27 @@ def test_health_answers_on_a_state_folder_that_no_worker_has_seen(tmp_path: Path
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=PATIENCE_S, check=True
     )
     assert told.stdout == "200 []\n", told.stderr
+
+
+@pytest.mark.parametrize("lacking", ["web.tls_certificate", "web.tls_key"])
+def test_a_wrong_tls_file_of_the_web_ends_the_start_before_a_sender_is_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lacking: str
+) -> None:
+    names = {"web.tls_certificate": "node.pem", "web.tls_key": "node.key"}
+    Authority(tmp_path).sign("node")
+    (tmp_path / names[lacking]).unlink()
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f"[listener]\nport = {free_port()}\nmin_free_bytes = 0\n"
+        f"[web]\nport = {free_port()}\ntls_certificate = 'node.pem'\ntls_key = 'node.key'\n"
+    )
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(ConfigError, match=rf"^{lacking}: expected a PEM file, found nothing at .*{names[lacking]}"),
+        Receiving(read_settings(config, {})),
+    ):
+        pytest.fail("the node started")
+    assert "event=listening" not in caplog.text
 
 
 class Pages:
