@@ -19,6 +19,13 @@ from dicom_node.web.viewer.installation import PINNED
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+PUBLISHED = {
+    "${HYDROPS_BIND:-127.0.0.1}:4242:4242",
+    "${HYDROPS_BIND:-127.0.0.1}:11112:11112",
+    "${HYDROPS_ORTHANC_HTTP_BIND:-127.0.0.1}:8042:8042",
+    "127.0.0.1:8080:8080",
+    "127.0.0.1:8081:8081",
+}
 SECRETS = {"ORTHANC_PASSWORD", "POSTGRES_PASSWORD", "HYDROPS_WAKE_TOKEN"}
 
 
@@ -94,8 +101,17 @@ def test_what_is_mounted_exists_and_our_files_are_read_only(name: str) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_ports_are_published_on_this_machine_only(name: str) -> None:
     for port in SERVICES[name].get("ports", []):
-        # Dashboard and viewer speak plain HTTP inside, so their ports never follow HYDROPS_BIND to a network.
-        assert port.startswith(("${HYDROPS_BIND:-127.0.0.1}:", "127.0.0.1:8080:", "127.0.0.1:8081:"))
+        # Dashboard, viewer and Orthanc's REST speak plain HTTP, so their ports never follow HYDROPS_BIND to a network.
+        assert port in PUBLISHED
+
+
+def test_only_dicom_follows_the_address_that_senders_need() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    orthanc = read_commented_json(SITE_CONFIG)
+    node = read_settings(ROOT / "config" / "compose.toml", dict.fromkeys(environment("node"), "x")).settings
+    inside = {int(port.rpartition(":")[2]) for port in ports if "HYDROPS_BIND" in port}
+    assert inside == {orthanc["DicomPort"], node.listener.port}
+    assert sorted(ports) == sorted(PUBLISHED)
 
 
 def test_the_database_is_reached_by_the_node_alone() -> None:
