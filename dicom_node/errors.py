@@ -13,6 +13,7 @@ Anything else is our bug: let it fly. Messages name UID, expected and found; nev
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -262,6 +263,14 @@ def fault_in_words(error: Exception) -> str:
         or any(words in str(error).lower() for words in _SAID_WITHOUT_MEMORY)
     )
     return f"memory ran out ({kind})" if without_memory else kind
+
+
+def meant_instead(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean `allowed`?)" for a name that is nearly one of the known ones; empty when none is near."""
+    from difflib import get_close_matches  # here: only a mistake needs it, and the start is counted in milliseconds
+
+    near = get_close_matches(name.lower().replace("-", "_"), list(known), n=1)
+    return f" (did you mean `{near[0]}`?)" if near else ""
 
 
 def left_by(workers: int, problem: str) -> str:

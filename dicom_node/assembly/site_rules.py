@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from dicom_node.assembly.headers import SeriesHeader, SeriesRole
-from dicom_node.errors import ConfigError
+from dicom_node.errors import ConfigError, meant_instead
 
 NUMBER_FIELDS: Final = frozenset(
     {"repetition_time_ms", "echo_time_ms", "inversion_time_ms", "magnetic_field_t", "series_number"}
@@ -156,7 +156,9 @@ def _when(table: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
 def _condition(field: str, test: Any, *, where: str) -> Condition:
     where = f"{where}.when.{field}"
     if field not in FIELDS:
-        raise ConfigError(f"{where}: unknown field; known here: {', '.join(sorted(FIELDS))}")
+        raise ConfigError(
+            f"{where}: unknown field{meant_instead(field, FIELDS)}; known here: {', '.join(sorted(FIELDS))}"
+        )
     if field in FLAG_FIELDS and isinstance(test, bool):
         return Condition(field=field, equals=test)
     table = _table(test, where=where)
@@ -234,4 +236,5 @@ def _table(value: Any, *, where: str) -> Mapping[str, Any]:
 def _only(table: Mapping[str, Any], known: set[str], *, where: str) -> None:
     for key in table:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known here: {', '.join(sorted(known))}")
+            hint = meant_instead(key, known)
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}; known here: {', '.join(sorted(known))}")

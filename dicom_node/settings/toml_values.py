@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dicom_node.errors import ConfigError
+from dicom_node.errors import ConfigError, meant_instead
 
 T = TypeVar("T")
 
@@ -46,9 +46,10 @@ def without_bad_values(kind: type[Any], raw: Mapping[str, Any], *, where: str, p
 
 def _build_one(kind: type[Any], key: str, value: Any, *, where: str) -> Any:
     """The value of one key of a table, or a ConfigError naming the key."""
-    if key not in {f.name for f in fields(kind)}:
-        known = ", ".join(sorted(f.name for f in fields(kind)))
-        raise ConfigError(f"{_dotted(where, key)}: unknown key; known here: {known}")
+    known = sorted(f.name for f in fields(kind))
+    if key not in known:
+        hint = meant_instead(key, known)
+        raise ConfigError(f"{_dotted(where, key)}: unknown key{hint}; known here: {', '.join(known)}")
     return _value(typing.get_type_hints(kind)[key], value, where=_dotted(where, key))
 
 

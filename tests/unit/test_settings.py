@@ -206,6 +206,27 @@ def test_a_bad_value_is_refused_by_its_key(tmp_path: Path, text: str, key: str) 
     assert any(problem.split(":")[0] == key for problem in find_problems(write(tmp_path, text), {}))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[listener]\nalowed = []",
+            "listener.alowed: unknown key (did you mean `allowed`?); known here: acse_timeout_s, ",
+        ),
+        ("[Listner]\nport = 1", "Listner: unknown key (did you mean `listener`?); known here: assembly, "),
+        ("[assembly]\nquiet-s = 1", "assembly.quiet-s: unknown key (did you mean `quiet_s`?); known here: "),
+        (
+            "[[listener.allowed]]\naetitle = 'A'",
+            "listener.allowed[0].aetitle: unknown key (did you mean `ae_title`?); ",
+        ),
+        ("[node]\ncolour = 1", "node.colour: unknown key; known here: ae_title, state_dir, worker_id"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_one_that_was_meant(tmp_path: Path, text: str, said: str) -> None:
+    (problem,) = find_problems(write(tmp_path, text), {})
+    assert problem.startswith(said)
+
+
 def test_every_section_has_a_bad_value_above() -> None:
     assert {f.name for f in fields(Settings)} <= {re.split(r"[.\[]", key)[0] for _, key in BAD}
 

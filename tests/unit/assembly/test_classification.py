@@ -238,6 +238,11 @@ counterexamples = [{ protocol_name = "ear_pei_v3" }, { protocol_name = "ear_ppi_
     [
         ('role = "PPI"', 'role = "PIP"', "role must be one of"),
         ("inversion_time_ms = { missing", "inversion_tiem_ms = { missing", "unknown field"),
+        (
+            "inversion_time_ms = { missing",
+            "inversion_tiem_ms = { missing",
+            r"unknown field \(did you mean `inversion_time_ms`\?\); known here: acquisition_3d, ",
+        ),
         ("^ear_ppi_v[0-9]+$", "ear_(", "not a regular expression"),
         ('examples = [{ protocol_name = "ear_ppi_v3" }]', 'examples = [{ protocol_name = "x" }]', "does not match"),
         ('_v3", inversion_time_ms = 2250.0', '_v4"', "counterexample 2 matches"),
@@ -245,6 +250,7 @@ counterexamples = [{ protocol_name = "ear_pei_v3" }, { protocol_name = "ear_ppi_
         ("missing = true", "missing = false", "missing must be true"),
         ("when = {", "when = 3 #", "expected a table"),
         ("[[rule]]", "[[rules]]", "unknown key 'rules'"),
+        ("[[rule]]", "[[rules]]", r"unknown key 'rules' \(did you mean `rule`\?\); known here: names, rule"),
         ("[[rule]]", "[[rule]", "not readable as TOML"),
         ('name = "our PPI"', "", "needs a name"),
     ],
