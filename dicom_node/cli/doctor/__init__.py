@@ -5,6 +5,7 @@
 Checks in this order, each by doing the thing and not only by reading about it:
   configuration   every key of node.toml, the series rules, secrets that must be in the environment
   ports           each port is free, or held by our own running node
+  users           somebody may sign in where dashboard or viewer are shown to a network
   callers         our listener lets every allowed AE in (C-ECHO in its name) and keeps a stranger out
   receivers       every destination answers, knows our AE title and is called by its right name
   tls             certificates and protocol of every connection that is encrypted, and which ones are not
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 CHECKS: Final = {
     "configuration": "configuration",
     "ports": "ports",
+    "users": "users",
     "callers": "callers",
     "receivers": "receivers",
     "tls": "certificates",

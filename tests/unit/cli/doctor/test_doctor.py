@@ -17,13 +17,17 @@ import tomlkit
 from certificates import Authority
 from dicom_receivers import storescp
 from doctor_site import DoctorSite, dicom_destination
+from local_postgresql import running_postgresql
 from notice_receivers import HookServer, MailServer
 from patience import STUDY_S
 
+from dicom_node.accounts.roles import ROLES
+from dicom_node.accounts.users import Users
 from dicom_node.cli.doctor import CHECKS, certificates, character_sets, clocks, storage
 from dicom_node.cli.doctor.checkup import Level, Site
 from dicom_node.cli.doctor.trial_node import trial_settings
 from dicom_node.cli.state_folder import only_one, prepare, running_as
+from dicom_node.database import open_database
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
 from dicom_node.intake.spool import Spool
 from dicom_node.settings import read_settings
@@ -91,13 +95,59 @@ def test_an_address_that_is_not_ours_is_a_problem(tmp_path: Path) -> None:
     assert "listener.host" in found.step("192.0.2.7")
 
 
+SHOWN = 'host = "0.0.0.0"\ntls_elsewhere = true\n'
+
+
+def test_a_dashboard_for_a_network_without_a_user_is_a_problem_until_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYDROPS_WAKE_TOKEN", "0123456789abcdef0123456789abcdef")
+    site = DoctorSite(tmp_path, SHOWN)
+    found = site.find("users")
+    assert found.problems == [
+        "web.host: the dashboard would listen on 0.0.0.0 and has no users: the node does not start"
+    ]
+    assert found.step("has no users") == f"hydrops-node user add NAME --role admin --config {site.config}"
+    assert not site.state.exists()  # looking changes nothing
+    engine = open_database(f"sqlite:///{prepare(site.state) / 'node.db'}")
+    assert site.find("users").status == 1
+    Users(engine).add("ada", ROLES["admin"], "correct horse battery", at=0.0)
+    assert site.find("users").of("ok") == ["1 may sign in to dashboard and viewer"]  # as beside a node that runs
+    engine.dispose()
+    assert site.find("users").status == 0
+
+
+def test_users_in_postgresql_are_counted_and_a_server_that_is_away_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = DoctorSite(tmp_path)
+    with running_postgresql() as url:
+        monkeypatch.setenv("HYDROPS_DATABASE_URL", url)
+        assert site.find("users").of("ok")[0].startswith("there are no users")
+        engine = open_database(url)
+        Users(engine).add("ada", ROLES["admin"], "correct horse battery", at=0.0)
+        engine.dispose()
+        assert site.find("users").of("ok") == ["1 may sign in to dashboard and viewer"]
+    assert site.find("users").warnings == ["the users cannot be read from the state database (OperationalError)"]
+
+
+def test_a_dashboard_for_this_machine_needs_no_user(tmp_path: Path) -> None:
+    found = DoctorSite(tmp_path).find("users")
+    assert found.of("ok") == ["there are no users, and dashboard and viewer show themselves to this machine only"]
+
+
+def test_users_that_cannot_be_read_are_a_warning(tmp_path: Path) -> None:
+    site = DoctorSite(tmp_path)
+    (prepare(site.state) / "node.db").write_bytes(b"no database" * 100)
+    found = site.find("users")
+    assert found.warnings == ["the users cannot be read from the state database (DatabaseError)"]
+
+
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[DoctorSite]:
     """A node as far as this check can see it: the lock, and its real listener."""
     site = DoctorSite(tmp_path, listener=SCANNER)
     folder = prepare(site.state)
-    from dicom_node.database import open_database
-
     spool = Spool(folder / "spool", open_database(f"sqlite:///{folder / 'node.db'}"))
     scanner = AllowedPeer(ae_title="SCANNER", networks=("127.0.0.1/32",))
     listener = Listener(ListenerOptions(ae_title="HYDROPS", port=site.dicom_port, allowed=(scanner,)), spool)
