@@ -19,15 +19,14 @@ from sqlalchemy import Connection
 
 from dicom_node.arrival_times import ArrivalTimes
 from dicom_node.assembly.completeness import Completeness, CompletenessState, judge
-from dicom_node.assembly.headers import group_series
-from dicom_node.assembly.pairing import StudyAssembly
+from dicom_node.assembly.headers import SeriesHeader, group_series
 from dicom_node.case import Case, CaseOptions, case_key, open_case
 from dicom_node.errors import Reason, Refusal
 from dicom_node.instance_files import InstanceFile, read_instance
 from dicom_node.intake.spool import Spool, SpooledInstance, StudyActivity
 from dicom_node.ledger import FinishedWork, Ledger
 from dicom_node.series_reader import SeriesReader
-from dicom_node.study_cards import StudyCard, card_of, readable_text
+from dicom_node.study_cards import StudyCard, card_of, inert_text, readable_text
 from dicom_node.study_moves import StudyEvent
 from dicom_node.urgency import ROUTINE, URGENT_PRIORITIES, StudyUrgency, Urgency, put_urgency
 from inference.findings import ModelIdentity
@@ -176,7 +175,7 @@ class Examiner:
         return Examination(
             study_instance_uid=activity.study_instance_uid,
             verdict=verdict,
-            decisions=tuple(decision_rows(case.assembly)),
+            decisions=tuple(decision_rows(case)),
             work=work,
             card=case_card(case),
             urgency=ROUTINE if work is None else self._urgency(case),
@@ -339,13 +338,15 @@ def case_card(case: Case) -> StudyCard:
     return card_of(case.study_instance_uid, header)
 
 
-def decision_rows(assembly: StudyAssembly) -> list[dict[str, Any]]:
-    """Role, rule and reason of every series, and whether it was used; for ledger, `status` and findings.json."""
+def decision_rows(case: Case) -> list[dict[str, Any]]:
+    """Role, rule and reason of every series, whether it was used, and what a PACS lists it by; for the ledger."""
+    assembly = case.assembly
     used = {header.series_instance_uid for header in assembly.chosen.series.values()} if assembly.chosen else set()
     left_out = {one.series_instance_uid: one.reason for one in assembly.left_out}
     return [
         {
             "series_instance_uid": decision.series_instance_uid,
+            **_listed_by(case.headers.get(decision.series_instance_uid)),
             "role": decision.role.value,
             "rule": decision.rule,
             "reason": decision.reason,
@@ -354,3 +355,10 @@ def decision_rows(assembly: StudyAssembly) -> list[dict[str, Any]]:
         }
         for decision in assembly.decisions
     ]
+
+
+def _listed_by(header: SeriesHeader | None) -> dict[str, Any]:
+    """Number and description of a series; None and "" where its images do not say them."""
+    if header is None:
+        return {"series_number": None, "series_description": ""}
+    return {"series_number": header.series_number, "series_description": inert_text(header.series_description)}

@@ -45,9 +45,14 @@ StudyUid = Annotated[str, Path(pattern=r"^[0-9.]{1,64}$")]
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesLine:
-    """One series: what it was taken as and why, or why it was left out and, then, what was `recognized` in it."""
+    """One series: what it was taken as and why, or why it was left out and, then, what was `recognized` in it.
+
+    `number` and `description` are what a PACS lists it by; "" where the series, or a study of long ago, has none.
+    """
 
     series_instance_uid: str
+    number: str
+    description: str
     role: str
     used: bool
     sentence: str
@@ -156,18 +161,30 @@ def further_reasons(record: StudyRecord) -> list[str]:
 
 
 def series_lines(decisions: Sequence[Mapping[str, Any]]) -> list[SeriesLine]:
-    """Every series, those that were used first."""
-    lines = [
+    """Every series, those that were used first, and each kind as a PACS lists them: by number."""
+    return [
         SeriesLine(
             series_instance_uid=one["series_instance_uid"],
+            number=_number(one),
+            description=one.get("series_description", ""),
             role=ROLES.get(one["role"], one["role"]),
             used=one["used"],
             sentence=_taken(one) if one["used"] else _left_out(one),
             recognized="" if one["used"] or not one["left_out_because"] else plain(one["reason"]),
         )
-        for one in decisions
+        for one in sorted(decisions, key=_place)
     ]
-    return sorted(lines, key=lambda line: not line.used)
+
+
+def _place(decision: Mapping[str, Any]) -> tuple[bool, bool, int]:
+    number = decision.get("series_number")
+    return not decision["used"], number is None, number or 0
+
+
+def _number(decision: Mapping[str, Any]) -> str:
+    """The series number; "" in decisions of before it was kept."""
+    number = decision.get("series_number")
+    return "" if number is None else str(number)
 
 
 def _taken(decision: Mapping[str, Any]) -> str:

@@ -42,7 +42,8 @@ def plant_hostile(parts: WebParts) -> None:
         shown = inert_text(value)
         texts = ("patient_name", "patient_id", "accession_number", "description", "scanner", "institution", "sex")
         card = dict.fromkeys(texts, shown) | {"study_date": shown[:8], "birth_date": shown[:8]}
-        decisions = tuple({**one, "reason": value, "left_out_because": value} for one in DECISIONS)
+        texts_of_series = dict.fromkeys(("reason", "left_out_because", "series_description"), value)
+        decisions = tuple({**one, **texts_of_series} for one in DECISIONS)
         common = {"card": card, "decisions": decisions}
         plant(parts, uid=study_of(number), **common)
         plant(parts, uid=refused_of(number), state=StudyState.REFUSED, reason="INCOMPLETE", detail=value, **common)

@@ -39,6 +39,8 @@ CARD: Final = StudyCard(
 DECISIONS: Final = (
     {
         "series_instance_uid": "2.25.201",
+        "series_number": 12,
+        "series_description": "t2_space_mrc_iso",
         "role": "MRC",
         "rule": "mrc",
         "reason": "fine, heavily T2-weighted 3D series without inversion (TR 4400 ms)",
@@ -47,6 +49,8 @@ DECISIONS: Final = (
     },
     {
         "series_instance_uid": "2.25.202",
+        "series_number": 1401,
+        "series_description": "HYDROPS-Mi2 <MR7>",
         "role": "HYDROPS_MI2",
         "rule": "product",
         "reason": "the image type says that images were multiplied",

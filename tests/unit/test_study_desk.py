@@ -42,6 +42,24 @@ def test_a_study_without_ears_gives_one_report_for_each_destination(tmp_path: Pa
     assert parts.events() == [StudyEvent.ARRIVED, StudyEvent.COMPLETED, StudyEvent.STARTED, StudyEvent.REFUSED]
 
 
+def test_every_series_is_kept_with_the_number_and_description_by_which_a_pacs_lists_it(parts: DeskParts) -> None:
+    images = hydrops_study()
+    for one in images:
+        if one.SeriesNumber == PPI.number:
+            one.SeriesDescription = "ppi\x07hostile"  # a character that acts instead of being shown
+        if one.SeriesNumber == PEI.number:
+            del one.SeriesNumber, one.SeriesDescription
+    parts.receive(images)
+    parts.work_off()
+    kept = {one["series_instance_uid"]: one for one in parts.record().decisions}
+    names = {uid: (one["series_number"], one["series_description"]) for uid, one in kept.items()}
+    assert names == {
+        f"{STUDY}.{MRC.number}": (MRC.number, MRC.name),
+        f"{STUDY}.{PPI.number}": (PPI.number, "ppi\ufffdhostile"),
+        f"{STUDY}.{PEI.number}": (None, ""),
+    }
+
+
 def test_a_site_that_wants_no_refusals_gets_none(tmp_path: Path) -> None:
     parts = DeskParts(tmp_path, send_not_computed=False)
     parts.receive(hydrops_study())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from dashboard_parts import Dashboard, make_parts, post, serving, text_of
-from planted_studies import CARD, NOW, SEG_BYTES, STUDY, document, plant, plant_objects
+from planted_studies import CARD, DECISIONS, NOW, SEG_BYTES, STUDY, document, plant, plant_objects
 
 from dicom_node.audit import AuditAction
 from dicom_node.delivery.commitment_answers import CommitmentReport
@@ -94,6 +94,34 @@ def test_every_series_says_what_it_was_taken_as_or_why_it_was_left_out(dashboard
     )
     assert "Left out because: the set of MRC with HYDROPS-Mi2 is not needed" in shown
     assert shown.index("2.25.201") < shown.index("2.25.202")
+
+
+def test_every_series_is_named_as_the_pacs_lists_it(dashboard: Dashboard) -> None:
+    plant(dashboard.parts)
+    html = page(dashboard)
+    shown = text_of(html)
+    assert "Series 12 t2_space_mrc_iso MR cisternography (MRC)" in shown
+    assert "Series 1401 HYDROPS-Mi2 <MR7> HYDROPS-Mi2" in shown
+    assert "HYDROPS-Mi2 &lt;MR7&gt;" in html  # the sender's text, not a tag
+
+
+def test_series_come_by_number_those_that_were_used_first(dashboard: Dashboard) -> None:
+    mrc, other = DECISIONS
+    numbers = (None, 9, 10)
+    left_out = tuple(
+        {**other, "series_instance_uid": f"2.25.30{place}", "series_number": number}
+        for place, number in enumerate(numbers)
+    )
+    plant(dashboard.parts, decisions=(*left_out, mrc))
+    shown = text_of(page(dashboard))
+    assert re.findall(r"Series (\d+|–)", shown) == ["12", "9", "10", "–"]
+
+
+def test_series_of_a_study_from_before_their_names_were_kept_show_a_dash(dashboard: Dashboard) -> None:
+    kept_since = ("series_number", "series_description")
+    before = tuple({key: said for key, said in one.items() if key not in kept_since} for one in DECISIONS)
+    plant(dashboard.parts, decisions=before)
+    assert "Series – – MR cisternography (MRC)" in text_of(page(dashboard))
 
 
 def test_the_history_is_told_in_the_order_in_which_it_happened(dashboard: Dashboard) -> None:
