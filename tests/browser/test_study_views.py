@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from chromium import Watched, chromium, needs_chromium, pixels, signed_in
 from dashboard_parts import make_parts, serving
 from numpy.typing import NDArray
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Locator, expect
 from viewed_study import MOVED_MM, oblique_slab, viewed_study
 
 from dicom_node.ledger import StudyEvent
@@ -31,6 +32,9 @@ STORED = {"2.25.1": (False, False, False), "2.25.2": (True, False, True), "2.25.
 """Studies by the axes (k, j, i) that run the other way: as usual, from the other corner, left-handed."""
 
 MIRRORED = "2.25.4"
+
+FINGER_PX = 44
+"""WCAG 2.2, 2.5.5: the least height of what a finger is to hit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +254,70 @@ def test_wheel_and_keys_change_the_slice_and_the_page_says_so(shown):
     watched.page.mouse.wheel(0, -240)
     watched.page.locator(f'[data-ear="right"] [aria-valuenow="{begin + 1}"]').first.wait_for()
     assert "slice" in (canvas.get_attribute("aria-valuetext") or "")
+
+
+def touched(shown: Shown) -> AbstractContextManager[Watched]:
+    """A page on a device with nothing but a touch screen, and somebody signed in on it."""
+    return signed_in(shown.browser, shown.url, has_touch=True, is_mobile=True)
+
+
+def drawn(watched: Watched, side: EarSide) -> str:
+    """The axial slice as it is drawn; a screenshot would give a touch screen its fine pointer back."""
+    canvas = watched.page.locator(f'[data-ear="{side}"] [data-plane="axial"]')
+    return str(canvas.evaluate("canvas => canvas.toDataURL()"))
+
+
+def slider_of(watched: Watched, side: EarSide, plane: str = "axial") -> Locator:
+    return watched.page.locator(f'[data-ear="{side}"] [data-slice="{plane}"]')
+
+
+def test_a_finger_reaches_every_slice_while_both_ears_are_shown(shown):
+    with touched(shown) as watched:
+        ready(watched, "2.25.1")
+        for side in EarSide:
+            slider = slider_of(watched, side)
+            box = slider.bounding_box()
+            assert box["height"] >= FINGER_PX
+            before, last = drawn(watched, side), int(slider.get_attribute("max") or "")
+            slider.tap(position={"x": box["width"] - 4.0, "y": box["height"] / 2.0})
+            assert slice_shown(watched, side) == last - 1
+            assert drawn(watched, side) != before
+            slider.tap(position={"x": 1.0, "y": box["height"] / 2.0})
+            assert slice_shown(watched, side) == 0
+        watched.assert_quiet()
+
+
+def test_hints_at_keys_and_wheel_are_for_those_who_have_them(shown):
+    ready(shown.watched, "2.25.1")
+    assert shown.watched.page.get_by_text("wheel").is_visible()
+    with touched(shown) as watched:
+        ready(watched, "2.25.1")
+        assert watched.page.locator("kbd:visible").count() == 0
+        assert watched.page.get_by_text("wheel").is_hidden()
+        assert watched.page.get_by_text("the slider below leads to other slices").is_visible()
+
+
+def test_the_slider_goes_with_wheel_keys_and_crosshair_and_has_a_name(shown):
+    watched = shown.watched
+    ready(watched, "2.25.1")
+    choose(watched, "ear", "right")
+    canvas = watched.page.locator('[data-ear="right"] [data-plane="axial"]')
+    slider = watched.page.get_by_role("slider", name="Slice, right ear, axial", exact=True)
+    begin = slice_shown(watched, EarSide.RIGHT) + 1
+    canvas.press("ArrowUp")
+    assert slider.input_value() == str(begin + 1)
+    slider.press("ArrowLeft")
+    assert slice_shown(watched, EarSide.RIGHT) + 1 == begin
+    assert slider.get_attribute("aria-valuetext") == f"slice {begin} of {slider.get_attribute('max')}"
+    canvas.hover()
+    watched.page.mouse.wheel(0, -240)
+    expect(slider).to_have_value(str(begin - 1))
+    other_planes = [slider_of(watched, EarSide.RIGHT, plane) for plane in ("coronal", "sagittal")]
+    before = [one.input_value() for one in other_planes]
+    canvas.click(position={"x": 40.0, "y": 40.0})
+    assert all(one.input_value() != was for one, was in zip(other_planes, before, strict=True))
+    watched.page.locator("[data-reset]").click()
+    assert slider.input_value() == str(begin)
 
 
 def test_one_ear_alone_shows_three_planes_of_the_same_place(shown):

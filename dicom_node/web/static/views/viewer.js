@@ -20,6 +20,7 @@ class EarViews {
     this.manifest = manifest;
     this.geometry = manifest.geometry;
     this.canvases = Object.fromEntries(PLANES.map((plane) => [plane, section.querySelector(`[data-plane="${plane}"]`)]));
+    this.sliders = Object.fromEntries(PLANES.map((plane) => [plane, section.querySelector(`[data-slice="${plane}"]`)]));
     this.surface = section.querySelector("[data-surface]");
     this.letters = section.querySelector("[data-letters]");
     this.turned = { yaw: 0, pitch: 0 };
@@ -107,16 +108,26 @@ class EarViews {
   tell(plane, settings) {
     const canvas = this.canvases[plane];
     const [through, count] = [this.geometry.planes[plane].through, this.geometry.shape[this.geometry.planes[plane].through]];
-    const text = `slice ${this.position[through] + 1} of ${count}, ${IMAGES[settings.image]}`;
+    const slice = `slice ${this.position[through] + 1} of ${count}`;
+    const text = `${slice}, ${IMAGES[settings.image]}`;
     canvas.setAttribute("aria-valuemax", count);
     canvas.setAttribute("aria-valuenow", this.position[through] + 1);
     canvas.setAttribute("aria-valuetext", text);
     canvas.closest("figure").querySelector("[data-caption]").textContent = text;
+    const slider = this.sliders[plane];
+    slider.max = count;
+    slider.value = this.position[through] + 1;
+    slider.setAttribute("aria-valuetext", slice);
   }
 
   step(plane, by) {
     const { through } = this.geometry.planes[plane];
-    this.position[through] = clamp(this.position[through] + by, 0, this.geometry.shape[through] - 1);
+    this.goTo(plane, this.position[through] + by);
+  }
+
+  goTo(plane, slice) {
+    const { through } = this.geometry.planes[plane];
+    this.position[through] = clamp(slice, 0, this.geometry.shape[through] - 1);
   }
 
   point(plane, event) {
@@ -268,6 +279,10 @@ class Viewer {
         this.drawSlices();
       });
       canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+      ear.sliders[plane].addEventListener("input", (event) => {
+        ear.goTo(plane, event.target.valueAsNumber - 1);
+        ear.drawSlices(this.settings);
+      });
     }
     this.drag(ear.surface, (_event, moved) => {
       ear.turn(-moved.x * TURN_PER_PIXEL, moved.y * TURN_PER_PIXEL);
@@ -302,7 +317,7 @@ class Viewer {
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (this.onCanvasKey(event)) event.preventDefault();
-    else if (event.target.tagName !== "INPUT" || event.target.type === "checkbox") this.onLetter(event.key.toLowerCase());
+    else if (event.target.tagName !== "INPUT" || ["checkbox", "range"].includes(event.target.type)) this.onLetter(event.key.toLowerCase());
   }
 
   onLetter(key) {
