@@ -18,7 +18,15 @@ from dicom_node.web.progress import STEPS
 pytestmark = [pytest.mark.browser, needs_chromium]
 
 MEASURED, REFUSED = "2.25.1", "2.25.2"
-PAGES = ("/studies", f"/studies/{MEASURED}", f"/studies/{REFUSED}", f"/studies/{MEASURED}/actions/replay", "/sign-in")
+HISTORY = f"/studies/{MEASURED}/history"
+PAGES = (
+    "/studies",
+    f"/studies/{MEASURED}",
+    HISTORY,
+    f"/studies/{REFUSED}",
+    f"/studies/{MEASURED}/actions/replay",
+    "/sign-in",
+)
 
 CONTRAST_AA = 4.5
 """WCAG 2.2, 1.4.3: of text against what is behind it."""
@@ -147,6 +155,21 @@ def test_nothing_is_wider_than_a_phone(shown: Shown, address: str) -> None:
     shown.page.set_viewport_size({"width": 390, "height": 844})
     shown.ada.go(address)
     assert shown.page.evaluate("document.documentElement.scrollWidth") <= 390
+    shown.page.set_viewport_size(before)
+
+
+def test_the_numbers_of_a_history_are_whole_and_named_on_a_phone(shown: Shown) -> None:
+    before = shown.page.viewport_size
+    assert before is not None
+    shown.page.set_viewport_size({"width": 390, "height": 844})
+    shown.ada.go(HISTORY)
+    frame = shown.page.locator(".table-frame")
+    assert frame.evaluate("frame => frame.scrollWidth <= frame.clientWidth")
+    cells = frame.locator("tbody tr").first.locator("td")
+    said = cells.evaluate_all("cells => cells.map(cell => getComputedStyle(cell, '::before').content)")
+    names = [one.strip('" ') for one in said]
+    assert names == frame.locator("thead th").all_inner_texts()[1:]
+    assert shown.page.get_by_role("columnheader").count() == len(names) + 1  # a screen reader still finds a table
     shown.page.set_viewport_size(before)
 
 

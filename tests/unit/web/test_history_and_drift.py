@@ -91,7 +91,7 @@ def test_the_history_shows_every_number_in_plot_and_table_and_marks_the_new_mode
         "2025-06-10, left ear: 40.0 % (95 % interval 24.0 % to 50.0 %), oto 2",
     ]
     assert "now oto 2" in text
-    assert '<td class="number">27.1 %</td>' in text
+    assert 'class="number" data-label="EH ratio">27.1 %</td>' in text
     assert text.count("not evaluated") == 2
     assert "<strong>(changed)</strong>" in text
 
