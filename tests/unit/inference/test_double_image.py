@@ -124,6 +124,18 @@ def test_soft_tissue_beside_bone_is_no_second_picture(ear_crop: Any) -> None:
     assert check_double_image(on_real_ir(make_study(still), ear_crop)) == ()
 
 
+def test_it_is_seen_beside_a_noisy_cisternogram_too(ears: Ears) -> None:
+    """At an SNR of 8 noise alone makes bone as bright, on average, as its surroundings may be at most."""
+    rng = np.random.default_rng(6)
+    noisy = []
+    for images, fluid in moved_during_ppi(ears, 0.5, 8):
+        level = np.percentile(images.mrc.array[fluid.total_fluid_mask.array], 75.0)
+        real, imaginary = rng.normal(0.0, level / 8.0, (2, *images.mrc.array.shape))
+        mrc = np.hypot(images.mrc.array + real, imaginary).astype(np.float32)
+        noisy.append((replace(images, mrc=Volume(array=mrc, geometry=images.mrc.geometry)), fluid))
+    assert stopped_for_motion(noisy)
+
+
 def test_one_ear_is_enough_to_see_it(ears: Ears) -> None:
     assert stopped_for_motion(moved_during_ppi(ears, 0.5, 8)[:1])
 
