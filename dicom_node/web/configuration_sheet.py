@@ -20,7 +20,8 @@ from dicom_node.web.configuration_desk import ConfigurationProblem, Configuratio
 @dataclass(frozen=True, kw_only=True)
 class FieldKind:
     """One field: its key within the row or file, its label, what is entered ("text", "whole", "decimal", "yes", "list",
-    "toml"), and what stands in it when the file is silent."""
+    "toml"), and what stands in it when the file is silent. `only_for` is the row's `kind` that has use for it; "" is
+    every one."""
 
     key: str
     label: str
@@ -28,6 +29,7 @@ class FieldKind:
     absent: str = ""
     hint: str = ""
     choices: tuple[str, ...] = ()
+    only_for: str = ""
 
 
 SCALARS: Final = (
@@ -56,13 +58,13 @@ PEER: Final = (
 DESTINATION: Final = (
     FieldKind(key="name", label="Name"),
     FieldKind(key="kind", label="Kind", choices=("dicom", "orthanc")),
-    FieldKind(key="host", label="Host", hint="dicom"),
-    FieldKind(key="port", label="Port", kind="whole", absent="0", hint="dicom"),
-    FieldKind(key="called_ae", label="Its AE title", hint="dicom"),
-    FieldKind(key="url", label="Address", hint="orthanc"),
-    FieldKind(key="username", label="User", hint="orthanc"),
+    FieldKind(key="host", label="Host", hint="10.1.2.3", only_for="dicom"),
+    FieldKind(key="port", label="Port", kind="whole", absent="0", hint="104", only_for="dicom"),
+    FieldKind(key="called_ae", label="Its AE title", hint="PACS", only_for="dicom"),
+    FieldKind(key="url", label="Address", hint="http://10.1.2.3:8042", only_for="orthanc"),
+    FieldKind(key="username", label="User", only_for="orthanc"),
     FieldKind(key="timeout_s", label="Timeout, seconds", kind="decimal", absent="30.0"),
-    FieldKind(key="tls", label="TLS", kind="yes", hint="dicom"),
+    FieldKind(key="tls", label="TLS", kind="yes", only_for="dicom"),
     FieldKind(key="done", label="A result is done when", absent="sent", choices=("sent", "committed")),
 )
 RULE: Final = (

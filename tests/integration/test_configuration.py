@@ -13,11 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from chromium import chromium, needs_chromium, signed_in
 from dashboard_parts import PASSWORD, hidden, sign_in
 from desk_parts import series_of
 from exact_sender import associated
 from local_node import LocalNode
 from patience import PATIENCE_S, STUDY_S, wait_until
+from playwright.sync_api import expect
 from scanned_series import HYDROPS, MRC, Scan, write_files
 
 from dicom_node.accounts.roles import Role
@@ -114,7 +116,7 @@ def fields(page: str) -> dict[str, str]:
     for name, text in re.findall(r'<textarea[^>]* name="([^"]+)"[^>]*>\n?(.*?)</textarea>', page, re.DOTALL):
         found[name] = html.unescape(text)
     for name, options in re.findall(r'<select[^>]* name="([^"]+)"[^>]*>(.*?)</select>', page, re.DOTALL):
-        chosen = re.search(r"<option selected>([^<]*)", options)
+        chosen = re.search(r"<option[^>]* selected>([^<]*)", options)
         found[name] = html.unescape(chosen[1]) if chosen else ""
     return {name: value for name, value in found.items() if not name.endswith("-remove")}
 
@@ -146,6 +148,23 @@ def test_the_form_has_every_field(node: LocalNode) -> None:
     assert {kind.key for kind in SCALARS} <= set(entered)
     assert {f"peers-0-{kind.key}" for kind in ROWS["peers"]} <= set(entered)
     assert {f"rules-0-{kind.key}" for kind in ROWS["rules"]} <= set(entered)
+
+
+@needs_chromium
+def test_a_destination_shows_the_fields_that_its_kind_has_use_for(node: LocalNode) -> None:
+    with chromium() as drawn, signed_in(drawn, f"http://127.0.0.1:{node.web_port}", "ada") as watched:
+        watched.go("/configuration")
+        page = watched.page
+        page.get_by_role("button", name="Add a destination").click()
+        only = {"dicom": ("Host", "Its AE title"), "orthanc": ("Address", "User")}
+        row = page.get_by_role("group", name="New")
+        for chosen, other in (("orthanc", "dicom"), ("dicom", "orthanc")):
+            row.get_by_label("Kind").select_option(chosen)
+            for label in only[chosen]:
+                expect(row.get_by_label(label, exact=True)).to_be_visible()
+            for label in only[other]:
+                expect(row.get_by_label(label, exact=True)).to_be_hidden()
+        watched.assert_quiet()
 
 
 def test_a_new_sender_gets_in_after_saving_and_an_open_association_goes_on(node: LocalNode, tmp_path: Path) -> None:

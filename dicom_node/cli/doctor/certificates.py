@@ -24,6 +24,7 @@ TIMEOUT_S: Final = 10.0
 def check(site: Site) -> Iterator[Line]:
     """Every connection, encrypted or not."""
     yield from _own_certificate(site.loaded)
+    yield from _web_certificate(site.loaded)
     yield from _dicom_destinations(site.loaded)
     for url in orthanc_urls(site.loaded):
         yield _rest(url)
@@ -54,6 +55,14 @@ def _own_certificate(loaded: LoadedSettings) -> Iterator[Line]:
         )
     else:
         yield ok("our listener takes plain DICOM, from this machine only")
+
+
+def _web_certificate(loaded: LoadedSettings) -> Iterator[Line]:
+    """That of dashboard and viewer, which is read when the node starts."""
+    web = loaded.settings.web
+    if web.tls_certificate:
+        path = loaded.config_dir / web.tls_certificate
+        yield _remaining("the dashboard's certificate", path, taken_up="renew it, then start the node anew")
 
 
 def _dicom_destinations(loaded: LoadedSettings) -> Iterator[Line]:
@@ -98,13 +107,13 @@ def _rest(url: str) -> Line:
     return problem(f"Orthanc at {url}: {fault}", "install its authority in the system's certificates of this machine")
 
 
-def _remaining(what: str, path: Path) -> Line:
-    """How long a certificate is still good for."""
+def _remaining(what: str, path: Path, *, taken_up: str = "renew it; it is taken up without a restart") -> Line:
+    """How long a certificate is still good for; `taken_up` is what to do when it is about to end."""
     days = (ssl.cert_time_to_seconds(_not_after(path)) - time.time()) / 86400
     if days < 0:
-        return problem(f"{what} ended {-days:.0f} days ago ({path})", "renew it; it is taken up without a restart")
+        return problem(f"{what} ended {-days:.0f} days ago ({path})", taken_up)
     if days < SOON_DAYS:
-        return warning(f"{what} ends in {days:.0f} days ({path})", "renew it; it is taken up without a restart")
+        return warning(f"{what} ends in {days:.0f} days ({path})", taken_up)
     return ok(f"{what} is good for {days:.0f} days")
 
 

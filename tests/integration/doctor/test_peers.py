@@ -239,6 +239,23 @@ def test_a_receiver_whose_certificate_nobody_vouches_for_is_a_problem(tmp_path: 
     assert text.startswith("destination pacs: its certificate is not accepted: ")
 
 
+@pytest.mark.parametrize(
+    ("expired", "level", "words"),
+    [
+        (True, "problem", "the dashboard's certificate ended "),
+        (False, "warning", "the dashboard's certificate ends in "),
+    ],
+)
+def test_a_dashboards_certificate_that_ends_is_told_before_browsers_do(
+    tmp_path: Path, expired: bool, level: str, words: str
+) -> None:
+    own = Authority(tmp_path).sign("web", expired=expired)
+    site = DoctorSite(tmp_path, f'tls_certificate = "{own.certificate}"\ntls_key = "{own.key}"\n')
+    found = site.find("tls")
+    assert [text for text in found.of(level) if text.startswith(words)]
+    assert found.step(words) == "renew it, then start the node anew"
+
+
 def findings_of(config: dict[str, Any]) -> list[str]:
     return [line.text for line in judge(config)]
 
