@@ -59,6 +59,9 @@ class EarSignal:
         agent. Needs a PPI.
     perilymph_on_hydrops
         Perilymph over the magnitude of CSF on HYDROPS or real IR, signed; endolymph is negative.
+    perilymph_on_difference
+        The same of PPI less PEI, without what noise adds to either magnitude: on HYDROPS as it is, CSF looks weaker in
+        noise, for PPI shows some where there is none. Needs a PPI.
     mrc_snr, ppi_snr, hydrops_snr
         Fluid, perilymph and typical magnitude of fluid, over noise SD.
     saturated_share
@@ -73,6 +76,7 @@ class EarSignal:
     positive_csf_share: float | None = None
     perilymph_on_ppi: float | None = None
     perilymph_on_hydrops: float | None = None
+    perilymph_on_difference: float | None = None
     mrc_snr: float | None = None
     ppi_snr: float | None = None
     hydrops_snr: float | None = None
@@ -107,6 +111,7 @@ def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
         positive_csf_share=float((hydrops[places.csf] > 0.0).mean()) if places.csf.any() else None,
         perilymph_on_ppi=on_ppi,
         perilymph_on_hydrops=_perilymph_on_hydrops(hydrops, places),
+        perilymph_on_difference=_perilymph_on_difference(images, hydrops, places),
         mrc_snr=places.level / mrc_noise if mrc_noise > 0.0 else None,
         ppi_snr=ppi_snr,
         hydrops_snr=float(np.median(np.abs(hydrops[places.full]))) / hydrops_noise if hydrops_noise else None,
@@ -169,6 +174,17 @@ def _perilymph_on_hydrops(hydrops: Array, places: _Places) -> float | None:
     csf = abs(float(hydrops[places.csf].mean())) / float(places.amount[places.csf].mean())
     perilymph = float(hydrops[places.perilymph].mean()) / float(places.amount[places.perilymph].mean())
     return perilymph / csf if csf > 0.0 else None
+
+
+def _perilymph_on_difference(images: EarImages, hydrops: Array, places: _Places) -> float | None:
+    if images.ppi is None or not places.csf.any():
+        return None
+    ppi = _floats(images.ppi.array)
+    perilymph, csf = (
+        _above_background(ppi, where, places) - _above_background(ppi - hydrops, where, places)
+        for where in (places.perilymph, places.csf)
+    )
+    return perilymph / abs(csf) if csf != 0.0 else None
 
 
 def _spread(values: Array) -> float | None:

@@ -25,8 +25,8 @@ PERILYMPH_ON_REAL_IR: Final = (0.2, 0.45)
 """The same on real IR: 0.9, 0.4 and below 0 by its physics, less with severe hydrops."""
 
 ONE_SCALE: Final = (0.6, 2.2)
-"""Perilymph over CSF on HYDROPS that well enhanced perilymph can have: 0.8 to 1.2 by physics, 1.6 in noise. Outside,
-PPI and PEI were subtracted on different scales."""
+"""Perilymph over CSF on HYDROPS that well enhanced perilymph can have: 0.8 to 1.2 by physics, 1.6 in noise where that
+cannot be told from signal. Outside, PPI and PEI were subtracted on different scales."""
 
 MAX_POSITIVE_CSF_SHARE: Final = 0.6
 """Of the CSF in the ear's box; CSF holds no contrast agent, so it must be negative."""
@@ -251,6 +251,8 @@ def _check_scale(
     """PPI shows much contrast agent, and their difference does not fit it."""
     level = signal.perilymph_on_hydrops
     low, high = ONE_SCALE
+    if level is not None and level > high:  # noise alone may lift it so far; it takes nothing away
+        level = signal.perilymph_on_difference if signal.perilymph_on_difference is not None else level
     enhanced = signal.perilymph_on_ppi is not None and signal.perilymph_on_ppi >= limits.perilymph_on_ppi[1]
     if images.phase_sensitive or level is None or not (level > high or (enhanced and level < low)):
         return ()

@@ -11,7 +11,7 @@ import pytest
 from inference.anatomy import EarSide
 from inference.ear_signal import read_signal
 from inference.findings import EarFluid, EarImages
-from inference.geometry import Volume
+from inference.geometry import FloatArray, Volume
 from inference.phantom import PhantomStudy
 from inference.phantom.physics import PEI, PPI, ContrastState, Tissue, signals
 from inference.segmentation import ThresholdSegmenter, fluid_from_fractions
@@ -27,6 +27,10 @@ def scaled(volume: Volume, factor: float) -> Volume:
     return Volume(array=np.float32(factor) * volume.array, geometry=volume.geometry)
 
 
+def changed(volume: Volume, array: FloatArray) -> Volume:
+    return Volume(array=array.astype(np.float32), geometry=volume.geometry)
+
+
 def test_perilymph_shows_on_ppi_what_its_contrast_agent_makes_of_it(left: tuple[EarImages, EarFluid]) -> None:
     """A hydropic ear's perilymph is mixed with endolymph in most voxels, so it shows somewhat less."""
     ppi, pei = (signals(sequence, ContrastState.NORMAL) for sequence in (PPI, PEI))
@@ -36,6 +40,33 @@ def test_perilymph_shows_on_ppi_what_its_contrast_agent_makes_of_it(left: tuple[
     assert 0.7 * expected < found.perilymph_on_ppi < 1.05 * expected
     assert found.perilymph_on_hydrops is not None
     assert 0.6 < found.perilymph_on_hydrops < 1.3
+
+
+def test_noise_makes_weak_cerebrospinal_fluid_weaker_on_hydrops_and_not_in_the_difference(
+    left: tuple[EarImages, EarFluid],
+) -> None:
+    images, fluid = left
+    assert images.ppi is not None
+    fluid_level = np.percentile(images.mrc.array[fluid.total_fluid_mask.array], 75)
+    beside = (np.asarray(images.mrc.array) > 0.5 * fluid_level) & (np.asarray(fluid.total_fluid_fraction.array) == 0.0)
+    dimmed = np.where(beside, 0.5, 1.0)
+    ppi, pei = dimmed * images.ppi.array, dimmed * (images.ppi.array - images.hydrops.array)
+    sd = float(np.percentile(images.ppi.array[fluid.total_fluid_mask.array], 85)) / 4.0
+    rng = np.random.default_rng(4)
+    in_noise = [np.hypot(one + rng.normal(0.0, sd, one.shape), rng.normal(0.0, sd, one.shape)) for one in (ppi, pei)]
+
+    def read(ppi: FloatArray, pei: FloatArray) -> tuple[float, float]:
+        found = read_signal(
+            replace(images, ppi=changed(images.mrc, ppi), hydrops=changed(images.hydrops, ppi - pei)), fluid
+        )
+        assert found.perilymph_on_hydrops is not None
+        assert found.perilymph_on_difference is not None
+        return found.perilymph_on_hydrops, found.perilymph_on_difference
+
+    (clean, clean_difference), (lifted, difference) = read(ppi, pei), read(in_noise[0], in_noise[1])
+    assert clean_difference == pytest.approx(clean, rel=0.15)
+    assert lifted > 1.25 * clean
+    assert difference == pytest.approx(clean, rel=0.15)
 
 
 def test_levels_and_noise_do_not_depend_on_the_scale_of_the_images(left: tuple[EarImages, EarFluid]) -> None:
