@@ -1,13 +1,13 @@
 """Whole studies that no generator of ours drew: a real ear and its mirror image in a plain head, through the pipeline.
 
-    python bench/foreign_studies.py EAR.nii.gz [--studies 12] [--model shipped] [--json FILE]
+    python bench/foreign_studies.py EAR.nii.gz [--input-set PPI_PEI] [--studies 12] [--model shipped]
 
 EAR.nii.gz, endolymph and contrast are those of `real_anatomy.py`: endolymph in patches or along the middle of the
 lumen, no relaxation times. The head is an ellipsoid of brain with dark temporal bones and a basal cistern; the slab
 (80 x 160 x 160 mm, 1.0 x 0.5 x 0.5 mm) is turned by up to 20 degrees, and the patient moves by up to 2 mm and 2
 degrees between the MRC and PPI, and in half of the studies again before PEI. SNR 3 to 12 on PPI, 25 to 60 on MRC.
-MRC, PPI and PEI go through ear search, alignment, segmentation and gates, as in `hydrops-node process`. There is one
-anatomy in the file, so means tell of the node, not of people.
+MRC and contrast series go through ear search, alignment, segmentation and gates, as in `hydrops-node process`. There
+is one anatomy in the file, so means tell of the node, not of people.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from scipy.spatial.transform import Rotation
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.cli.evaluation_runs import measure, segmenter
 from inference.anatomy import EarSide
+from inference.cases import InputSet
 from inference.findings import EarFindings
 from inference.geometry import FloatArray, Volume, VolumeGeometry
 
@@ -55,6 +56,7 @@ MOTION: Final = 2.0
 """Millimeters and degrees, at most."""
 
 WAYS: Final = ("patches", "middle")
+SETS: Final = (InputSet.PPI_PEI, InputSet.HYDROPS, InputSet.REAL_IR)
 CSF_ON_MRC: Final = 0.85
 EDGE_VOXELS: Final = 0.6
 """SD by which the head's own borders are softened."""
@@ -85,8 +87,10 @@ class Read:
     codes: tuple[str, ...]
 
 
-def make_study(anatomy: Anatomy, number: int) -> tuple[dict[SeriesRole, Volume], dict[EarSide, float]]:
-    """One examination's series, and both ears' true ratios."""
+def make_study(
+    anatomy: Anatomy, number: int, chosen: InputSet = InputSet.PPI_PEI
+) -> tuple[dict[SeriesRole, Volume], dict[EarSide, float]]:
+    """One examination's series, and both ears' true ratios; the same patient for every input set."""
     rng = np.random.default_rng([7, number])
     contrast = Contrast.drawn(rng)
     of_crop, other = _sides(anatomy)
@@ -96,11 +100,21 @@ def make_study(anatomy: Anatomy, number: int) -> tuple[dict[SeriesRole, Volume],
     ppi_snr, mrc_snr = drawn_snr(rng)
     blur = float(rng.uniform(*BLUR_VOXELS))
     moved = _motion(midpoint, rng)
-    again = _motion(midpoint, rng) if rng.uniform() < 0.5 else moved
-    series = {}
-    for role, motion, snr in (("MRC", np.eye(4), mrc_snr), ("PPI", moved, ppi_snr), ("PEI", again, ppi_snr)):
+    again = _motion(midpoint, rng) if rng.uniform() < 0.5 and chosen is InputSet.PPI_PEI else moved
+
+    def acquired(role: str, motion: FloatArray, snr: float) -> Volume:
         clean = ndimage.gaussian_filter(_scanned(role, _placed(grid, motion), anatomy, ears.values(), contrast), blur)
-        series[SeriesRole[role]] = Volume(array=noisy(clean, snr, rng), geometry=grid)
+        return Volume(array=noisy(clean, snr, rng, signed=role == "REAL_IR"), geometry=grid)
+
+    series = {SeriesRole.MRC: acquired("MRC", np.eye(4), mrc_snr)}
+    if chosen is InputSet.REAL_IR:
+        series[SeriesRole.REAL_IR] = acquired("REAL_IR", moved, ppi_snr)
+    else:
+        ppi, pei = acquired("PPI", moved, ppi_snr), acquired("PEI", again, ppi_snr)
+        if chosen is InputSet.PPI_PEI:
+            series |= {SeriesRole.PPI: ppi, SeriesRole.PEI: pei}
+        else:  # what the console subtracts
+            series[SeriesRole.HYDROPS] = Volume(array=np.asarray(ppi.array) - np.asarray(pei.array), geometry=grid)
     return series, {side: ear.ratio for side, ear in ears.items()}
 
 
@@ -202,11 +216,12 @@ def _head(role: str, grid: VolumeGeometry, contrast: Contrast) -> Image:
     )
     cistern &= (x / 12.0) ** 2 + ((y - 14.0) / 12.0) ** 2 >= 1.0  # the brainstem
     bone = ((np.abs(x) - 45.0) / 28.0) ** 2 + ((y - 4.0) / 20.0) ** 2 + (z / 15.0) ** 2 < 1.0
-    csf, brain, bones = (
-        (CSF_ON_MRC, BRAIN, BONE)
-        if role == "MRC"
-        else (contrast.endolymph_ppi if role == "PPI" else contrast.endolymph_pei, TISSUE, BONE / 2.0)
-    )
+    csf, brain, bones = {
+        "MRC": (CSF_ON_MRC, BRAIN, BONE),
+        "PPI": (contrast.endolymph_ppi, TISSUE, BONE / 2.0),
+        "PEI": (contrast.endolymph_pei, TISSUE, BONE / 2.0),
+        "REAL_IR": (contrast.endolymph_pei, 2.0 * TISSUE, BONE),
+    }[role]
     signal = np.where(cistern, csf, np.where(bone & head, bones, np.where(head, brain, 0.0)))
     softened: Image = ndimage.gaussian_filter(signal.astype(np.float32), EDGE_VOXELS)
     return softened
@@ -246,6 +261,9 @@ def main() -> None:
     """Print a line for each ear, and what they come to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ear", type=Path, metavar="EAR.nii.gz")
+    parser.add_argument(
+        "--input-set", choices=[one.value for one in SETS], default=InputSet.PPI_PEI.value, help="(%(default)s)"
+    )
     parser.add_argument("--studies", type=int, default=12, metavar="N", help="how many (%(default)s)")
     parser.add_argument("--model", default="shipped", help="`shipped`, `threshold`, or a model folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every reading")
@@ -253,7 +271,7 @@ def main() -> None:
     anatomy = anatomy_of(asked.ear)
     readings: list[Read] = []
     for number in range(asked.studies):
-        for one in read_study(number, *make_study(anatomy, number), asked.model):
+        for one in read_study(number, *make_study(anatomy, number, InputSet(asked.input_set)), asked.model):
             said = "no number" if one.value is None else f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
             print(
                 f"study {number:2} {one.side:5} true {one.true_ratio:.3f}  read {said}  {' '.join(one.codes)}",
