@@ -64,6 +64,9 @@ EDGE_VOXELS: Final = 0.6
 HEAD_MM: Final = (76.0, 96.0, 110.0)
 """Half axes along x, y and z."""
 
+EARS_MM: Final = np.array([0.0, 4.0, -3.0])
+"""The ears' midpoint in the head's own frame, whose origin lies in the cistern."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ear:
@@ -95,7 +98,7 @@ def make_study(
     contrast = Contrast.drawn(rng)
     of_crop, other = _sides(anatomy)
     ears = {side: _ear(anatomy, contrast, rng, mirrored=side is other) for side in (of_crop, other)}
-    midpoint = anatomy.bright.geometry.center_lps_mm * np.array([0.0, 1.0, 1.0])
+    midpoint = _midpoint(anatomy)
     grid = _slab(midpoint + rng.uniform(-SHIFT_MM, SHIFT_MM, 3), rng, anatomy.bright.geometry.frame_of_reference_uid)
     ppi_snr, mrc_snr = drawn_snr(rng)
     blur = float(rng.uniform(*BLUR_VOXELS))
@@ -103,7 +106,8 @@ def make_study(
     again = _motion(midpoint, rng) if rng.uniform() < 0.5 and chosen is InputSet.PPI_PEI else moved
 
     def acquired(role: str, motion: FloatArray, snr: float) -> Volume:
-        clean = ndimage.gaussian_filter(_scanned(role, _placed(grid, motion), anatomy, ears.values(), contrast), blur)
+        signed = _scanned(role, _placed(grid, motion), anatomy, ears.values(), contrast)
+        clean = ndimage.gaussian_filter(signed, blur)
         return Volume(array=noisy(clean, snr, rng, signed=role == "REAL_IR"), geometry=grid)
 
     series = {SeriesRole.MRC: acquired("MRC", np.eye(4), mrc_snr)}
@@ -116,6 +120,12 @@ def make_study(
         else:  # what the console subtracts
             series[SeriesRole.HYDROPS] = Volume(array=np.asarray(ppi.array) - np.asarray(pei.array), geometry=grid)
     return series, {side: ear.ratio for side, ear in ears.items()}
+
+
+def _midpoint(anatomy: Anatomy) -> FloatArray:
+    """Between the crop's ear and its mirror image, LPS mm."""
+    midpoint: FloatArray = anatomy.bright.geometry.center_lps_mm * np.array([0.0, 1.0, 1.0])
+    return midpoint
 
 
 def _sides(anatomy: Anatomy) -> tuple[EarSide, EarSide]:
@@ -158,7 +168,7 @@ def _placed(grid: VolumeGeometry, motion: FloatArray) -> VolumeGeometry:
 
 def _scanned(role: str, grid: VolumeGeometry, anatomy: Anatomy, ears: Iterable[Ear], contrast: Contrast) -> Image:
     """Signed signal on a grid: the plain head, and the ears where the crop reaches."""
-    image = _head(role, grid, contrast)
+    image = _head(role, grid, _midpoint(anatomy), contrast)
     for ear in ears:
         signal = _volume(ear.signals[role], anatomy.bright.geometry, mirrored=ear.mirrored)
         there = _reach(signal.geometry, grid)
@@ -200,15 +210,15 @@ def _shifted(affine: FloatArray, start: list[int]) -> FloatArray:
     return moved
 
 
-def _head(role: str, grid: VolumeGeometry, contrast: Contrast) -> Image:
+def _head(role: str, grid: VolumeGeometry, midpoint_mm: FloatArray, contrast: Contrast) -> Image:
     """Brain, temporal bones, and a cistern around the brainstem; air outside."""
+    origin = midpoint_mm - EARS_MM
     index = np.indices(grid.shape, dtype=np.float32)
     x, y, z = (
         sum((np.float32(grid.index_to_lps[row, axis]) * index[axis] for axis in range(3)), start=np.float32(0.0))
-        + np.float32(grid.index_to_lps[row, 3])
+        + np.float32(grid.index_to_lps[row, 3] - origin[row])
         for row in range(3)
     )
-    y, z = y - 5.0, z + 10.0
     a, b, c = HEAD_MM
     head = (x / a) ** 2 + ((y - 10.0) / b) ** 2 + (z / c) ** 2 < 1.0
     cistern = ((x / 9.0) ** 2 + ((y - 2.0) / 11.0) ** 2 + (z / 30.0) ** 2 < 1.0) | (

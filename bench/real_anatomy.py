@@ -29,7 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from dicom_node.cli.evaluation_runs import segmenter
 from inference.anatomy import EarSide
-from inference.cases import InputSet
+from inference.cases import CERTAIN_SIDE_MM, InputSet
 from inference.evaluation.real_crop import CLINICAL_MM, averaged, half_maximum
 from inference.findings import EarFluid, EarImages, EarROI
 from inference.geometry import Volume, VolumeGeometry
@@ -39,7 +39,10 @@ from inference.segmentation import FluidSegmenter
 Image = NDArray[np.float32]
 
 SHAPE: Final = (26, 56, 56)
-"""Clinical voxels: as large a box as lies inside a crop of 40 x 30 x 20 mm nearly everywhere."""
+"""Clinical voxels around one ear."""
+
+BEYOND_MM: Final = 12.0
+"""So far the crop's outermost voxels go on outward, where a turned box reaches out of it."""
 
 TURN_DEG: Final = 15.0
 OFF_CENTER_MM: Final = 0.5
@@ -105,17 +108,38 @@ def anatomy_of(path: Path) -> Anatomy:
     Raises
     ------
     SystemExit
-        If there is no labyrinth in the middle of the crop.
+        If there is no labyrinth in the middle of the crop, or its place does not tell the side.
     """
     fine = from_sitk(sitk.ReadImage(str(path), sitk.sitkFloat32), frame_of_reference_uid="crop")
     inside = np.asarray(half_maximum(fine).array) > 0.5
     if not inside.any():
         raise SystemExit(f"{path}: expected a bright labyrinth around the middle of the crop, found none")
+    from_middle_mm = float(abs(fine.geometry.center_lps_mm[0]))
+    if from_middle_mm < CERTAIN_SIDE_MM:
+        raise SystemExit(
+            f"{path}: expected scanner coordinates, found the ear {from_middle_mm:.0f} mm from their middle"
+        )
     array = np.asarray(fine.array, dtype=np.float32)
     depth = ndimage.distance_transform_edt(inside, sampling=fine.geometry.spacing_mm).astype(np.float32)
     level = float(np.median(array[depth > 0.4]))
     return Anatomy(
         bright=Volume(array=np.clip(array / level, 0.0, 1.5), geometry=fine.geometry), labyrinth=inside, depth_mm=depth
+    )
+
+
+def with_surroundings(anatomy: Anatomy) -> Anatomy:
+    """The same ear on a larger grid: what the crop shows at its border goes on beyond it, fluid does not."""
+    fine = anatomy.bright.geometry
+    margin = np.ceil(BEYOND_MM / np.array(fine.spacing_mm)).astype(int)
+    affine = fine.index_to_lps.copy()
+    affine[:3, 3] = fine.to_lps(-margin.astype(np.float64))
+    k, j, i = (int(n + 2 * m) for n, m in zip(fine.shape, margin, strict=True))
+    geometry = VolumeGeometry(shape=(k, j, i), index_to_lps=affine, frame_of_reference_uid=fine.frame_of_reference_uid)
+    around = [(int(m), int(m)) for m in margin]
+    return Anatomy(
+        bright=Volume(array=np.pad(np.asarray(anatomy.bright.array), around, mode="edge"), geometry=geometry),
+        labyrinth=np.pad(anatomy.labyrinth, around),
+        depth_mm=np.pad(anatomy.depth_mm, around),
     )
 
 
@@ -268,7 +292,7 @@ def main() -> None:
     parser.add_argument("--model", default="shipped", help="`shipped`, `threshold`, or a model folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every reading")
     asked = parser.parse_args()
-    method, anatomy = segmenter(asked.model), anatomy_of(asked.ear)
+    method, anatomy = segmenter(asked.model), with_surroundings(anatomy_of(asked.ear))
     readings = [
         reading
         for n, way in enumerate(WAYS)

@@ -249,15 +249,20 @@ def _check_scale(
     side: EarSide, images: EarImages, signal: EarSignal, limits: ContrastLimits
 ) -> tuple[QualityFlag, ...]:
     """PPI shows much contrast agent, and their difference does not fit it."""
-    level = signal.perilymph_on_hydrops
+    level, without_noise = signal.perilymph_on_hydrops, signal.perilymph_on_difference
     low, high = ONE_SCALE
-    if level is not None and level > high:  # noise alone may lift it so far; it takes nothing away
-        level = signal.perilymph_on_difference if signal.perilymph_on_difference is not None else level
+    series = "HYDROPS"
+    if images.phase_sensitive or level is None:
+        return ()
+    off = level > high
+    if off and without_noise is not None:  # noise alone may lift it so far, and lowers nothing
+        level, series = without_noise, "PPI less PEI"
+        off = not low <= level <= high
     enhanced = signal.perilymph_on_ppi is not None and signal.perilymph_on_ppi >= limits.perilymph_on_ppi[1]
-    if images.phase_sensitive or level is None or not (level > high or (enhanced and level < low)):
+    if not off and not (enhanced and level < low):
         return ()
     message = (
-        f"{_name(side)}: perilymph has {level:.2f} times the signal of CSF on HYDROPS, expected {low:g} to {high:g}:"
+        f"{_name(side)}: perilymph has {level:.2f} times the signal of CSF on {series}, expected {low:g} to {high:g}:"
         " PPI and PEI were not subtracted on one scale"
     )
     return (_flag(QualityCode.OUT_OF_DOMAIN, Severity.STOP, message, level, high if level > high else low),)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from inference.anatomy import EarSide
+from inference.ear_signal import read_signal
 from inference.findings import EarFluid, EarImages, QualityCode, QualityFlag, Severity
 from inference.geometry import Volume
 from inference.phantom import ContrastState, PhantomOptions, PhantomStudy, make_study
-from inference.quality import check_ear
+from inference.quality import ONE_SCALE, check_ear
 from inference.segmentation import ThresholdSegmenter, fluid_from_fractions
 
 
@@ -26,9 +27,9 @@ def changed(volume: Volume, array: np.ndarray[Any, Any]) -> Volume:
     return Volume(array=array.astype(np.float32), geometry=volume.geometry)
 
 
-def noisy(volume: Volume, sd: float) -> Volume:
+def noisy(volume: Volume, sd: float, seed: int = 8) -> Volume:
     """A magnitude image with more complex noise."""
-    rng = np.random.default_rng(8)
+    rng = np.random.default_rng(seed)
     real, imaginary = sd * rng.normal(size=(2, *volume.array.shape))
     return changed(volume, np.hypot(volume.array + real, imaginary))
 
@@ -204,6 +205,27 @@ def test_ppi_and_pei_on_different_scales_are_stopped(good: tuple[EarImages, EarF
         QualityCode.OUT_OF_DOMAIN,
         QualityCode.WEAK_CONTRAST,
     }
+
+
+@pytest.mark.parametrize(("scale", "stopped"), [(1.0, False), (2.0, True), (2.5, True)])
+def test_in_noise_weak_cerebrospinal_fluid_is_no_other_scale(
+    good: tuple[EarImages, EarFluid], scale: float, stopped: bool
+) -> None:
+    """As weak as endolymph, at an SNR of 4: on HYDROPS as it is, perilymph has more than 2.2 times its signal."""
+    images, fluid = good
+    assert images.ppi is not None
+    level = float(np.percentile(images.mrc.array[fluid.total_fluid_mask.array], 75))
+    csf = (images.mrc.array > 0.5 * level) & (fluid.total_fluid_fraction.array == 0.0)
+    dimmed = np.where(csf, 0.5, 1.0)
+    sd = float(np.percentile(images.ppi.array[fluid.total_fluid_mask.array], 85)) / 4.0
+    pei = noisy(changed(images.ppi, dimmed * (images.ppi.array - images.hydrops.array)), sd).array
+    ppi = noisy(changed(images.ppi, dimmed * images.ppi.array), sd, seed=9).array
+    seen = replace(images, ppi=changed(images.ppi, ppi), hydrops=changed(images.hydrops, ppi - pei / scale))
+    signal = read_signal(seen, fluid)
+    assert signal.perilymph_on_hydrops is not None
+    assert signal.perilymph_on_hydrops > ONE_SCALE[1]
+    codes = {flag.code for flag in check_ear(seen, fluid) if flag.severity is Severity.STOP}
+    assert (QualityCode.OUT_OF_DOMAIN in codes) is stopped
 
 
 def test_an_overdriven_receiver_is_stopped(good: tuple[EarImages, EarFluid]) -> None:
