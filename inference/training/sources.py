@@ -18,12 +18,20 @@ from inference.training.crops import ENDOLYMPH, MARGIN, PERILYMPH, RATIOS
 from inference.training.scans import ScanRange, Scans, scan
 
 EDGE: Final = 0.08
-"""Of the field's SD: its values change by one SD over some millimeters, so the edge of a rearranged endolymph is about
-half a millimeter wide."""
+"""Of the field's SD: its values change by one SD over some millimeters, so the edge of a rearranged endolymph is less
+than half a millimeter wide, and that of a core a sharp one."""
 
-DEPTH: Final = 1.5
+DEPTH: Final = 4.0
 """Largest weight that the distance from the wall has in where endolymph is put, against that of the random field: it
-keeps to the walls in some ears and to the middle of the lumen in others."""
+keeps to the walls in some ears and to the middle of the lumen in others. Half of the ears have less than an eighth of
+it, a fifth more than half."""
+
+CELLS: Final = (4, 13)
+"""Corners of the random field along each axis of the crop, the second one excluded: patches of 2 to 8 mm."""
+
+FINER: Final = 2
+"""Along each axis: endolymph is put where the field is high at so many places of a voxel, so that a thin core fills a
+part of it."""
 
 
 class EarSource(Protocol):
@@ -69,20 +77,21 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
     """One ear's `parts` (group, K, J, I) with another amount of endolymph, wherever a smooth random field is high.
 
     Anatomy must not tell the answer: patients, and other people's phantoms, keep endolymph where ours does not, also
-    nearer to the walls or farther from them. Inside a voxel the edge is a soft one, half a millimeter wide, as partial
-    volume leaves it.
+    nearer to the walls or farther from them. Inside a voxel the edge is a soft one, as partial volume leaves it.
     """
     fluid = parts[PERILYMPH] + parts[ENDOLYMPH]
-    cells = [int(n) for n in rng.integers(4, 9, 3)]
+    cells = [int(n) for n in rng.integers(*CELLS, 3)]
     coarse = torch.from_numpy(rng.normal(size=(1, 1, *cells)).astype(np.float32))
     field = torch.nn.functional.interpolate(coarse, size=tuple(fluid.shape), mode="trilinear", align_corners=True)[0, 0]
     ratio = float(rng.uniform(*RATIOS))
     inside = fluid > 0.5
     if not bool(inside.any()):
         return parts
-    field = _standard(field, inside) + float(rng.uniform(-DEPTH, DEPTH)) * _standard(_depth(fluid), inside)
-    threshold = torch.quantile(field[inside], 1.0 - ratio)
-    share = torch.sigmoid((field - threshold) / (EDGE * field[inside].std().clamp(min=1e-3)))
+    weight = DEPTH * float(rng.uniform(-1.0, 1.0)) ** 3
+    field = _finer(_standard(field, inside) + weight * _standard(_depth(fluid), inside), "trilinear")
+    lumen = field[_finer(fluid, "nearest") > 0.5]
+    share = torch.sigmoid((field - torch.quantile(lumen, 1.0 - ratio)) / (EDGE * lumen.std().clamp(min=1e-3)))
+    share = torch.nn.functional.avg_pool3d(share[None, None], FINER)[0, 0]
     out = parts.clone()
     out[ENDOLYMPH] = fluid * share
     out[PERILYMPH] = fluid - out[ENDOLYMPH]
@@ -93,6 +102,11 @@ def _depth(fluid: Tensor) -> Tensor:
     """(K, J, I) how far inside the fluid a voxel lies, mm, smooth across voxels."""
     distance = ndimage.distance_transform_edt(np.pad(fluid.numpy() > 0.5, 1), sampling=SPACING_MM)[1:-1, 1:-1, 1:-1]
     return torch.from_numpy(ndimage.gaussian_filter(distance, (0.5, 1.0, 1.0)).astype(np.float32))
+
+
+def _finer(image: Tensor, mode: str) -> Tensor:
+    """(FINER * K, FINER * J, FINER * I) of (K, J, I)."""
+    return torch.nn.functional.interpolate(image[None, None], scale_factor=FINER, mode=mode)[0, 0]
 
 
 def _standard(field: Tensor, inside: Tensor) -> Tensor:

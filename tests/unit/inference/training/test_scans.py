@@ -137,6 +137,19 @@ def test_a_coarser_acquisition_blurs_every_series() -> None:
     assert (steepest(1.7) < 0.8 * steepest(1.0)).all()
 
 
+def test_fluid_shines_evenly_in_more_of_the_ears_the_higher_the_evenness() -> None:
+    middle = (slice(None), slice(11, 15), slice(19, 31), slice(27, 32))
+    spread = {}
+    for evenness in (1.0, 3.0):
+        mrc = scanned(None, within=replace(QUIET, evenness=evenness), batch=64).images[:, 0]
+        inside = mrc[middle].flatten(1)
+        spread[evenness] = inside.std(dim=1) / inside.mean(dim=1)
+    even = scanned(None, within=replace(QUIET, evenness=50.0), batch=64).images[:, 0][middle].flatten(1)
+    floor = (even.std(dim=1) / even.mean(dim=1)).median()  # ringing
+    assert spread[3.0].median() - floor < 0.4 * (spread[1.0].median() - floor)
+    assert spread[3.0].max() - floor > 0.3 * (spread[1.0].max() - floor), "uneven ones still come"
+
+
 def test_the_same_generator_scans_the_same_and_another_differently() -> None:
     one, same, other = (scanned(None, within=TRAINING, seed=seed, batch=2) for seed in (1, 1, 2))
     assert torch.equal(one.images, same.images)
