@@ -72,15 +72,21 @@ def test_fine_tuning_starts_from_a_model_folder(cases: Path, tmp_path: Path) -> 
     assert "--start-from MODEL" in str(told["command"])
 
 
-def test_a_recipe_of_four_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
+def test_a_recipe_of_five_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert train(out, "--cases", cases, "--preset", "shipped") == 0
-    longer = out / "longer"
-    folders = (longer / "rearranged" / "base", longer / "rearranged", longer, out)
+    longer = out / "alike" / "longer"
+    folders = (longer / "rearranged" / "base", longer / "rearranged", longer, out / "alike", out)
     stages = [load_model(folder / "model") for folder in folders]
     told = [(one.description.training["preset"], one.description.training["started_from"]) for one in stages]
-    first, second, third, _ = (one.identity.sha256 for one in stages)
-    assert told == [("base", None), ("rearranged", first), ("longer", second), ("shipped", third)]
+    base, rearranged, third, alike, _ = (one.identity.sha256 for one in stages)
+    assert told == [
+        ("base", None),
+        ("rearranged", base),
+        ("longer", rearranged),
+        ("alike", third),
+        ("shipped", alike),
+    ]
 
 
 def test_a_wider_recipe_says_that_it_widens_the_model_it_starts_from(

@@ -18,7 +18,7 @@ from inference.networks.pair import PAIR_INPUTS
 from inference.training.crop_pool import CropPool
 from inference.training.crops import EarCrop
 from inference.training.own_ears import Split, labeled_ear
-from inference.training.presets import BASE, LONGER, PAPER, PRESETS, QUICK, REARRANGED, SHIPPED, Preset
+from inference.training.presets import ALIKE, BASE, LONGER, PAPER, PRESETS, QUICK, REARRANGED, SHIPPED, Preset
 from inference.training.session import Session, save, train
 from inference.training.trainer import TrainingError, TrainingOptions
 
@@ -164,7 +164,9 @@ def test_the_shipped_recipe_is_the_one_that_made_the_shipped_weights() -> None:
     assert (BASE.options.seed, BASE.options.steps, BASE.rearranged) == (1, 8_000, 0.0)
     assert (REARRANGED.options.seed, REARRANGED.options.steps, REARRANGED.begins_with) == (2, 4_500, "base")
     assert (LONGER.options.seed, LONGER.options.steps, LONGER.begins_with) == (3, 16_000, "rearranged")
-    assert (SHIPPED.options.seed, SHIPPED.options.steps, SHIPPED.begins_with) == (7, 10_000, "longer")
+    assert (ALIKE.options.seed, ALIKE.options.steps, ALIKE.begins_with) == (7, 10_000, "longer")
+    assert (SHIPPED.options.seed, SHIPPED.options.steps, SHIPPED.begins_with) == (11, 16_000, "alike")
+    assert (SHIPPED.options.learning_rate, SHIPPED.crops, SHIPPED.crops_at_first) == (1.5e-3, 4_000, 2_000)
     assert SHIPPED.rearranged > 0.0
 
 

@@ -86,6 +86,15 @@ def test_rearranged_endolymph_keeps_to_the_walls_in_some_ears_and_to_the_middle_
     assert max(found) > 0.1
 
 
+def test_rearranged_endolymph_fills_parts_of_voxels_also_deep_in_the_fluid(drawn: list[EarCrop]) -> None:
+    """A thin core, or the edge of a patch, lies inside a voxel of a millimeter."""
+    before = as_fractions(centered(drawn[0].parts))
+    full = before[PERILYMPH] + before[ENDOLYMPH] > 0.95
+    parts = [rearranged(before, np.random.default_rng(seed))[ENDOLYMPH][full] for seed in range(24)]
+    partly = torch.cat([(part > 0.2) & (part < 0.8) for part in parts])
+    assert 0.09 < float(partly.float().mean()) < 0.3
+
+
 def test_validation_shows_every_ear_with_every_input_set_and_always_the_same(
     drawn: list[EarCrop], tmp_path: Path
 ) -> None:
