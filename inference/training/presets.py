@@ -110,8 +110,8 @@ SHIPPED: Final = replace(
     crops=4_000,
     begins_with="alike",
 )
-"""The validation of every stage before was still falling at its end, and ears of a real anatomy whose endolymph keeps
-to the middle of the lumen were read by a fifth too low."""
+"""The validation of every stage before was still falling at its end, and in ears of a real anatomy endolymph that keeps
+to the middle of the lumen was read too low."""
 
 WIDER: Final = replace(
     REARRANGED,
