@@ -34,7 +34,9 @@ from real_anatomy import (
     endolymph_in,
     noisy,
     on_grid,
+    side_of,
     signals,
+    turned_grid,
 )
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -49,7 +51,6 @@ from inference.geometry import FloatArray, Volume, VolumeGeometry
 Image = NDArray[np.float32]
 
 SHAPE: Final = (80, 320, 320)
-SPACING_MM: Final = (1.0, 0.5, 0.5)
 TURN_DEG: Final = 20.0
 SHIFT_MM: Final = 5.0
 MOTION: Final = 2.0
@@ -96,10 +97,12 @@ def make_study(
     """One examination's series, and both ears' true ratios; the same patient for every input set."""
     rng = np.random.default_rng([7, number])
     contrast = Contrast.drawn(rng)
-    of_crop, other = _sides(anatomy)
-    ears = {side: _ear(anatomy, contrast, rng, mirrored=side is other) for side in (of_crop, other)}
+    of_crop = side_of(anatomy)
+    sides = sorted(EarSide, key=lambda side: side is not of_crop)
+    ears = {side: _ear(anatomy, contrast, rng, mirrored=side is not of_crop) for side in sides}
     midpoint = _midpoint(anatomy)
-    grid = _slab(midpoint + rng.uniform(-SHIFT_MM, SHIFT_MM, 3), rng, anatomy.bright.geometry.frame_of_reference_uid)
+    center = midpoint + rng.uniform(-SHIFT_MM, SHIFT_MM, 3)
+    grid = turned_grid(center, SHAPE, TURN_DEG, rng, anatomy.bright.geometry.frame_of_reference_uid)
     ppi_snr, mrc_snr = drawn_snr(rng)
     blur = float(rng.uniform(*BLUR_VOXELS))
     moved = _motion(midpoint, rng)
@@ -128,11 +131,6 @@ def _midpoint(anatomy: Anatomy) -> FloatArray:
     return midpoint
 
 
-def _sides(anatomy: Anatomy) -> tuple[EarSide, EarSide]:
-    left_first = (EarSide.LEFT, EarSide.RIGHT)
-    return left_first if anatomy.bright.geometry.center_lps_mm[0] > 0 else left_first[::-1]
-
-
 def _ear(anatomy: Anatomy, contrast: Contrast, rng: np.random.Generator, *, mirrored: bool) -> Ear:
     endolymph = endolymph_in(anatomy, str(rng.choice(WAYS)), float(rng.uniform(*RATIOS)), rng)
     return Ear(
@@ -140,14 +138,6 @@ def _ear(anatomy: Anatomy, contrast: Contrast, rng: np.random.Generator, *, mirr
         signals=signals(anatomy, endolymph, contrast),
         ratio=float(endolymph.sum() / anatomy.labyrinth.sum()),
     )
-
-
-def _slab(center_mm: FloatArray, rng: np.random.Generator, frame_uid: str) -> VolumeGeometry:
-    axes = Rotation.from_euler("xyz", rng.uniform(-TURN_DEG, TURN_DEG, 3), degrees=True).as_matrix()
-    affine = np.eye(4)
-    affine[:3, :3] = axes[:, [2, 1, 0]] * np.array(SPACING_MM)
-    affine[:3, 3] = center_mm - affine[:3, :3] @ ((np.array(SHAPE) - 1) / 2.0)
-    return VolumeGeometry(shape=SHAPE, index_to_lps=affine, frame_of_reference_uid=frame_uid)
 
 
 def _motion(center_mm: FloatArray, rng: np.random.Generator) -> FloatArray:

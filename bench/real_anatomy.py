@@ -32,7 +32,7 @@ from inference.anatomy import EarSide
 from inference.cases import CERTAIN_SIDE_MM, InputSet
 from inference.evaluation.real_crop import CLINICAL_MM, averaged, half_maximum
 from inference.findings import EarFluid, EarImages, EarROI
-from inference.geometry import Volume, VolumeGeometry
+from inference.geometry import FloatArray, Volume, VolumeGeometry
 from inference.resampling import from_sitk
 from inference.segmentation import FluidSegmenter
 
@@ -209,7 +209,7 @@ def draw(anatomy: Anatomy, way: str, rng: np.random.Generator) -> Scanned:
     """The ear with some endolymph, scanned once."""
     fine = anatomy.bright.geometry
     endolymph = endolymph_in(anatomy, way, float(rng.uniform(*RATIOS)), rng)
-    grid, side = _clinical_grid(anatomy, rng)
+    grid = _around_the_ear(anatomy, rng)
     blur = float(rng.uniform(*BLUR_VOXELS))
     ppi_snr, mrc_snr = drawn_snr(rng)
     seen = {}
@@ -218,7 +218,7 @@ def draw(anatomy: Anatomy, way: str, rng: np.random.Generator) -> Scanned:
         clean = ndimage.gaussian_filter(on_grid(signal, fine, moved), blur)
         seen[name] = noisy(clean, mrc_snr if name == "MRC" else ppi_snr, rng, signed=name == "REAL_IR")
     x, y, z = (float(v) for v in grid.center_lps_mm)
-    roi = EarROI(side=side, center_lps_mm=(x, y, z), geometry=grid, score=1.0)
+    roi = EarROI(side=side_of(anatomy), center_lps_mm=(x, y, z), geometry=grid, score=1.0)
     mrc, ppi, real = (Volume(array=seen[name], geometry=grid) for name in ("MRC", "PPI", "REAL_IR"))
     hydrops = Volume(array=seen["PPI"] - seen["PEI"], geometry=grid)
     return Scanned(
@@ -234,16 +234,26 @@ def draw(anatomy: Anatomy, way: str, rng: np.random.Generator) -> Scanned:
     )
 
 
-def _clinical_grid(anatomy: Anatomy, rng: np.random.Generator) -> tuple[VolumeGeometry, EarSide]:
-    """A grid turned and shifted over the ear, and which side that is."""
-    fine = anatomy.bright.geometry
-    center = fine.to_lps(ndimage.center_of_mass(anatomy.labyrinth)) + rng.uniform(-OFF_CENTER_MM, OFF_CENTER_MM, 3)
-    axes = Rotation.from_euler("xyz", rng.uniform(-TURN_DEG, TURN_DEG, 3), degrees=True).as_matrix()
+def turned_grid(
+    center_mm: FloatArray, shape: tuple[int, int, int], turn_deg: float, rng: np.random.Generator, frame_uid: str
+) -> VolumeGeometry:
+    """Clinical voxels around a place, turned by up to so much about each axis; k, j, i run near z, y, x."""
+    axes = Rotation.from_euler("xyz", rng.uniform(-turn_deg, turn_deg, 3), degrees=True).as_matrix()
     affine = np.eye(4)
     affine[:3, :3] = axes[:, [2, 1, 0]] * np.array(CLINICAL_MM)
-    affine[:3, 3] = center - affine[:3, :3] @ ((np.array(SHAPE) - 1) / 2.0)
-    grid = VolumeGeometry(shape=SHAPE, index_to_lps=affine, frame_of_reference_uid=fine.frame_of_reference_uid)
-    return grid, EarSide.LEFT if center[0] > 0 else EarSide.RIGHT
+    affine[:3, 3] = center_mm - affine[:3, :3] @ ((np.array(shape) - 1) / 2.0)
+    return VolumeGeometry(shape=shape, index_to_lps=affine, frame_of_reference_uid=frame_uid)
+
+
+def side_of(anatomy: Anatomy) -> EarSide:
+    """Of the crop's ear; `anatomy_of` has refused a crop that does not tell."""
+    return EarSide.LEFT if anatomy.bright.geometry.center_lps_mm[0] > 0 else EarSide.RIGHT
+
+
+def _around_the_ear(anatomy: Anatomy, rng: np.random.Generator) -> VolumeGeometry:
+    fine = anatomy.bright.geometry
+    center = fine.to_lps(ndimage.center_of_mass(anatomy.labyrinth)) + rng.uniform(-OFF_CENTER_MM, OFF_CENTER_MM, 3)
+    return turned_grid(center, SHAPE, TURN_DEG, rng, fine.frame_of_reference_uid)
 
 
 def _moved(grid: VolumeGeometry, rng: np.random.Generator) -> VolumeGeometry:

@@ -110,8 +110,7 @@ SHIPPED: Final = replace(
     crops=4_000,
     begins_with="alike",
 )
-"""The validation of every stage before was still falling at its end, and in ears of a real anatomy endolymph that keeps
-to the middle of the lumen was read too low."""
+"""In ears of a real anatomy the fourth stage read endolymph that keeps to the middle of the lumen too low."""
 
 WIDER: Final = replace(
     REARRANGED,
