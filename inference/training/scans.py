@@ -8,7 +8,7 @@ by volume before the magnitude is taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -61,6 +61,9 @@ class ScanRange:
     evenness
         With more than 1, fluid shines evenly in more of the ears (3: in half of them its SD is below an eighth of
         `UNEVEN`): only who sees that it does can read a rim's brightness as its part of fluid.
+    mrc_recovery_s
+        Time in which fluids recover between the MRC's excitations. A pulse that drives them back makes them recover
+        as if it were longer: then endolymph, whose T1 is longer, is no darker there than perilymph.
     """
 
     ppi_snr: tuple[float, float] = (2.5, 30.0)
@@ -79,9 +82,10 @@ class ScanRange:
     ir_coarser: tuple[float, float] = (0.95, 1.15)
     gain_slope: float = 0.15
     evenness: float = 1.0
+    mrc_recovery_s: tuple[float, float] = (MRC.repetition_time_s, MRC.repetition_time_s)
 
 
-TRAINING: Final = ScanRange(evenness=3.0)
+TRAINING: Final = ScanRange(evenness=3.0, csf_t1_s=(3.6, 4.4), mrc_recovery_s=(4.0, 12.0))
 
 REALISTIC: Final = ScanRange(
     ppi_snr=(3.0, 12.0), mrc_snr=(25.0, 80.0), strong_t1_s=(2.2, 2.6), weak_t1_s=(3.15, 3.25), rare_share=0.1, lean=1.0
@@ -181,7 +185,7 @@ def _objects(parts: Tensor, rng: np.random.Generator, within: ScanRange) -> Tens
     decay[:, PERILYMPH] = ECHO_DECAY
     uneven = UNEVEN * _uniform(rng, (0.0, 1.0), (batch, 1, 1, 1)) ** within.evenness
     texture = 1.0 + _smooth_field(parts.shape[2:], rng, batch) * uneven
-    images = [_mixed(parts, decay, t1, MRC) * texture]
+    images = [_mixed(parts, decay, t1, _mrc(rng, within)) * texture]
     perilymph = _graded(t1[:, PERILYMPH], parts.shape[2:], rng, within)
     jitter_s = float(rng.uniform(-0.03, 0.03))
     for sequence in (PPI, PEI, REAL_IR):
@@ -192,6 +196,12 @@ def _objects(parts: Tensor, rng: np.random.Generator, within: ScanRange) -> Tens
         own = decay[:, PERILYMPH, None, None, None] * _magnetization(perilymph, sequence, jitter_s)
         images.append((base + parts[:, PERILYMPH] * own) * texture)
     return torch.stack(images, dim=1)
+
+
+def _mrc(rng: np.random.Generator, within: ScanRange) -> Sequence:
+    """The batch's MRC."""
+    low, high = within.mrc_recovery_s
+    return MRC if low == high == MRC.repetition_time_s else replace(MRC, repetition_time_s=float(rng.uniform(low, high)))
 
 
 def _mixed(parts: Tensor, decay: Tensor, t1: Tensor, sequence: Sequence, jitter_s: float = 0.0) -> Tensor:

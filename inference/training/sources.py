@@ -23,8 +23,8 @@ than half a millimeter wide, and that of a core a sharp one."""
 
 DEPTH: Final = 4.0
 """Largest weight that the distance from the wall has in where endolymph is put, against that of the random field: it
-keeps to the walls in some ears and to the middle of the lumen in others. Half of the ears have less than an eighth of
-it, a fifth more than half."""
+keeps to the walls in some ears and to the middle of the lumen in others. Half of the ears have less than three
+eighths of it, more than a third more than half."""
 
 CELLS: Final = (4, 13)
 """Corners of the random field along each axis of the crop, the second one excluded: patches of 2 to 8 mm."""
@@ -87,7 +87,8 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
     inside = fluid > 0.5
     if not bool(inside.any()):
         return parts
-    weight = DEPTH * float(rng.uniform(-1.0, 1.0)) ** 3
+    drawn = float(rng.uniform(-1.0, 1.0))
+    weight = DEPTH * drawn * abs(drawn) ** 0.5
     field = _finer(_standard(field, inside) + weight * _standard(_depth(fluid), inside), "trilinear")
     lumen = field[_finer(fluid, "nearest") > 0.5]
     share = torch.sigmoid((field - torch.quantile(lumen, 1.0 - ratio)) / (EDGE * lumen.std().clamp(min=1e-3)))

@@ -150,6 +150,17 @@ def test_fluid_shines_evenly_in_more_of_the_ears_the_higher_the_evenness() -> No
     assert spread[3.0].max() - floor > 0.3 * (spread[1.0].max() - floor), "uneven ones still come"
 
 
+def test_the_longer_fluids_recover_on_mrc_the_more_alike_they_are() -> None:
+    darker = []
+    for recovery_s in (4.4, 12.0):
+        within = replace(QUIET, mrc_recovery_s=(recovery_s, recovery_s))
+        mrc = scanned(InputSet.HYDROPS, within=within, batch=40).images[:, 0]
+        endolymph, perilymph, _ = means(mrc.mean(dim=0))
+        darker.append(1.0 - endolymph / perilymph)
+    assert darker[0] > 0.08  # (1 - exp(-4.4 / 2.9)) against (1 - exp(-4.4 / 3.7)): 0.11
+    assert abs(darker[1]) < 0.04
+
+
 def test_the_same_generator_scans_the_same_and_another_differently() -> None:
     one, same, other = (scanned(None, within=TRAINING, seed=seed, batch=2) for seed in (1, 1, 2))
     assert torch.equal(one.images, same.images)
