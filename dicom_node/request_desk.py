@@ -234,7 +234,7 @@ class RequestDesk:
         if destination not in self._destinations:
             raise _Declined(f"there is no destination {destination!r} any more")
         with self._ledger.transaction() as connection:
-            key = "" if record is None else record.work_id
+            key = "" if record is None else record.results_key
             count = self._outbox.send_again(key, [destination], at=now, within=connection)
             if not count:
                 raise _Declined("this study has no results to send")

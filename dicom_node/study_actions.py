@@ -159,6 +159,6 @@ class StudyActions:
         if destination not in self._destinations:
             known = ", ".join(self._destinations) or "none is configured"
             return f"there is no destination {destination!r}; known: {known}"
-        if not self._outbox.holds(record.work_id):
+        if not self._outbox.holds(record.results_key):
             return f"this study has no results to send; {_STANDING[record.state]}"
         return ""

@@ -7,7 +7,6 @@ knows what was decided, UIDs follow from the inputs, and the outbox keeps the fi
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,9 +20,10 @@ from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.errors import TransientError, fault_in_words
 from dicom_node.examination import Examination, Examiner, Work, write_decision
+from dicom_node.failure_desk import FailureDesk
 from dicom_node.intake.spool import Spool, StudyActivity
-from dicom_node.intake.spool_index import received_since
 from dicom_node.ledger import Ledger, StudyRecord
+from dicom_node.owed_failures import OwedFailures
 from dicom_node.owed_pictures import OwedPictures
 from dicom_node.picture_desk import PictureDesk
 from dicom_node.pipeline import StepTimer
@@ -33,6 +33,7 @@ from dicom_node.study_cards import StudyCard, StudyCards
 from dicom_node.study_moves import UNDER_WAY, IllegalMoveError, OvertakenError, StudyEvent, StudyState
 from dicom_node.study_requests import StudyRequests
 from dicom_node.study_runs import RunDropped, StudyRuns, log_dropped
+from dicom_node.unsettled import Unsettled
 from dicom_node.urgency import Urgencies, place_in_queue
 from dicom_node.views.shelf import ViewShelf
 from inference.segmentation import FluidSegmenter
@@ -42,13 +43,6 @@ log = logging.getLogger(__name__)
 SETTLE_S: Final = 0.2
 """A study is not examined while images come faster than this: its roles would be given anew for each of them.
 In one association 7 to 17 ms pass between two; a pause that was longer only costs one examination more."""
-
-LATELY_S: Final = 30.0
-LOOK_AT_ALL_S: Final = 5.0
-LOOK_AT_ALL_LATEST_S: Final = 60.0
-LOOK_AT_ALL_PAUSES: Final = 100
-"""An image whose time of receipt is older than `LATELY_S` when its row is there was held up by a disk, or indexed anew
-by the sweep; and a count may be stated long after. Such things wait for a look at all studies."""
 
 DECIDED: Final = (*UNDER_WAY, StudyState.COMPUTED, StudyState.REFUSED, StudyState.NOT_OURS)
 """States whose work id still holds; a failed study is examined anew, which queues it again."""
@@ -81,6 +75,7 @@ class StudyDesk:
         outbox: Outbox,
         views: ViewShelf,
         owed: OwedPictures,
+        owed_failures: OwedFailures,
         requests: StudyRequests,
         urgencies: Urgencies,
         audit: AuditTrail,
@@ -95,10 +90,9 @@ class StudyDesk:
     ) -> None:
         self._spool = spool
         self._ledger = ledger
-        self.runs = StudyRuns(ledger=ledger, claims=claims, clock=clock)
         self._settling = False
         self._faulted = False
-        self._looked_at_all = (-math.inf, -math.inf)
+        self._unsettled = Unsettled(spool, ledger, clock)
         self._cards = cards
         self._urgencies = urgencies
         self._audit = audit
@@ -115,6 +109,19 @@ class StudyDesk:
             partner_wait_s=options.partner_wait_s,
             urgent_from=options.urgent_from,
         )
+        self._failures = FailureDesk(
+            owed=owed_failures,
+            ledger=ledger,
+            outbox=outbox,
+            examiner=self._examiner,
+            model=segmenter.identity,
+            case_options=case_options,
+            destinations=options.destinations,
+            send_not_computed=options.send_not_computed,
+            clock=clock,
+            on_published=on_published,
+        )
+        self.runs = StudyRuns(ledger=ledger, claims=claims, clock=clock, on_failed=self._failures.owe)
         self._computation = Computation(
             spool=spool,
             examiner=self._examiner,
@@ -157,32 +164,17 @@ class StudyDesk:
         )
 
     def look_round(self) -> list[Work]:
-        """Do what people asked for, then examine every study that changed or is due.
+        """Do what people asked for, tell of failures, then examine every study that changed or is due.
 
         Returns the work that this made ready, already in the ledger.
         """
         self._arrival_times.look()
         asked_for = self._requests.carry_out()
+        self._failures.tell()
         now = self._clock()
         self._settling = self._faulted = False
-        ready = [self._look_at_or_fail(one, now) for one in self._unsettled(now)]
+        ready = [self._look_at_or_fail(one, now) for one in self._unsettled.studies(now)]
         return asked_for + [work for work in ready if work is not None]
-
-    def _unsettled(self, now: float) -> list[StudyActivity]:
-        """Every study that something is to be decided about.
-
-        Several times a second, only what came lately or is due is looked at; all studies that ever came, for what
-        changed about an old one, at the first look and then so seldom that it takes about a hundredth of the time.
-        """
-        settled = self._ledger.settled(now)
-        looked_at_all, again_at = self._looked_at_all
-        if looked_at_all <= now < again_at:  # not so after the clock was set back
-            lately = received_since(now - LATELY_S).union(self._ledger.due(now))
-            return self._spool.studies(but=settled, among=lately)
-        found = self._spool.studies(but=settled)
-        pause_s = LOOK_AT_ALL_PAUSES * (self._clock() - now)
-        self._looked_at_all = now, now + min(max(pause_s, LOOK_AT_ALL_S), LOOK_AT_ALL_LATEST_S)
-        return found
 
     @property
     def settling(self) -> bool:

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection
 
@@ -27,6 +27,14 @@ MAX_OVERRUNS: Final = 2
 NOT_AGAIN: Final = "it is not tried again unless somebody asks for a retry"
 
 
+class OnFailed(Protocol):
+    """Hears of a study that fails; `at` is POSIX seconds."""
+
+    def __call__(self, study_instance_uid: str, *, at: float, within: Connection) -> None:
+        """The study fails in this transaction."""
+        ...
+
+
 class RunDropped(Exception):
     """The study is not at this work any more: somebody canceled it, or other images came."""
 
@@ -38,12 +46,16 @@ class _Claimed(threading.local):
 
 
 class StudyRuns:
-    """The runs of one worker."""
+    """The runs of one worker.
 
-    def __init__(self, *, ledger: Ledger, claims: Claims, clock: Callable[[], float]) -> None:
+    `on_failed` is called with each study that fails, in the transaction in which it does.
+    """
+
+    def __init__(self, *, ledger: Ledger, claims: Claims, clock: Callable[[], float], on_failed: OnFailed) -> None:
         self._ledger = ledger
         self._claims = claims
         self._clock = clock
+        self._on_failed = on_failed
         self._last: Claim | None = None
         self._claimed = _Claimed()
 
@@ -198,15 +210,18 @@ class StudyRuns:
         IllegalMoveError
             If that cannot happen in its state, or it is at other work.
         """
-        self._ledger.move(
-            study_instance_uid,
-            StudyEvent.FAILED,
-            at=self._clock(),
-            within=within,
-            of_work=of_work,
-            reason=Reason.INTERNAL.value,
-            detail=problem,
-        )
+        now = self._clock()
+        with self._ledger.transaction(within) as connection:
+            self._ledger.move(
+                study_instance_uid,
+                StudyEvent.FAILED,
+                at=now,
+                within=connection,
+                of_work=of_work,
+                reason=Reason.INTERNAL.value,
+                detail=problem,
+            )
+            self._on_failed(study_instance_uid, at=now, within=connection)
 
     def is_at(self, work: Work) -> bool:
         """Whether the study is still at this piece of work, in this run of it."""

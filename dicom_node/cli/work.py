@@ -123,6 +123,7 @@ def _desk(
     from dicom_node.cli.receiving import open_spool
     from dicom_node.cli.wiring import audit_trail, case_options, destinations
     from dicom_node.ledger import Ledger
+    from dicom_node.owed_failures import OwedFailures
     from dicom_node.owed_pictures import OwedPictures
     from dicom_node.study_cards import StudyCards
     from dicom_node.study_desk import DeskOptions, StudyDesk
@@ -140,6 +141,7 @@ def _desk(
         outbox=outbox,
         views=views,
         owed=OwedPictures(engine),
+        owed_failures=OwedFailures(engine),
         requests=StudyRequests(engine),
         urgencies=Urgencies(engine),
         audit=audit_trail(loaded),

@@ -54,7 +54,7 @@ SENDER: Final[Mapping[str, str]] = {
     "delivery.first_retry_s": "pause after the first failed try, doubled with every further one",
     "delivery.max_retry_s": "longest pause",
     "delivery.give_up_after_h": "then the delivery stops",
-    "results.send_not_computed": "whether a refused study gets a report with the reasons",
+    "results.send_not_computed": "whether a study that was refused, or failed, gets a report with the reason",
     "results.segmentation_series_number": "Series Number of the segmentation",
     "results.report_series_number": "Series Number of the report",
     "results.summary": "whether the summary is made as a Secondary Capture image",

@@ -14,13 +14,14 @@ from sqlalchemy import Connection, Table, delete, select
 from dicom_node.database import metadata
 from dicom_node.delivery.outbox_rows import delivery_rows, object_rows
 from dicom_node.ledger_rows import ledger_results
+from dicom_node.owed_failures import OwedFailures
 from dicom_node.owed_pictures import OwedPictures
 from dicom_node.reviews import Reviews
 from dicom_node.study_cards import StudyCards
 from dicom_node.study_requests import StudyRequests
 from dicom_node.urgency import Urgencies
 
-DECLARING: Final = (OwedPictures, Reviews, StudyCards, StudyRequests, Urgencies)
+DECLARING: Final = (OwedFailures, OwedPictures, Reviews, StudyCards, StudyRequests, Urgencies)
 """Whose tables are declared by importing them: a table that nobody has declared would keep its rows."""
 
 STAYS: Final[Mapping[str, str]] = {

@@ -31,7 +31,7 @@ def object_file(request: Request, uid: StudyUid, object_uid: ObjectUid) -> Respo
     """One object of the study's last result, byte for byte as it is sent."""
     parts = parts_of(request)
     record = known_study(parts, uid)
-    stored = next((one for one in parts.outbox.objects(record.work_id) if one.sop_instance_uid == object_uid), None)
+    stored = next((one for one in parts.outbox.objects(record.results_key) if one.sop_instance_uid == object_uid), None)
     if stored is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "The study's result has no such object.")
     try:

@@ -121,7 +121,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "alignments": _alignments(findings or {}),
         "findings": findings,
         "deliveries": _by_destination(deliveries),
-        "objects": parts.outbox.objects(record.work_id) if record.work_id else [],
+        "objects": parts.outbox.objects(record.results_key) if record.results_key else [],
         "object_words": OBJECTS,
         "used_words": USED,
         "delivery_words": DELIVERIES,

@@ -161,12 +161,12 @@ class Site:
     def settled(self) -> Observation:
         """Wait for all results and for quiet after them; then read the PACS's ledger."""
         began = time.monotonic()
-        arrived = _wait(lambda: len(set(self.uids())) >= RESULTS)
+        arrived = _wait(self._has_arrived)
         recovery_s = time.monotonic() - began
         self._wait_for_quiet()
         problems = [] if arrived else [f"the results did not come; the end of the log: {self.log()[-600:]}"]
-        uids = set(self.uids())
-        versions = {(uid, data) for uid, _, data in self.receiver.received}
+        uids = set(self.uids()) - self._told()
+        versions = {(uid, data) for uid, _, data in self.receiver.received if uid in uids}
         unknown = uids - self.result_uids if self.result_uids else set()
         return Observation(
             acknowledged=1,
@@ -176,6 +176,18 @@ class Site:
             recovery_s=recovery_s,
             problems=tuple(problems),
         )
+
+    def _has_arrived(self) -> bool:
+        return len(set(self.uids())) >= RESULTS and len(set(self.uids()) - self._told()) >= RESULTS
+
+    def _told(self) -> set[str]:
+        """What says that the node failed, where the study did before somebody had it tried again."""
+        parts = DeskParts(self.folder)
+        try:
+            failed = replace(parts.record(self.study), state=StudyState.FAILED)
+            return {one.sop_instance_uid for one in parts.outbox.objects(failed.results_key)}
+        finally:
+            parts.engine.dispose()
 
     def _wait_for_quiet(self) -> None:
         count = -1
@@ -190,7 +202,7 @@ class Site:
             parts.outbox.sweep(time.time() + HALF_WRITTEN_AGE_S + 60)
         finally:
             parts.engine.dispose()
-        return abs(len(list((self.folder / "outbox").iterdir())) - RESULTS)
+        return abs(len(list((self.folder / "outbox").iterdir())) - RESULTS - len(self._told()))
 
 
 def _wait(condition: Callable[[], object]) -> bool:

@@ -17,6 +17,7 @@ from exact_sender import associated
 from fault import Fault, Observation, Scale, Trial
 from local_node import LocalNode
 from mr_images import encode
+from patience import wait_until
 from phantom_patients import images_of
 from pydicom.dataset import Dataset
 from receiver_stem import forked_receiver
@@ -96,6 +97,8 @@ def ends_its_worker(trial: Trial) -> Observation:
             acknowledged = _send(node, images) + _send(node, hydrops_study(NEIGHBOR))
             found = node.wait_until_finished(victim)
             neighbor = node.wait_until_finished(NEIGHBOR)
+            if found.state is StudyState.FAILED:
+                wait_until(lambda: node.outbox.deliveries(victim), found=node.log_tail)
             history = [line.event for line in node.ledger.history(victim)]
             published = sorted(one.kind for one in node.outbox.deliveries(victim))
     # The memory that is left may do the second time: then there is one result, as of a study that nothing disturbed.
@@ -109,11 +112,13 @@ def ends_its_worker(trial: Trial) -> Observation:
         problems.append(f"{harm}: the study behind it is {neighbor.state}, expected refused")
     if history.count(StudyEvent.STARTED) not in (2, 3):  # a third beginning finds that two ended
         problems.append(f"{harm}: begun {history.count(StudyEvent.STARTED)} times, expected a single retry")
+    if not saved and published != ["SC", "SR"]:  # page and report that say so, and nothing that was measured
+        problems.append(f"{harm}: {published} go to the PACS, expected what says that the node failed")
     sent = len(images) + len(hydrops_study(NEIGHBOR))
     return Observation(
         acknowledged=acknowledged,
         lost=sent - acknowledged,
-        doubled=len(published) - len(set(published)) if saved else len(published),
+        doubled=len(published) - len(set(published)),
         problems=tuple(problems),
     )
 

@@ -246,7 +246,7 @@ def test_f24_a_study_that_memory_is_refused_for_twice_has_failed_and_the_next_st
     detail = worker.parts.record("2.25.315").detail
     assert detail.startswith("2 workers failed on it or ended over it, the last one because of this: memory ran out")
     assert worker.parts.events("2.25.315").count(StudyEvent.STARTED) == 2
-    assert worker.parts.sent("2.25.315") == []
+    wait_until(lambda: worker.parts.sent("2.25.315") == [("SR", "pacs")])  # which says that the node failed
     assert worker.finish("2.25.316")[0] is StudyState.REFUSED
     for _ in range(2):
         assert worker.faults.acquire(timeout=PATIENCE_S)

@@ -21,6 +21,7 @@ from dicom_node.encoding.provenance import ResultOptions
 from dicom_node.examination import Work
 from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyEvent, StudyRecord, StudyState
+from dicom_node.owed_failures import OwedFailures
 from dicom_node.owed_pictures import OwedPictures
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_cards import StudyCards
@@ -77,6 +78,7 @@ class DeskParts:
         self.outbox = Outbox(folder / "outbox", self.engine)
         self.views = ViewShelf(folder / "views")
         self.owed = OwedPictures(self.engine)
+        self.owed_failures = OwedFailures(self.engine)
         self.requests = StudyRequests(self.engine)
         self.urgencies = Urgencies(self.engine)
         self.audit = AuditTrail(folder / "audit", clock=clock or (lambda: self.now))
@@ -98,6 +100,7 @@ class DeskParts:
             outbox=self.outbox,
             views=self.views,
             owed=self.owed,
+            owed_failures=self.owed_failures,
             requests=self.requests,
             urgencies=self.urgencies,
             audit=self.audit,

@@ -145,9 +145,9 @@ def read_segments(path: Path) -> dict[tuple[EarSide, FluidSpace], Segment]:
     return segments
 
 
-def report_text(path: Path) -> str:
+def report_text(report: Path | Dataset) -> str:
     """All text of a structured report, one item per line."""
-    return "\n".join(_texts(pydicom.dcmread(path)))
+    return "\n".join(_texts(report if isinstance(report, Dataset) else pydicom.dcmread(report)))
 
 
 def _texts(item: Dataset) -> Iterable[str]:

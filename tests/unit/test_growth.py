@@ -15,8 +15,8 @@ from dicom_node.database import writing
 from dicom_node.delivery.outbox_rows import DeliveryState, delivery_rows, object_rows
 from dicom_node.intake.spool_rows import instance_table, study_table
 from dicom_node.ledger_rows import ledger_studies
-from dicom_node.study_desk import LATELY_S, LOOK_AT_ALL_LATEST_S
 from dicom_node.study_moves import StudyState
+from dicom_node.unsettled import LATELY_S, LOOK_AT_ALL_LATEST_S
 
 STEPS_A_CALL: Final = 20
 """How many steps SQLite makes between two calls of the counter."""

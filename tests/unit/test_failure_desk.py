@@ -1,0 +1,249 @@
+"""What a PACS hears of a study that the node failed on: one report, from headers alone, and none too many."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pydicom
+import pytest
+from desk_parts import LOCALIZER, DeskParts, hydrops_study, series_of
+from phantom_patients import report_text
+
+from dicom_node.delivery.outbox import KeptObjects, OutboxObject
+from dicom_node.errors import Reason
+from dicom_node.examination import Work
+from dicom_node.ledger import StudyState
+from dicom_node.owed_failures import LEASE_S, MAX_BEGINNINGS, OwedFailure, OwedFailures, Turn
+
+STUDY = "2.25.100"
+PROBLEM = "KeyError: 'DOE^JANE'"
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> DeskParts:
+    return DeskParts(tmp_path)
+
+
+def begun(parts: DeskParts) -> Work:
+    """A study whose computing has begun."""
+    parts.receive(hydrops_study())
+    (work,) = parts.look_round_after()
+    parts.desk.runs.begin(work)
+    return work
+
+
+def report(parts: DeskParts) -> pydicom.Dataset:
+    """The one that waits for the PACS."""
+    (delivery,) = (one for one in parts.outbox.deliveries(STUDY) if one.kind == "SR")
+    return pydicom.dcmread(io.BytesIO(parts.outbox.read(delivery.sop_instance_uid)))
+
+
+def test_a_failed_study_gets_a_report_that_says_so_without_the_words_of_the_fault(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    assert parts.look_round_after() == []
+    assert parts.sent() == [("SR", "pacs")]
+    found = report(parts)
+    assert (found.StudyInstanceUID, found.PatientID) == (STUDY, hydrops_study()[0].PatientID)
+    said = report_text(found)
+    assert Reason.INTERNAL.sentence in said
+    assert Reason.INTERNAL.value in said
+    assert "JANE" not in str(found) + said
+    assert parts.wakes == 1
+
+
+def test_it_is_told_once(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    parts.look_round_after()
+    before = [(one.sop_instance_uid, one.state, one.attempts) for one in parts.outbox.deliveries(STUDY)]
+    for _ in range(3):
+        parts.look_round_after()
+    DeskParts(parts.folder, worker_id="worker-2").look_round_after()
+    assert [(one.sop_instance_uid, one.state, one.attempts) for one in parts.outbox.deliveries(STUDY)] == before
+    assert parts.wakes == 1
+
+
+def test_the_same_failure_after_a_retry_is_the_same_report(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    parts.look_round_after()
+    first = report(parts)
+    assert parts.actions.retry(STUDY, "anna").accepted
+    (work,) = parts.look_round_after()
+    parts.desk.runs.begin(work)
+    parts.desk.runs.fail(work, PROBLEM)
+    parts.look_round_after()
+    assert report(parts) == first
+
+
+def test_a_retry_that_comes_to_an_outcome_lets_it_out_beside_the_report_of_the_failure(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    parts.look_round_after()
+    failed = parts.record()
+    assert [one.kind for one in parts.outbox.objects(failed.results_key)] == ["SR"]
+    assert parts.actions.retry(STUDY, "anna").accepted
+    parts.work_off()
+    ended = parts.record()
+    assert ended.state is StudyState.REFUSED
+    assert [one.kind for one in parts.outbox.objects(ended.results_key)] == ["SR"]
+    of_failure, of_outcome = (parts.outbox.objects(one.results_key)[0].sop_instance_uid for one in (failed, ended))
+    assert of_failure != of_outcome
+
+
+def test_a_failed_study_whose_retry_was_faster_owes_no_report(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    assert parts.actions.retry(STUDY, "anna").accepted
+    parts.work_off()  # requests come before failures
+    assert parts.state()[0] is StudyState.REFUSED
+    assert len(parts.sent()) == 1
+    assert Reason.INTERNAL.value not in report_text(report(parts))
+
+
+def test_a_site_that_wants_no_such_reports_gets_none(tmp_path: Path) -> None:
+    parts = DeskParts(tmp_path, send_not_computed=False)
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    parts.look_round_after()
+    assert parts.sent() == []
+    assert parts.owed_failures.open() == []
+
+
+def test_the_report_can_be_sent_again(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    parts.look_round_after()
+    assert parts.actions.resend(STUDY, "pacs", "anna").accepted
+    parts.look_round_after()
+    assert parts.wakes == 2
+
+
+def test_a_study_whose_headers_cannot_be_read_is_given_up_and_the_next_one_is_told(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+
+    def refused(*_arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.desk._examiner, "open", refused)
+        parts.look_round_after()
+    assert (parts.sent(), parts.owed_failures.open()) == ([], [])
+    parts.receive(hydrops_study("2.25.200"))
+    (work,) = parts.look_round_after()
+    parts.desk.runs.fail(work, PROBLEM)
+    parts.look_round_after()
+    assert parts.outbox.deliveries("2.25.200")
+
+
+def test_a_study_of_which_no_image_is_left_is_given_up(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    for instance in parts.spool.instances(STUDY):
+        instance.path.write_bytes(b"damaged")
+    parts.spool.set_damaged_aside(STUDY)
+    parts.look_round_after()
+    assert (parts.sent(), parts.owed_failures.open()) == ([], [])
+
+
+def test_f02_a_full_disk_is_waited_for(parts: DeskParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+
+    def full(_objects: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.outbox, "keep", full)
+        for _ in range(MAX_BEGINNINGS + 2):
+            parts.look_round_after(LEASE_S)
+        parts.receive(hydrops_study("2.25.200"))
+        assert [one.study_instance_uid for one in parts.look_round_after()] == ["2.25.200"]  # nothing else is held up
+    parts.look_round_after(LEASE_S)
+    assert parts.sent() == [("SR", "pacs")]
+
+
+def test_f24_telling_that_ends_workers_is_left_after_the_second_one(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class KilledHere(BaseException):
+        pass
+
+    def killed(*_arguments: object) -> None:
+        raise KilledHere
+
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    for _ in range(MAX_BEGINNINGS):
+        now, parts = parts.now, DeskParts(parts.folder)  # a new process
+        parts.now = now
+        monkeypatch.setattr(parts.desk._examiner, "open", killed)
+        with pytest.raises(KilledHere):
+            parts.look_round_after(LEASE_S)
+    now, parts = parts.now, DeskParts(parts.folder)
+    parts.now = now
+    parts.receive(series_of(LOCALIZER, "2.25.300"))
+    parts.look_round_after(LEASE_S)
+    assert (parts.sent(), parts.owed_failures.open()) == ([], [])
+    assert parts.record("2.25.300").state is StudyState.NOT_OURS
+
+
+def told_meanwhile(other: DeskParts) -> None:
+    """The worker was taken for ended, and another one has told."""
+    other.look_round_after(LEASE_S)
+    assert other.sent() == [("SR", "pacs")]
+
+
+def opened_again(other: DeskParts) -> None:
+    """Somebody asked for a retry."""
+    assert other.actions.retry(STUDY, "anna").accepted
+    other.look_round_after(0.0)
+
+
+@pytest.mark.parametrize("meanwhile", [told_meanwhile, opened_again])
+def test_f27_a_worker_that_comes_too_late_lets_nothing_out(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[DeskParts], None]
+) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    other = DeskParts(parts.folder, worker_id="worker-2")
+    other.now = parts.now + 30.0  # other bytes: another time of encoding
+    keep, before = parts.outbox.keep, []
+
+    def overtaken(objects: Sequence[OutboxObject]) -> KeptObjects:
+        meanwhile(other)
+        before.extend(other.sent())
+        return keep(objects)
+
+    monkeypatch.setattr(parts.outbox, "keep", overtaken)
+    parts.look_round_after(0.0)
+    assert (parts.sent(), parts.wakes) == (before, 0)
+    for delivery in parts.outbox.deliveries(STUDY):
+        (file,) = (parts.folder / "outbox").iterdir()
+        assert parts.outbox.read(delivery.sop_instance_uid) == file.read_bytes()
+    parts.look_round_after()
+    assert parts.owed_failures.open() == []
+
+
+def owed_at(parts: DeskParts, failed_at: float) -> OwedFailure:
+    """The study as one that failed then."""
+    with parts.ledger.transaction() as connection:
+        parts.owed_failures.owe(STUDY, at=failed_at, within=connection)
+    (found,) = parts.owed_failures.open()
+    return found
+
+
+def test_a_later_failure_is_owed_anew(parts: DeskParts) -> None:
+    owed, first = parts.owed_failures, owed_at(parts, 1.0)
+    second = owed_at(parts, 2.0)
+    assert owed.begin(first, at=3.0) is Turn.ANOTHERS
+    assert not owed.settle(first)
+    assert owed.begin(second, at=3.0) is Turn.OURS
+    assert owed.settle(second)
+
+
+def test_one_worker_at_a_time_tells_and_the_next_one_waits_for_its_lease(parts: DeskParts) -> None:
+    owed, failure = OwedFailures(parts.engine), owed_at(parts, 1.0)
+    turns = [owed.begin(failure, at=at) for at in (10.0, 10.1, 9.0 + LEASE_S, 10.0 + LEASE_S, 11.0 + LEASE_S)]
+    assert turns == [Turn.OURS, Turn.ANOTHERS, Turn.ANOTHERS, Turn.OURS, Turn.ANOTHERS]
+    assert owed.begin(failure, at=10.0 + 2 * LEASE_S) is Turn.OVER
+
+
+def test_f28_a_clock_that_was_set_back_does_not_hold_it_up(parts: DeskParts) -> None:
+    failure = owed_at(parts, 1e6)
+    assert parts.owed_failures.begin(failure, at=1e6) is Turn.OURS
+    assert parts.owed_failures.begin(failure, at=1e6 - 86400.0) is Turn.OURS
