@@ -201,7 +201,9 @@ def _objects(parts: Tensor, rng: np.random.Generator, within: ScanRange) -> Tens
 def _mrc(rng: np.random.Generator, within: ScanRange) -> Sequence:
     """The batch's MRC."""
     low, high = within.mrc_recovery_s
-    return MRC if low == high == MRC.repetition_time_s else replace(MRC, repetition_time_s=float(rng.uniform(low, high)))
+    return (
+        MRC if low == high == MRC.repetition_time_s else replace(MRC, repetition_time_s=float(rng.uniform(low, high)))
+    )
 
 
 def _mixed(parts: Tensor, decay: Tensor, t1: Tensor, sequence: Sequence, jitter_s: float = 0.0) -> Tensor:
