@@ -14,16 +14,17 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from dicom_node.case import CaseOptions
+from dicom_node.case import Case, CaseOptions
 from dicom_node.casework import refuse_case
 from dicom_node.database import DATABASE_AWAY
 from dicom_node.delivery.outbox import Outbox, OutboxObject
 from dicom_node.errors import Reason, Refusal, TransientError
 from dicom_node.examination import Examiner
+from dicom_node.intake.spool import Spool
 from dicom_node.ledger import Ledger, StudyRecord
-from dicom_node.owed_failures import OwedFailure, OwedFailures, Turn
+from dicom_node.owed_failures import MAX_BEGINNINGS, OwedFailure, OwedFailures, Turn, failure_key
 from dicom_node.pipeline import StepTimer
-from dicom_node.study_moves import OvertakenError, StudyState
+from dicom_node.study_moves import OvertakenError, StudyEvent, StudyState
 from inference.findings import ModelIdentity
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class FailureDesk:
     ----------
     model, case_options
         What would have measured the study: part of the report's identity, as of every refusal.
+    quiet_s, partner_wait_s
+        Seconds without an image after which a study that had come to computing, or had not, is told of.
     destinations
         Names of the configured destinations.
     send_not_computed
@@ -53,22 +56,30 @@ class FailureDesk:
         owed: OwedFailures,
         ledger: Ledger,
         outbox: Outbox,
+        spool: Spool,
         examiner: Examiner,
         model: ModelIdentity,
         case_options: CaseOptions,
         destinations: Sequence[str],
         send_not_computed: bool,
+        quiet_s: float,
+        partner_wait_s: float,
         clock: Callable[[], float],
         on_published: Callable[[], None],
     ) -> None:
         self._owed = owed
         self._ledger = ledger
         self._outbox = outbox
+        self._spool = spool
         self._examiner = examiner
         self._model = model
         self._case_options = case_options
         self._destinations = tuple(destinations)
         self._send_not_computed = send_not_computed
+        self._quiet_s = quiet_s
+        self._partner_wait_s = partner_wait_s
+        self._lost: list[OwedFailure] = []
+        """Begun by this process, and broken off by trouble that passes: such a beginning does not count."""
         self._clock = clock
         self._on_published = on_published
 
@@ -76,67 +87,95 @@ class FailureDesk:
         """Say, in the transaction in which a study fails, that this is to be told."""
         if self._send_not_computed:
             self._owed.owe(study_instance_uid, at=at, within=within)
+        else:
+            self._owed.forget(study_instance_uid, within=within)
 
     def tell(self) -> None:
         """Let out the report of every failure that is owed one; a study that was opened again owes none any more.
 
         Trouble that passes, as a full disk, is waited out, and holds up nothing else.
         """
+        while self._lost:
+            self._owed.not_begun(self._lost[-1])
+            self._lost.pop()
         for owed in self._owed.open():
             record = self._ledger.get(owed.study_instance_uid)
-            if record is None or record.state is not StudyState.FAILED:
+            if record is None or record.state is not StudyState.FAILED or not self._send_not_computed:
                 self._owed.settle(owed)
-                continue
-            turn = self._owed.begin(owed, at=self._clock())
-            if turn is Turn.OURS:
-                self._tell_of(owed, record)
-            elif turn is Turn.OVER:
-                self._give_up(owed, "whoever began it ended")
+            elif self._has_settled(record):
+                self._take_turn(owed, record)
+
+    def _has_settled(self, record: StudyRecord) -> bool:
+        """Whether no image comes any more, which would open the study again and have it fail, and told, anew."""
+        activity = self._spool.study(record.study_instance_uid)
+        if activity is None:
+            return True
+        # One that came to its work was complete.
+        pause_s = self._quiet_s if record.work else self._partner_wait_s
+        silent_s = self._clock() - activity.last_received_at
+        return activity.revision == record.revision and not 0.0 <= silent_s < pause_s
+
+    def _take_turn(self, owed: OwedFailure, record: StudyRecord) -> None:
+        """Make the report, or leave that to another worker, or give it up.
+
+        What fails here in a way that nobody foresaw may be this process and not the study, and what is gone now may be
+        back: the next one to come, after a lease, tries once more.
+        """
+        turn = self._owed.begin(owed, at=self._clock())
+        if turn is Turn.OVER:
+            self._give_up(owed, f"{MAX_BEGINNINGS} beginnings ended without it; the log may say why")
+        if turn is not Turn.OURS:
+            return
+        try:
+            self._tell_of(owed, record)
+        except DATABASE_AWAY:
+            self._lost.append(owed)
+            raise
+        except Exception as error:
+            if isinstance(error, (TransientError, OSError)) and not isinstance(error, FileNotFoundError):
+                self._lost.append(owed)
+                log.warning("event=failure_report_waits study=%s reason=%s", owed.study_instance_uid, error)
+            else:
+                log.exception("event=failure_report_failed study=%s", owed.study_instance_uid)
 
     def _tell_of(self, owed: OwedFailure, record: StudyRecord) -> None:
-        try:
-            objects = self._report(owed.study_instance_uid)
-            if objects:
-                self._let_out(owed, record, objects)
-            else:
-                self._give_up(owed, "it cannot be named in a report")
-        except DATABASE_AWAY:
-            raise
-        except TransientError as error:
-            self._owed.not_begun(owed)
-            log.warning("event=failure_report_waits study=%s reason=%s", owed.study_instance_uid, error)
-        except Exception as error:  # what made the node fail lies in the headers: telling fails over it as well
-            log.exception("event=failure_report_failed study=%s", owed.study_instance_uid)
-            self._give_up(owed, type(error).__name__)
+        study = owed.study_instance_uid
+        if self._spool.study(study) is None:
+            self._give_up(owed, "no image of it is whole on this node's disk any more")
+            return
+        case = self._examiner.open(study)
+        refusal = case.assembly.refusal
+        if refusal is not None and refusal.reason is Reason.NO_HYDROPS_STUDY:
+            self._owed.settle(owed)  # nobody waits for a number
+            return
+        objects = self._report(case)
+        self._examiner.forget(study)
+        if objects:
+            self._let_out(owed, record, objects)
+        else:
+            self._give_up(owed, "its images do not name it as a report has to")
 
-    def _report(self, study_instance_uid: str) -> tuple[OutboxObject, ...]:
-        """The report and its page; nothing where no image is left, or the study's own UIDs are illegal."""
-        case = self._examiner.open(study_instance_uid)
-        if not case.files:
-            return ()
-        refused = refuse_case(
+    def _report(self, case: Case) -> tuple[OutboxObject, ...]:
+        """The report and its page; nothing where the study's own UIDs are illegal."""
+        now = self._clock()
+        return refuse_case(
             case,
             (Refusal(reason=Reason.INTERNAL, detail=SAID),),
             model=self._model,
             options=self._case_options,
             step=StepTimer(self._clock),
-            at=datetime.fromtimestamp(self._clock()).astimezone(),
-        )
-        self._examiner.forget(study_instance_uid)
-        return refused.objects
+            at=datetime.fromtimestamp(now).astimezone(),
+        ).objects
 
     def _let_out(self, owed: OwedFailure, record: StudyRecord, objects: tuple[OutboxObject, ...]) -> None:
         """One transaction: the deliveries, and nothing is owed any more; nothing if the study has been opened again."""
         study = owed.study_instance_uid
-        try:
-            kept = self._outbox.keep(objects)
-        except OSError as error:
-            raise TransientError(f"outbox on disk: {error.strerror}") from error
+        kept = self._outbox.keep(objects)
         try:
             with self._ledger.transaction_at(study, record) as connection:
                 told = self._owed.settle(owed, within=connection)
                 if told:
-                    key, now = record.results_key, self._clock()
+                    key, now = failure_key(study), self._clock()
                     self._outbox.queue(key, study, kept, self._destinations, at=now, within=connection)
         except OvertakenError:  # the next look finds that it is owed no more
             told = False
@@ -146,5 +185,11 @@ class FailureDesk:
             log.info("event=failure_told study=%s", study)
 
     def _give_up(self, owed: OwedFailure, why: str) -> None:
-        self._owed.settle(owed)
-        log.error("event=failure_not_told study=%s reason=%s", owed.study_instance_uid, why)
+        """Say in the study's history that its PACS was not told, and why."""
+        study = owed.study_instance_uid
+        with self._ledger.transaction() as connection:
+            given_up = self._owed.settle(owed, within=connection)
+            if given_up:
+                self._ledger.note(study, StudyEvent.NOT_TOLD, why, at=self._clock(), within=connection)
+        if given_up:
+            log.error("event=failure_not_told study=%s", study)

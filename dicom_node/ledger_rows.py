@@ -94,17 +94,6 @@ class StudyRecord:
     first_seen_at: float
     updated_at: float
 
-    @property
-    def results_key(self) -> str:
-        """Under which the outbox has what is sent of the study as it stands.
-
-        Of one that the node failed on, that is the report which says so: it is no result of its work, which may be
-        tried again and come to one.
-        """
-        if self.state is StudyState.FAILED:
-            return f"{self.work_id or self.study_instance_uid}-failed"
-        return self.work_id
-
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedWork:

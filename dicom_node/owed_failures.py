@@ -30,6 +30,14 @@ owed_failure_rows = Table(
 )
 
 
+def failure_key(study_instance_uid: str) -> str:
+    """Under which the outbox has what says that the node failed on this study.
+
+    It is no result of the study's work, which may be tried again and come to one.
+    """
+    return f"{study_instance_uid}-failed"
+
+
 class Turn(Enum):
     """What a worker that wants to tell of a failure is to do: make the report, leave it to another, or give it up."""
 
@@ -54,9 +62,15 @@ class OwedFailures:
 
     def owe(self, study_instance_uid: str, *, at: float, within: Connection) -> None:
         """Write down that this study failed; an earlier failure of it is told with this one."""
+        self.forget(study_instance_uid, within=within)
+        within.execute(
+            insert(owed_failure_rows).values(study_instance_uid=study_instance_uid, failed_at=at, beginnings=0)
+        )
+
+    def forget(self, study_instance_uid: str, *, within: Connection) -> None:
+        """Owe nothing for any failure of this study."""
         rows = owed_failure_rows
         within.execute(delete(rows).where(rows.c.study_instance_uid == study_instance_uid))
-        within.execute(insert(rows).values(study_instance_uid=study_instance_uid, failed_at=at, beginnings=0))
 
     def open(self) -> list[OwedFailure]:
         """Everything that is still to be told, the longest owed first."""
@@ -68,8 +82,10 @@ class OwedFailures:
     def begin(self, owed: OwedFailure, *, at: float) -> Turn:
         """Count one more beginning, if nobody else is at it now."""
         columns = owed_failure_rows.c
-        # A beginning in the future is one of before the clock was set back.
-        free = columns.begun_at.is_(None) | (columns.begun_at <= at - LEASE_S) | (columns.begun_at > at)
+        # A beginning a while ahead is one of before the clock was set back. Just ahead lies that of another worker that
+        # was faster, although it read its clock later.
+        away = (columns.begun_at <= at - LEASE_S) | (columns.begun_at >= at + LEASE_S)
+        free = columns.begun_at.is_(None) | away
         counted = {"beginnings": columns.beginnings + 1, "begun_at": at}
         with writing(self._engine) as connection:
             ours = update(owed_failure_rows).where(_same(owed), free, columns.beginnings < MAX_BEGINNINGS)

@@ -15,13 +15,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.audit import AuditOutcome, AuditTrail
-from dicom_node.delivery.outbox import Outbox
+from dicom_node.delivery.outbox import DeliveryState, Outbox
 from dicom_node.errors import Reason, TransientError
 from dicom_node.examination import Decision, Examination, Examiner, Work, write_decision
 from dicom_node.intake.spool import Spool, StudyActivity
-from dicom_node.ledger import Ledger
+from dicom_node.ledger import Ledger, StudyRecord
+from dicom_node.owed_failures import failure_key
 from dicom_node.owed_pictures import OwedPictures
-from dicom_node.study_actions import AUDIT, objection
+from dicom_node.study_actions import AUDIT, objection, sent_key
 from dicom_node.study_moves import IllegalMoveError, StudyEvent, StudyState
 from dicom_node.study_requests import RequestState, StudyAction, StudyRequest, StudyRequests
 from dicom_node.urgency import StudyUrgency, Urgency, put_urgency
@@ -234,8 +235,8 @@ class RequestDesk:
         if destination not in self._destinations:
             raise _Declined(f"there is no destination {destination!r} any more")
         with self._ledger.transaction() as connection:
-            key = "" if record is None else record.results_key
-            count = self._outbox.send_again(key, [destination], at=now, within=connection)
+            keys = [] if record is None else self._keys_to_resend(record, destination)
+            count = sum(self._outbox.send_again(key, [destination], at=now, within=connection) for key in keys)
             if not count:
                 raise _Declined("this study has no results to send")
             sentence = f"{request.actor} asked for its results to be sent to {destination} again"
@@ -243,6 +244,17 @@ class RequestDesk:
             self._done(request, f"{count} objects go to {destination} again, as the same bytes", now, connection)
         self._on_queued()
         return None
+
+    def _keys_to_resend(self, record: StudyRecord, destination: str) -> list[str]:
+        """What was sent of the study, and what said that the node failed before, if that was stopped on its way."""
+        study, key = record.study_instance_uid, sent_key(record, self._outbox)
+        failed = failure_key(study)
+        of_failure = {one.sop_instance_uid for one in self._outbox.objects(failed)}
+        stopped = any(
+            one.state is DeliveryState.STOPPED and one.destination == destination and one.sop_instance_uid in of_failure
+            for one in self._outbox.deliveries(study)
+        )
+        return list(dict.fromkeys([key, failed] if stopped else [key]))
 
     def _examination(self, request: StudyRequest, now: float, *, forced: bool) -> Examination:
         return self._examiner.examine(self._require_activity(request.study_instance_uid), now, forced=forced)

@@ -15,6 +15,7 @@ from dicom_node.audit import AuditAction, AuditOutcome, AuditTrail
 from dicom_node.delivery.outbox import Outbox
 from dicom_node.intake.erased_images import ErasedImages
 from dicom_node.ledger import Ledger, StudyRecord
+from dicom_node.owed_failures import failure_key
 from dicom_node.study_moves import TRANSITIONS, StudyEvent, StudyState
 from dicom_node.study_requests import StudyAction, StudyRequests
 
@@ -57,6 +58,12 @@ class ActionOutcome:
 
     accepted: bool
     sentence: str
+
+
+def sent_key(record: StudyRecord, outbox: Outbox) -> str:
+    """Under which the outbox has what was sent of a study as it stands: its results, or that the node failed."""
+    failed = failure_key(record.study_instance_uid)
+    return failed if record.state is StudyState.FAILED and outbox.holds(failed) else record.work_id
 
 
 def fitting(state: StudyState, erased: ErasedImages | None = None) -> tuple[StudyAction, ...]:
@@ -159,6 +166,6 @@ class StudyActions:
         if destination not in self._destinations:
             known = ", ".join(self._destinations) or "none is configured"
             return f"there is no destination {destination!r}; known: {known}"
-        if not self._outbox.holds(record.results_key):
+        if not self._outbox.holds(sent_key(record, self._outbox)):
             return f"this study has no results to send; {_STANDING[record.state]}"
         return ""

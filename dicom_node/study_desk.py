@@ -7,6 +7,7 @@ knows what was decided, UIDs follow from the inputs, and the outbox keeps the fi
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -92,6 +93,7 @@ class StudyDesk:
         self._ledger = ledger
         self._settling = False
         self._faulted = False
+        self._at_work = threading.Lock()
         self._unsettled = Unsettled(spool, ledger, clock)
         self._cards = cards
         self._urgencies = urgencies
@@ -113,11 +115,14 @@ class StudyDesk:
             owed=owed_failures,
             ledger=ledger,
             outbox=outbox,
+            spool=spool,
             examiner=self._examiner,
             model=segmenter.identity,
             case_options=case_options,
             destinations=options.destinations,
             send_not_computed=options.send_not_computed,
+            quiet_s=options.quiet_s,
+            partner_wait_s=options.partner_wait_s,
             clock=clock,
             on_published=on_published,
         )
@@ -170,7 +175,11 @@ class StudyDesk:
         """
         self._arrival_times.look()
         asked_for = self._requests.carry_out()
-        self._failures.tell()
+        if self._at_work.acquire(blocking=False):  # beside a study, the end of this process would be blamed on it
+            try:
+                self._failures.tell()
+            finally:
+                self._at_work.release()
         now = self._clock()
         self._settling = self._faulted = False
         ready = [self._look_at_or_fail(one, now) for one in self._unsettled.studies(now)]
@@ -305,7 +314,7 @@ class StudyDesk:
         )
 
     def compute(self, work: Work) -> None:
-        """Do one piece of work: put SEG and SR into the outbox, then draw what follows them.
+        """Do one piece of work: put SEG and SR into the outbox, then draw what follows them; tell of failures first.
 
         Nothing is published if new images came meanwhile. Work whose SEG and SR are out already is drawn only.
 
@@ -314,6 +323,11 @@ class StudyDesk:
         TakenOverError
             If another worker has taken the study over since this one began; nothing of what was done here is known.
         """
+        with self._at_work:
+            self._failures.tell()  # where studies stand in line, looking round never finds this process at leisure
+            self._compute(work)
+
+    def _compute(self, work: Work) -> None:
         try:
             if self._pictures.owes(work):
                 self._draw(work)

@@ -37,6 +37,7 @@ class StudyEvent(StrEnum):
     TAKEN_OVER = "taken_over"
     ERASED = "erased"
     NOT_DRAWN = "not_drawn"
+    NOT_TOLD = "not_told"
     # what a person asked for
     RETRIED = "retried"
     REPLAYED = "replayed"
@@ -81,6 +82,8 @@ TRANSITIONS: Final[Mapping[tuple[StudyState, StudyEvent], StudyState]] = {
     **{(state, StudyEvent.ERASED): state for state in _ENDED},
     # its results are out and stand, but their page and pictures cannot be drawn; it may have been opened again by then
     **{(state, StudyEvent.NOT_DRAWN): state for state in StudyState},
+    # the node failed on it, and the report that says so cannot be made either
+    **{(state, StudyEvent.NOT_TOLD): state for state in StudyState},
     # waiting: complete -> queue; or it will never be complete
     (StudyState.WAITING, StudyEvent.COMPLETED): StudyState.QUEUED,
     (StudyState.WAITING, StudyEvent.NOT_OURS): StudyState.NOT_OURS,

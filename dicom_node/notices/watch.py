@@ -28,6 +28,7 @@ _OF_EVENT: Final = {
     StudyEvent.REFUSED: NoticeKind.STUDY_REFUSED,
     StudyEvent.FAILED: NoticeKind.STUDY_FAILED,
     StudyEvent.NOT_DRAWN: NoticeKind.STUDY_FAILED,
+    StudyEvent.NOT_TOLD: NoticeKind.STUDY_FAILED,
 }
 
 Conditions = Mapping[NoticeKind, str]
@@ -93,6 +94,8 @@ class Watch:
             return "The node failed on this study. It is kept and can be repeated; the node's log says more."
         if one.event is StudyEvent.NOT_DRAWN:
             return "SEG and SR of this study stand, but its summary page was not drawn. A replay draws it."
+        if one.event is StudyEvent.NOT_TOLD:
+            return "The node failed on this study, and no report of that could be sent: its readers do not know."
         record = self._ledger.get(one.study_instance_uid)
         reason = record.reason if record is not None else ""
         return Reason(reason).sentence if reason in set(Reason) else "The study was not computed."

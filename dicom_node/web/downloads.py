@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, status
 from fastapi.responses import Response
 
 from dicom_node.errors import OutputMismatch
+from dicom_node.study_actions import sent_key
 from dicom_node.web.access import Role, parts_of, require
 from dicom_node.web.parts import WebParts
 from dicom_node.web.study_page import StudyUid, known_study, standing_findings
@@ -31,7 +32,10 @@ def object_file(request: Request, uid: StudyUid, object_uid: ObjectUid) -> Respo
     """One object of the study's last result, byte for byte as it is sent."""
     parts = parts_of(request)
     record = known_study(parts, uid)
-    stored = next((one for one in parts.outbox.objects(record.results_key) if one.sop_instance_uid == object_uid), None)
+    stored = next(
+        (one for one in parts.outbox.objects(sent_key(record, parts.outbox)) if one.sop_instance_uid == object_uid),
+        None,
+    )
     if stored is None:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "The study's result has no such object.")
     try:

@@ -74,6 +74,7 @@ EVENTS: Final[Mapping[StudyEvent, str]] = {
     StudyEvent.TAKEN_OVER: "Another worker went on with it",
     StudyEvent.ERASED: "Images erased here",
     StudyEvent.NOT_DRAWN: "Summary page and pictures were not drawn",
+    StudyEvent.NOT_TOLD: "The report that the node failed was not made",
     StudyEvent.RETRIED: "To be measured again",
     StudyEvent.REPLAYED: "To be examined again, as things are today",
     StudyEvent.FORCED: "Taken as complete",

@@ -13,7 +13,9 @@ from fastapi.responses import JSONResponse, Response
 from dicom_node.delivery.outbox import Delivery
 from dicom_node.encoding.measurements import EarMeasurements, read_measurements
 from dicom_node.ledger import StudyEvent, StudyEventRecord, StudyRecord, StudyState
+from dicom_node.owed_failures import failure_key
 from dicom_node.owed_pictures import OwedPictures
+from dicom_node.study_actions import sent_key
 from dicom_node.study_cards import StudyCard
 from dicom_node.study_moves import UNDER_WAY
 from dicom_node.urgency import Urgencies
@@ -107,6 +109,7 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
     measured = read_measurements(record.findings or {}) if record.state is StudyState.COMPUTED else None
     keeping = parts.keeping(uid)
     deliveries, findings = parts.outbox.deliveries(uid), standing_findings(record)
+    key = sent_key(record, parts.outbox)
     return {
         "record": record,
         "card": card,
@@ -120,8 +123,9 @@ def _content(request: Request, record: StudyRecord, card: StudyCard | None) -> d
         "series": series_lines(record.decisions),
         "alignments": _alignments(findings or {}),
         "findings": findings,
+        "told_failure": key == failure_key(uid),
         "deliveries": _by_destination(deliveries),
-        "objects": parts.outbox.objects(record.results_key) if record.results_key else [],
+        "objects": parts.outbox.objects(key) if key else [],
         "object_words": OBJECTS,
         "used_words": USED,
         "delivery_words": DELIVERIES,

@@ -166,12 +166,12 @@ class Site:
         self._wait_for_quiet()
         problems = [] if arrived else [f"the results did not come; the end of the log: {self.log()[-600:]}"]
         uids = set(self.uids()) - self._told()
-        versions = {(uid, data) for uid, _, data in self.receiver.received if uid in uids}
+        versions = {(uid, data) for uid, _, data in self.receiver.received}
         unknown = uids - self.result_uids if self.result_uids else set()
         return Observation(
             acknowledged=1,
             lost=len(self.result_uids - uids),
-            doubled=len(unknown) + len(versions) - len(uids),
+            doubled=len(unknown) + len(versions) - len(set(self.uids())),
             left_over=self._left_over(),
             recovery_s=recovery_s,
             problems=tuple(problems),

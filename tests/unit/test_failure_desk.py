@@ -8,14 +8,18 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from desk_parts import LOCALIZER, DeskParts, hydrops_study, series_of
+from desk_parts import LOCALIZER, PARTNER_WAIT_S, DeskParts, hydrops_study, series_of
 from phantom_patients import report_text
+from pydicom.dataset import Dataset
+from sqlalchemy.exc import OperationalError
 
-from dicom_node.delivery.outbox import KeptObjects, OutboxObject
+from dicom_node.delivery.outbox import DeliveryState, KeptObjects, OutboxObject, RetryPolicy
+from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
 from dicom_node.errors import Reason
 from dicom_node.examination import Work
-from dicom_node.ledger import StudyState
+from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.owed_failures import LEASE_S, MAX_BEGINNINGS, OwedFailure, OwedFailures, Turn
+from dicom_node.study_actions import sent_key
 
 STUDY = "2.25.100"
 PROBLEM = "KeyError: 'DOE^JANE'"
@@ -80,14 +84,14 @@ def test_a_retry_that_comes_to_an_outcome_lets_it_out_beside_the_report_of_the_f
     parts.desk.runs.fail(begun(parts), PROBLEM)
     parts.look_round_after()
     failed = parts.record()
-    assert [one.kind for one in parts.outbox.objects(failed.results_key)] == ["SR"]
+    assert [one.kind for one in parts.outbox.objects(sent_key(failed, parts.outbox))] == ["SR"]
     assert parts.actions.retry(STUDY, "anna").accepted
     parts.work_off()
     ended = parts.record()
     assert ended.state is StudyState.REFUSED
-    assert [one.kind for one in parts.outbox.objects(ended.results_key)] == ["SR"]
-    of_failure, of_outcome = (parts.outbox.objects(one.results_key)[0].sop_instance_uid for one in (failed, ended))
-    assert of_failure != of_outcome
+    (of_failure,), (of_outcome,) = (parts.outbox.objects(sent_key(one, parts.outbox)) for one in (failed, ended))
+    assert of_failure.kind == of_outcome.kind == "SR"
+    assert of_failure.sop_instance_uid != of_outcome.sop_instance_uid
 
 
 def test_a_failed_study_whose_retry_was_faster_owes_no_report(parts: DeskParts) -> None:
@@ -115,7 +119,45 @@ def test_the_report_can_be_sent_again(parts: DeskParts) -> None:
     assert parts.wakes == 2
 
 
-def test_a_study_whose_headers_cannot_be_read_is_given_up_and_the_next_one_is_told(
+def test_a_stopped_report_of_a_failure_goes_again_with_the_outcome_of_the_retry(parts: DeskParts) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    parts.look_round_after()
+    (delivery,) = parts.outbox.due("pacs", parts.now)
+    refused = DeliveryOutcome(kind=OutcomeKind.STOPPED, detail="0xA900")
+    parts.outbox.record(delivery.delivery_id, refused, parts.now, RetryPolicy())
+    assert parts.actions.retry(STUDY, "anna").accepted
+    parts.work_off()
+    assert parts.actions.resend(STUDY, "pacs", "anna").accepted
+    parts.look_round_after()
+    states = [one.state for one in parts.outbox.deliveries(STUDY)]
+    assert states == [DeliveryState.WAITING, DeliveryState.WAITING]
+
+
+def test_a_fault_while_telling_has_it_tried_once_more_and_then_given_up_with_a_line_of_history(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+    begun_here = []
+
+    def refused(*_arguments: object) -> None:
+        begun_here.append(parts.now)
+        raise MemoryError
+
+    monkeypatch.setattr(parts.desk._examiner, "open", refused)
+    for _ in range(MAX_BEGINNINGS + 2):
+        parts.look_round_after(LEASE_S)
+    assert len(begun_here) == MAX_BEGINNINGS
+    assert (parts.sent(), parts.owed_failures.open()) == ([], [])
+    assert parts.events()[-1] is StudyEvent.NOT_TOLD
+    monkeypatch.undo()
+    parts.receive(hydrops_study("2.25.200"))
+    (work,) = parts.look_round_after()
+    parts.desk.runs.fail(work, PROBLEM)
+    parts.look_round_after()
+    assert parts.outbox.deliveries("2.25.200")
+
+
+def test_a_fault_of_one_moment_does_not_keep_it_from_being_told(
     parts: DeskParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts.desk.runs.fail(begun(parts), PROBLEM)
@@ -126,12 +168,53 @@ def test_a_study_whose_headers_cannot_be_read_is_given_up_and_the_next_one_is_to
     with monkeypatch.context() as patch:
         patch.setattr(parts.desk._examiner, "open", refused)
         parts.look_round_after()
+    parts.look_round_after(LEASE_S)
+    assert parts.sent() == [("SR", "pacs")]
+
+
+def failed_at_looking(parts: DeskParts, images: list[Dataset]) -> None:
+    """The study is FAILED before anything was decided about it."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refused(*_arguments: object, **_named: object) -> None:
+            raise MemoryError
+
+        patch.setattr(parts.desk._examiner, "examine", refused)
+        parts.receive(images)
+        for _ in range(2):
+            parts.look_round_after()
+    assert parts.record().state is StudyState.FAILED
+
+
+def test_nobody_is_told_of_a_study_that_is_no_hydrops_study(parts: DeskParts) -> None:
+    failed_at_looking(parts, series_of(LOCALIZER))
+    parts.look_round_after(PARTNER_WAIT_S)
     assert (parts.sent(), parts.owed_failures.open()) == ([], [])
-    parts.receive(hydrops_study("2.25.200"))
-    (work,) = parts.look_round_after()
-    parts.desk.runs.fail(work, PROBLEM)
+    assert StudyEvent.NOT_TOLD not in parts.events()
+
+
+def test_a_study_that_failed_while_its_images_came_is_told_of_once_when_no_more_come(parts: DeskParts) -> None:
+    images = hydrops_study()
+    failed_at_looking(parts, images[:-1])
     parts.look_round_after()
-    assert parts.outbox.deliveries("2.25.200")
+    assert parts.sent() == []
+    failed_at_looking(parts, images[-1:])
+    parts.look_round_after()
+    assert parts.sent() == []
+    parts.look_round_after(PARTNER_WAIT_S)
+    assert parts.sent() == [("SR", "pacs")]
+
+
+def test_it_is_not_told_beside_a_study_that_is_computed(parts: DeskParts) -> None:
+    failed = begun(parts)
+    parts.receive(hydrops_study("2.25.200"))
+    (neighbor,) = parts.look_round_after()
+    parts.desk.runs.fail(failed, PROBLEM)
+    with parts.desk._at_work:  # as while its worker is at another study
+        parts.look_round_after()
+        assert parts.sent() == []
+    parts.desk.compute(neighbor)
+    assert parts.sent() == [("SR", "pacs")]
 
 
 def test_a_study_of_which_no_image_is_left_is_given_up(parts: DeskParts) -> None:
@@ -143,14 +226,15 @@ def test_a_study_of_which_no_image_is_left_is_given_up(parts: DeskParts) -> None
     assert (parts.sent(), parts.owed_failures.open()) == ([], [])
 
 
-def test_f02_a_full_disk_is_waited_for(parts: DeskParts, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["keep", "queue"])
+def test_f08_a_full_disk_is_waited_for(parts: DeskParts, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     parts.desk.runs.fail(begun(parts), PROBLEM)
 
-    def full(_objects: object) -> None:
+    def full(*_arguments: object, **_named: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts.outbox, "keep", full)
+        patch.setattr(parts.outbox, step, full)
         for _ in range(MAX_BEGINNINGS + 2):
             parts.look_round_after(LEASE_S)
         parts.receive(hydrops_study("2.25.200"))
@@ -183,6 +267,21 @@ def test_f24_telling_that_ends_workers_is_left_after_the_second_one(
     assert parts.record("2.25.300").state is StudyState.NOT_OURS
 
 
+def test_f15_a_database_that_is_away_is_waited_for(parts: DeskParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+
+    def away(*_arguments: object, **_named: object) -> None:
+        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.outbox, "queue", away)
+        for _ in range(MAX_BEGINNINGS + 2):
+            with pytest.raises(OperationalError):
+                parts.look_round_after(LEASE_S)
+    parts.look_round_after(LEASE_S)
+    assert parts.sent() == [("SR", "pacs")]
+
+
 def told_meanwhile(other: DeskParts) -> None:
     """The worker was taken for ended, and another one has told."""
     other.look_round_after(LEASE_S)
@@ -202,19 +301,23 @@ def test_f27_a_worker_that_comes_too_late_lets_nothing_out(
     parts.desk.runs.fail(begun(parts), PROBLEM)
     other = DeskParts(parts.folder, worker_id="worker-2")
     other.now = parts.now + 30.0  # other bytes: another time of encoding
-    keep, before = parts.outbox.keep, []
+    keep, outbox, before = parts.outbox.keep, parts.folder / "outbox", []
 
-    def overtaken(objects: Sequence[OutboxObject]) -> KeptObjects:
+    def keep_and_be_overtaken(objects: Sequence[OutboxObject]) -> KeptObjects:
+        kept: KeptObjects = keep(objects)
+        (written,) = outbox.iterdir()
+        aside = written.rename(parts.folder / written.name)  # as if the other one had looked before it was there
         meanwhile(other)
         before.extend(other.sent())
-        return keep(objects)
+        aside.rename(written)
+        return kept
 
-    monkeypatch.setattr(parts.outbox, "keep", overtaken)
+    monkeypatch.setattr(parts.outbox, "keep", keep_and_be_overtaken)
     parts.look_round_after(0.0)
     assert (parts.sent(), parts.wakes) == (before, 0)
-    for delivery in parts.outbox.deliveries(STUDY):
-        (file,) = (parts.folder / "outbox").iterdir()
-        assert parts.outbox.read(delivery.sop_instance_uid) == file.read_bytes()
+    if before:
+        (file,) = outbox.iterdir()  # the bytes of the late one are gone
+        assert other.outbox.read(report(parts).SOPInstanceUID) == file.read_bytes()
     parts.look_round_after()
     assert parts.owed_failures.open() == []
 
@@ -241,6 +344,12 @@ def test_one_worker_at_a_time_tells_and_the_next_one_waits_for_its_lease(parts: 
     turns = [owed.begin(failure, at=at) for at in (10.0, 10.1, 9.0 + LEASE_S, 10.0 + LEASE_S, 11.0 + LEASE_S)]
     assert turns == [Turn.OURS, Turn.ANOTHERS, Turn.ANOTHERS, Turn.OURS, Turn.ANOTHERS]
     assert owed.begin(failure, at=10.0 + 2 * LEASE_S) is Turn.OVER
+
+
+def test_of_workers_that_begin_in_one_moment_one_tells_whatever_their_clocks_say(parts: DeskParts) -> None:
+    failure = owed_at(parts, 1.0)
+    turns = [parts.owed_failures.begin(failure, at=at) for at in (100.001, 100.0, 99.9)]
+    assert turns == [Turn.OURS, Turn.ANOTHERS, Turn.ANOTHERS]
 
 
 def test_f28_a_clock_that_was_set_back_does_not_hold_it_up(parts: DeskParts) -> None:

@@ -23,6 +23,7 @@ from dicom_node.database import open_database
 from dicom_node.delivery.outbox import Delivery, DeliveryState, Outbox
 from dicom_node.delivery.outcome import Destination
 from dicom_node.ledger import Ledger, StudyRecord, StudyState
+from dicom_node.owed_failures import OwedFailures
 from dicom_node.owed_pictures import OwedPicture, OwedPictures
 
 CALLER: Final = "DOCTOR"
@@ -95,7 +96,7 @@ class TrialNode:
         self._end()
 
     def wait_until_finished(self, study_uid: str, *, timeout_s: float, say: Callable[[str], None]) -> StudyRecord:
-        """Follow the study until it has an outcome, its page is drawn, and nothing of it waits to be delivered.
+        """Follow the study until it has an outcome that is drawn or told, and nothing of it waits to be delivered.
 
         Raises
         ------
@@ -110,8 +111,9 @@ class TrialNode:
                 say(record.step or record.detail or record.state.value)
                 owed = self._owed(record)  # asked before the deliveries, to which the page adds its own once drawn
                 drawn = owed is None or owed.given_up
+                told = study_uid not in {one.study_instance_uid for one in OwedFailures(self._engine()).open()}
                 waiting = [one for one in self._deliveries(study_uid) if one.state is DeliveryState.WAITING]
-                if record.state in FINISHED and drawn and not waiting:
+                if record.state in FINISHED and drawn and told and not waiting:
                     return record
             time.sleep(LOOK_S)
         raise TrialNodeFailed(f"the study was not finished within {timeout_s:.0f} s:\n{self.log_tail()}")

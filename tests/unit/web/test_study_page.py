@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dashboard_parts import Dashboard, make_parts, post, serving, text_of
-from planted_studies import CARD, DECISIONS, NOW, SEG_BYTES, STUDY, document, plant, plant_objects
+from planted_studies import CARD, DECISIONS, NOW, OBJECTS, SEG_BYTES, STUDY, document, plant, plant_objects
+from queued_results import put
 
 from dicom_node.audit import AuditAction
 from dicom_node.delivery.commitment_answers import CommitmentReport
@@ -19,6 +21,7 @@ from dicom_node.delivery.outcome import DeliveryOutcome, Destination, OutcomeKin
 from dicom_node.encoding.measurements import read_measurements
 from dicom_node.errors import Reason
 from dicom_node.ledger import StudyEvent, StudyState
+from dicom_node.owed_failures import failure_key
 from dicom_node.study_requests import StudyAction, StudyRequests
 from dicom_node.web.plain_words import STATES
 from dicom_node.web.progress import STEPS
@@ -240,6 +243,22 @@ def test_findings_are_given_as_they_are_kept(dashboard: Dashboard) -> None:
     plant(dashboard.parts)
     answer = dashboard.client("vera").get(f"{PAGE}/findings.json")
     assert answer.json() == document(0.271, (EarSide.RIGHT, EarSide.LEFT))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_failed_study_shows_what_said_so_or_else_its_earlier_result(dashboard: Dashboard, *, told: bool) -> None:
+    parts = dashboard.parts
+    plant(parts, state=StudyState.FAILED)
+    plant_objects(parts)
+    if told:
+        report = replace(OBJECTS[1], sop_instance_uid="2.25.77")
+        put(parts.outbox, failure_key(STUDY), STUDY, (report,), parts.destinations, NOW)
+    html = page(dashboard)
+    of_failure, earlier = "They say that the node failed on this study.", "They are of an earlier result"
+    assert (of_failure in text_of(html), earlier in text_of(html)) == (told, not told)
+    assert ("/objects/2.25.77" in html, f"/objects/{OBJECTS[0].sop_instance_uid}" in html) == (told, not told)
+    if told:
+        assert dashboard.client("vera").get(f"{PAGE}/objects/2.25.77").content == OBJECTS[1].data
 
 
 def test_what_was_measured_before_late_images_is_not_told_as_of_now(dashboard: Dashboard) -> None:
