@@ -25,6 +25,7 @@ from local_orthanc import LocalOrthanc
 from dicom_node.database import open_database
 from dicom_node.delivery.outbox import DeliveryState, Outbox
 from dicom_node.ledger import Ledger, StudyRecord, StudyState
+from dicom_node.owed_failures import OwedFailures
 from dicom_node.owed_pictures import OwedPictures
 from dicom_node.web.viewer.links import viewer_link
 
@@ -189,7 +190,7 @@ class LocalNode:
             If that takes longer than `timeout_s`.
         """
         engine = open_database(f"sqlite:///{self.state_dir / 'node.db'}")
-        ledger, outbox, owed = self.ledger, self.outbox, OwedPictures(engine)
+        ledger, outbox, owed, failures = self.ledger, self.outbox, OwedPictures(engine), OwedFailures(engine)
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             record = ledger.get(study)
@@ -197,7 +198,7 @@ class LocalNode:
                 on_change(record.step or record.detail or record.state.value)
                 drawn = (lacking := owed.of_work(record.work_id)) is None or lacking.given_up
                 waiting = [one for one in outbox.deliveries(study) if one.state is DeliveryState.WAITING]
-                if record.state in FINISHED and drawn and not waiting:
+                if record.state in FINISHED and drawn and not waiting and not failures.owes(study):
                     return record
             time.sleep(0.1)
         raise NodeFailedError(f"study {study} was not finished within {timeout_s:.0f} s:\n{self.log_tail()}")

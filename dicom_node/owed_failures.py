@@ -79,6 +79,10 @@ class OwedFailures:
         with self._engine.connect() as connection:
             return [OwedFailure(**row) for row in connection.execute(query).mappings()]
 
+    def owes(self, study_instance_uid: str) -> bool:
+        """Whether a failure of this study is still to be told."""
+        return any(one.study_instance_uid == study_instance_uid for one in self.open())
+
     def begin(self, owed: OwedFailure, *, at: float) -> Turn:
         """Count one more beginning, if nobody else is at it now."""
         columns = owed_failure_rows.c

@@ -36,6 +36,7 @@ from worker_end_faults import FAULTS as WORKER_ENDS
 
 from dicom_node.delivery.object_files import HALF_WRITTEN_AGE_S
 from dicom_node.ledger import StudyState
+from dicom_node.owed_failures import failure_key
 from dicom_node.roster import MISSED_BEATS
 from inference.phantom import make_study
 
@@ -184,8 +185,7 @@ class Site:
         """What says that the node failed, where the study did before somebody had it tried again."""
         parts = DeskParts(self.folder)
         try:
-            failed = replace(parts.record(self.study), state=StudyState.FAILED)
-            return {one.sop_instance_uid for one in parts.outbox.objects(failed.results_key)}
+            return {one.sop_instance_uid for one in parts.outbox.objects(failure_key(self.study))}
         finally:
             parts.engine.dispose()
 

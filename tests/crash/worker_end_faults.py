@@ -17,7 +17,6 @@ from exact_sender import associated
 from fault import Fault, Observation, Scale, Trial
 from local_node import LocalNode
 from mr_images import encode
-from patience import wait_until
 from phantom_patients import images_of
 from pydicom.dataset import Dataset
 from receiver_stem import forked_receiver
@@ -25,6 +24,7 @@ from small_studies import SMALL_EARS
 from tripwire import armed_environment
 
 from dicom_node.ledger import StudyEvent, StudyState
+from dicom_node.study_actions import sent_key
 from inference.phantom import make_study
 
 ENDS: Final = ("kill", "abort", "crash", "hang", "starve")
@@ -97,10 +97,8 @@ def ends_its_worker(trial: Trial) -> Observation:
             acknowledged = _send(node, images) + _send(node, hydrops_study(NEIGHBOR))
             found = node.wait_until_finished(victim)
             neighbor = node.wait_until_finished(NEIGHBOR)
-            if found.state is StudyState.FAILED:
-                wait_until(lambda: node.outbox.deliveries(victim), found=node.log_tail)
             history = [line.event for line in node.ledger.history(victim)]
-            published = sorted(one.kind for one in node.outbox.deliveries(victim))
+            published = sorted(one.kind for one in node.outbox.objects(sent_key(found, node.outbox)))
     # The memory that is left may do the second time: then there is one result, as of a study that nothing disturbed.
     saved = harm == "starve" and found.state is StudyState.COMPUTED and StudyEvent.FAULTED in history
     problems = [f"{harm}: {one}" for one in peer.unanswered]

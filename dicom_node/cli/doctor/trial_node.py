@@ -111,7 +111,7 @@ class TrialNode:
                 say(record.step or record.detail or record.state.value)
                 owed = self._owed(record)  # asked before the deliveries, to which the page adds its own once drawn
                 drawn = owed is None or owed.given_up
-                told = study_uid not in {one.study_instance_uid for one in OwedFailures(self._engine()).open()}
+                told = not OwedFailures(self._engine()).owes(study_uid)
                 waiting = [one for one in self._deliveries(study_uid) if one.state is DeliveryState.WAITING]
                 if record.state in FINISHED and drawn and told and not waiting:
                     return record
