@@ -57,8 +57,8 @@ CSF_FROM: Final = 0.6
 """Of the fluid's level on the crop: brighter surroundings are CSF, darker ones tissue."""
 
 RIM_MM: Final = 1.0
-"""So far beyond the labyrinth the crop's own blur shines on its MRC. Left there, it is fluid without perilymph, which
-is endolymph: with 0.4 mm every method read 0.03 to 0.05 too much."""
+"""So far beyond the labyrinth the crop's own blur may shine on its MRC (0.09 of the fluid at half a millimeter); left
+there, it would be a little fluid without perilymph."""
 
 BONE: Final = 0.02
 BRAIN: Final = 0.2
