@@ -197,8 +197,9 @@ class LocalNode:
             if record is not None:
                 on_change(record.step or record.detail or record.state.value)
                 drawn = (lacking := owed.of_work(record.work_id)) is None or lacking.given_up
+                told = not failures.owes(study)  # asked before the deliveries, to which the report adds its own
                 waiting = [one for one in outbox.deliveries(study) if one.state is DeliveryState.WAITING]
-                if record.state in FINISHED and drawn and not waiting and not failures.owes(study):
+                if record.state in FINISHED and drawn and told and not waiting:
                     return record
             time.sleep(0.1)
         raise NodeFailedError(f"study {study} was not finished within {timeout_s:.0f} s:\n{self.log_tail()}")

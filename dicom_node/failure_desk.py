@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 SAID: Final = "This says nothing about the images; whoever looks after the node can have the study measured again."
 """What exactly failed stands in the dashboard: words of an error message have no place in a patient's record."""
 
+TROUBLE_PASSES_S: Final = 86400.0
+"""A disk that has not taken the report by then counts as a fault: somebody has to hear of it."""
+
 
 class FailureDesk:
     """Owes reports of failures, and lets them out. One thread at a time calls `tell`.
@@ -91,69 +94,86 @@ class FailureDesk:
             self._owed.forget(study_instance_uid, within=within)
 
     def tell(self) -> None:
-        """Let out the report of every failure that is owed one; a study that was opened again owes none any more.
+        """Let out the report of the failure that is owed one longest; a study that was opened again owes none any more.
 
-        Trouble that passes, as a full disk, is waited out, and holds up nothing else.
+        One at a time: whoever calls has other studies to see to. Trouble that passes, as a full disk, is waited out.
         """
         while self._lost:
             self._owed.not_begun(self._lost[-1])
             self._lost.pop()
         for owed in self._owed.open():
-            record = self._ledger.get(owed.study_instance_uid)
-            if record is None or record.state is not StudyState.FAILED or not self._send_not_computed:
-                self._owed.settle(owed)
-            elif self._has_settled(record):
-                self._take_turn(owed, record)
+            try:
+                if self._see_to(owed):
+                    return
+            except DATABASE_AWAY:
+                raise
+            except OvertakenError:
+                log.info("event=failure_overtaken study=%s", owed.study_instance_uid)
+            except Exception:  # the net of telling: what fails here must neither end the look round nor blame a study
+                log.exception("event=failure_report_failed study=%s", owed.study_instance_uid)
+
+    def _see_to(self, owed: OwedFailure) -> bool:
+        """Whether this one was begun here: its report made, or tried in vain."""
+        record = self._ledger.get(owed.study_instance_uid)
+        if record is None or record.state is not StudyState.FAILED or not self._send_not_computed:
+            self._owed.settle(owed)
+            return False
+        if not self._has_settled(record):
+            return False
+        turn = self._owed.begin(owed, at=self._clock())
+        if turn is Turn.OVER:
+            self._give_up(owed, record, f"{MAX_BEGINNINGS} beginnings ended without it; the log may say why")
+        if turn is Turn.OURS:
+            self._begin(owed, record)
+        return turn is Turn.OURS
 
     def _has_settled(self, record: StudyRecord) -> bool:
         """Whether no image comes any more, which would open the study again and have it fail, and told, anew."""
         activity = self._spool.study(record.study_instance_uid)
         if activity is None:
             return True
-        # One that came to its work was complete.
-        pause_s = self._quiet_s if record.work else self._partner_wait_s
+        came_to_work = record.work.get("revision") == record.revision  # of these images: it was complete
+        pause_s = self._quiet_s if came_to_work else self._partner_wait_s
         silent_s = self._clock() - activity.last_received_at
         return activity.revision == record.revision and not 0.0 <= silent_s < pause_s
 
-    def _take_turn(self, owed: OwedFailure, record: StudyRecord) -> None:
-        """Make the report, or leave that to another worker, or give it up.
+    def _begin(self, owed: OwedFailure, record: StudyRecord) -> None:
+        """Make the report.
 
         What fails here in a way that nobody foresaw may be this process and not the study, and what is gone now may be
-        back: the next one to come, after a lease, tries once more.
+        back: the next one to come, after a lease, tries once more. Trouble that passes is no beginning, for a day.
         """
-        turn = self._owed.begin(owed, at=self._clock())
-        if turn is Turn.OVER:
-            self._give_up(owed, f"{MAX_BEGINNINGS} beginnings ended without it; the log may say why")
-        if turn is not Turn.OURS:
-            return
         try:
             self._tell_of(owed, record)
         except DATABASE_AWAY:
             self._lost.append(owed)
             raise
-        except Exception as error:
-            if isinstance(error, (TransientError, OSError)) and not isinstance(error, FileNotFoundError):
-                self._lost.append(owed)
-                log.warning("event=failure_report_waits study=%s reason=%s", owed.study_instance_uid, error)
-            else:
-                log.exception("event=failure_report_failed study=%s", owed.study_instance_uid)
+        except FileNotFoundError:
+            raise
+        except (TransientError, OSError) as error:
+            log.warning("event=failure_report_waits study=%s reason=%s", owed.study_instance_uid, error)
+            if self._clock() - owed.failed_at < TROUBLE_PASSES_S:
+                self._owed.not_begun(owed)
 
     def _tell_of(self, owed: OwedFailure, record: StudyRecord) -> None:
         study = owed.study_instance_uid
         if self._spool.study(study) is None:
-            self._give_up(owed, "no image of it is whole on this node's disk any more")
+            self._give_up(owed, record, "no image of it is whole on this node's disk any more")
             return
         case = self._examiner.open(study)
         refusal = case.assembly.refusal
         if refusal is not None and refusal.reason is Reason.NO_HYDROPS_STUDY:
-            self._owed.settle(owed)  # nobody waits for a number
+            if record.work:
+                self._give_up(owed, record, "what is left of it is no hydrops study")
+            else:
+                self._owed.settle(owed)  # nobody waits for a number
             return
         objects = self._report(case)
         self._examiner.forget(study)
         if objects:
             self._let_out(owed, record, objects)
         else:
-            self._give_up(owed, "its images do not name it as a report has to")
+            self._give_up(owed, record, "its images do not name it as a report has to")
 
     def _report(self, case: Case) -> tuple[OutboxObject, ...]:
         """The report and its page; nothing where the study's own UIDs are illegal."""
@@ -168,26 +188,29 @@ class FailureDesk:
         ).objects
 
     def _let_out(self, owed: OwedFailure, record: StudyRecord, objects: tuple[OutboxObject, ...]) -> None:
-        """One transaction: the deliveries, and nothing is owed any more; nothing if the study has been opened again."""
+        """One transaction: the deliveries, and nothing is owed any more.
+
+        Raises
+        ------
+        OvertakenError
+            If the study has been opened again: nothing goes out, and the next look finds that nothing is owed.
+        """
         study = owed.study_instance_uid
         kept = self._outbox.keep(objects)
-        try:
-            with self._ledger.transaction_at(study, record) as connection:
-                told = self._owed.settle(owed, within=connection)
-                if told:
-                    key, now = failure_key(study), self._clock()
-                    self._outbox.queue(key, study, kept, self._destinations, at=now, within=connection)
-        except OvertakenError:  # the next look finds that it is owed no more
-            told = False
+        with self._ledger.transaction_at(study, record) as connection:
+            told = self._owed.settle(owed, within=connection)
+            if told:
+                key, now = failure_key(study), self._clock()
+                self._outbox.queue(key, study, kept, self._destinations, at=now, within=connection)
         self._outbox.clear_others(kept)
         if told:
             self._on_published()
             log.info("event=failure_told study=%s", study)
 
-    def _give_up(self, owed: OwedFailure, why: str) -> None:
+    def _give_up(self, owed: OwedFailure, record: StudyRecord, why: str) -> None:
         """Say in the study's history that its PACS was not told, and why."""
         study = owed.study_instance_uid
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction_at(study, record) as connection:
             given_up = self._owed.settle(owed, within=connection)
             if given_up:
                 self._ledger.note(study, StudyEvent.NOT_TOLD, why, at=self._clock(), within=connection)

@@ -246,15 +246,19 @@ class RequestDesk:
         return None
 
     def _keys_to_resend(self, record: StudyRecord, destination: str) -> list[str]:
-        """What was sent of the study, and what said that the node failed before, if that was stopped on its way."""
-        study, key = record.study_instance_uid, sent_key(record, self._outbox)
-        failed = failure_key(study)
-        of_failure = {one.sop_instance_uid for one in self._outbox.objects(failed)}
-        stopped = any(
-            one.state is DeliveryState.STOPPED and one.destination == destination and one.sop_instance_uid in of_failure
+        """What was sent of the study as it stands, and of results and failures what was stopped on its way."""
+        study = record.study_instance_uid
+        stopped = {
+            one.sop_instance_uid
             for one in self._outbox.deliveries(study)
-        )
-        return list(dict.fromkeys([key, failed] if stopped else [key]))
+            if one.state is DeliveryState.STOPPED and one.destination == destination
+        }
+        lacking = [
+            key
+            for key in (record.work_id, failure_key(study))
+            if stopped.intersection(one.sop_instance_uid for one in self._outbox.objects(key))
+        ]
+        return list(dict.fromkeys([sent_key(record, self._outbox), *lacking]))
 
     def _examination(self, request: StudyRequest, now: float, *, forced: bool) -> Examination:
         return self._examiner.examine(self._require_activity(request.study_instance_uid), now, forced=forced)

@@ -94,6 +94,7 @@ class StudyDesk:
         self._settling = False
         self._faulted = False
         self._at_work = threading.Lock()
+        self._broken_off = False
         self._unsettled = Unsettled(spool, ledger, clock)
         self._cards = cards
         self._urgencies = urgencies
@@ -175,9 +176,9 @@ class StudyDesk:
         """
         self._arrival_times.look()
         asked_for = self._requests.carry_out()
-        if self._at_work.acquire(blocking=False):  # beside a study, the end of this process would be blamed on it
+        if self._at_work.acquire(blocking=False):
             try:
-                self._failures.tell()
+                self._tell_of_failures()
             finally:
                 self._at_work.release()
         now = self._clock()
@@ -213,12 +214,14 @@ class StudyDesk:
 
         Then it has failed, or its page is given up.
         """
+        self._broken_off = False
         if self._pictures.owes(work):
             return self._pictures.fault(work, problem)
         return self.runs.fault(work, problem)
 
     def fail(self, work: Work, problem: str) -> None:
         """Record that the node itself failed on this work, or on drawing what it owes, and will again."""
+        self._broken_off = False
         if not (self._pictures.owes(work) and self._pictures.give_up(work, f"the node failed on it ({problem})")):
             self.runs.fail(work, problem)
 
@@ -324,8 +327,19 @@ class StudyDesk:
             If another worker has taken the study over since this one began; nothing of what was done here is known.
         """
         with self._at_work:
-            self._failures.tell()  # where studies stand in line, looking round never finds this process at leisure
-            self._compute(work)
+            self._tell_of_failures()  # where studies stand in line, looking round never finds this process at leisure
+            self._broken_off = True
+            try:
+                self._compute(work)
+            except TakenOverError:  # it is another worker's now
+                self._broken_off = False
+                raise
+            self._broken_off = False
+
+    def _tell_of_failures(self) -> None:
+        """Not beside a study, nor while one waits to be tried again: the end of this process would be blamed on it."""
+        if not self._broken_off:
+            self._failures.tell()
 
     def _compute(self, work: Work) -> None:
         try:

@@ -15,8 +15,9 @@ from sqlalchemy.exc import OperationalError
 
 from dicom_node.delivery.outbox import DeliveryState, KeptObjects, OutboxObject, RetryPolicy
 from dicom_node.delivery.outcome import DeliveryOutcome, OutcomeKind
-from dicom_node.errors import Reason
+from dicom_node.errors import Reason, TransientError
 from dicom_node.examination import Work
+from dicom_node.failure_desk import TROUBLE_PASSES_S
 from dicom_node.ledger import StudyEvent, StudyState
 from dicom_node.owed_failures import LEASE_S, MAX_BEGINNINGS, OwedFailure, OwedFailures, Turn
 from dicom_node.study_actions import sent_key
@@ -224,6 +225,76 @@ def test_a_study_of_which_no_image_is_left_is_given_up(parts: DeskParts) -> None
     parts.spool.set_damaged_aside(STUDY)
     parts.look_round_after()
     assert (parts.sent(), parts.owed_failures.open()) == ([], [])
+
+
+def test_it_is_not_told_while_a_study_waits_to_be_tried_again(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = begun(parts)
+    parts.receive(hydrops_study("2.25.200"))
+    (neighbor,) = parts.look_round_after()
+    parts.desk.runs.fail(failed, PROBLEM)
+    monkeypatch.setattr(parts.desk._failures, "tell", lambda: None)  # before the neighbor begins, nothing is owed yet
+
+    def full(*_arguments: object, **_named: object) -> None:
+        raise TransientError("outbox on disk: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.desk._publisher, "publish", full)
+        with pytest.raises(TransientError):
+            parts.desk.compute(neighbor)
+    monkeypatch.undo()
+    parts.look_round_after()
+    assert parts.sent() == []
+    parts.desk.compute(neighbor)  # as the engine does, some seconds later
+    parts.look_round_after()
+    assert parts.sent() == [("SR", "pacs")]
+
+
+def test_one_failure_is_told_at_a_time(parts: DeskParts) -> None:
+    studies = [f"2.25.{n}" for n in (100, 101, 102)]
+    for study in studies:
+        parts.receive(hydrops_study(study))
+    for work in parts.look_round_after():
+        parts.desk.runs.fail(work, PROBLEM)
+    told = []
+    for _ in studies:
+        parts.look_round_after()
+        told.append(sum(bool(parts.outbox.deliveries(study)) for study in studies))
+    assert told == [1, 2, 3]
+
+
+def test_trouble_that_does_not_pass_in_a_day_is_told_to_somebody(
+    parts: DeskParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts.desk.runs.fail(begun(parts), PROBLEM)
+
+    def forbidden(*_arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(parts.desk._examiner, "open", forbidden)
+    for _ in range(MAX_BEGINNINGS + 2):
+        parts.look_round_after(LEASE_S)
+    assert parts.owed_failures.owes(STUDY)
+    parts.now += TROUBLE_PASSES_S
+    for _ in range(MAX_BEGINNINGS + 1):
+        parts.look_round_after(LEASE_S)
+    assert not parts.owed_failures.owes(STUDY)
+    assert parts.events()[-1] is StudyEvent.NOT_TOLD
+
+
+def test_late_images_over_which_the_node_fails_are_waited_for_like_a_new_study(parts: DeskParts) -> None:
+    images = hydrops_study()
+    parts.receive(images[:-1])
+    parts.work_off()
+    parts.now += PARTNER_WAIT_S
+    parts.work_off()
+    before = parts.sent()
+    failed_at_looking(parts, images[-1:])
+    parts.look_round_after()
+    assert parts.sent() == before
+    parts.look_round_after(PARTNER_WAIT_S)
+    assert len(parts.sent()) == len(before) + 1
 
 
 @pytest.mark.parametrize("step", ["keep", "queue"])
