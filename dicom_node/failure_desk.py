@@ -109,7 +109,7 @@ class FailureDesk:
                 raise
             except OvertakenError:
                 log.info("event=failure_overtaken study=%s", owed.study_instance_uid)
-            except Exception:  # the net of telling: what fails here must neither end the look round nor blame a study
+            except Exception:  # before it is begun: the others have their turn, and no study is blamed
                 log.exception("event=failure_report_failed study=%s", owed.study_instance_uid)
 
     def _see_to(self, owed: OwedFailure) -> bool:
@@ -148,9 +148,12 @@ class FailureDesk:
         except DATABASE_AWAY:
             self._lost.append(owed)
             raise
-        except FileNotFoundError:
+        except OvertakenError:
             raise
-        except (TransientError, OSError) as error:
+        except Exception as error:  # another one is not begun by a process that may be to blame
+            if not isinstance(error, (TransientError, OSError)) or isinstance(error, FileNotFoundError):
+                log.exception("event=failure_report_failed study=%s", owed.study_instance_uid)
+                return
             log.warning("event=failure_report_waits study=%s reason=%s", owed.study_instance_uid, error)
             if self._clock() - owed.failed_at < TROUBLE_PASSES_S:
                 self._owed.not_begun(owed)

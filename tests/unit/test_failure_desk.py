@@ -264,6 +264,22 @@ def test_one_failure_is_told_at_a_time(parts: DeskParts) -> None:
     assert told == [1, 2, 3]
 
 
+def test_a_fault_while_telling_begins_no_other_report(parts: DeskParts, monkeypatch: pytest.MonkeyPatch) -> None:
+    for study in (STUDY, "2.25.101"):
+        parts.receive(hydrops_study(study))
+    for work in parts.look_round_after():
+        parts.desk.runs.fail(work, PROBLEM)
+    begun_here = []
+
+    def refused(study: str) -> None:
+        begun_here.append(study)
+        raise MemoryError
+
+    monkeypatch.setattr(parts.desk._examiner, "open", refused)
+    parts.look_round_after()
+    assert len(begun_here) == 1
+
+
 def test_trouble_that_does_not_pass_in_a_day_is_told_to_somebody(
     parts: DeskParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
