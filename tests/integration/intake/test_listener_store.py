@@ -276,6 +276,8 @@ def test_a_fault_of_ours_aborts_the_association_at_once_promises_nothing_and_say
         assert spool.instances(STUDY) == []
     finally:
         listener.stop(drain_s=5.0)
+    # The line is written by the peer's own thread, after the abort that the peer may have seen already.
+    wait_until(lambda: "event=connection_failed" in caplog.text)
     (said,) = [record for record in caplog.records if "event=connection_failed" in record.getMessage()]
     assert said.exc_info is not None
     assert said.exc_info[0] is RuntimeError
