@@ -27,7 +27,7 @@ from inference.phantom.hydrops import FluidLoss, HydropsPattern, paced
 from inference.phantom.shapes import column, length
 from inference.phantom.vestibule import Vestibule
 from inference.phantom.voxelization import sample_inside
-from inference.phantom.waves import Warp
+from inference.phantom.waves import Warp, Waves
 
 BOX_LOW_MM = (-11.5, -13.0, -8.5)
 BOX_HIGH_MM = (9.5, 10.5, 10.5)
@@ -49,6 +49,31 @@ class Compartment(IntEnum):
     CANALS = 2
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Caliber:
+    """How much narrower a lumen is than its shape says: `narrower_mm` everywhere, and `uneven_mm` times `field`.
+
+    Below 0 it is wider; then bony shelves thinner than that are gone, as in a scan that does not resolve them.
+    """
+
+    narrower_mm: float
+    uneven_mm: float
+    field: Waves
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Caliber:
+        """From 0.15 mm narrower to 0.18 mm wider, and up to 0.1 mm (SD) from place to place."""
+        return cls(
+            narrower_mm=float(rng.uniform(-0.18, 0.15)),
+            uneven_mm=float(rng.uniform(0.0, 0.15)),
+            field=Waves.draw(rng, float(rng.uniform(3.0, 10.0))),
+        )
+
+    def at(self, points: Tensor) -> Tensor:
+        """(N,) mm to add to the distance to the fluid at `points` (3, N)."""
+        return self.narrower_mm + self.uneven_mm * self.field.at(points)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Labyrinth:
     """The shapes of one person's labyrinth, before it is placed in the head."""
@@ -60,6 +85,8 @@ class Labyrinth:
     """Enlargement along lateral, posterior and superior."""
     warp: Warp | None = None
     """A deformation of space that no shape parameter describes."""
+    caliber: Caliber | None = None
+    """Lumina narrower or wider than those of the anatomy that the shapes were measured on."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,7 +167,7 @@ def evaluate(labyrinth: Labyrinth, points: Tensor, pattern: HydropsPattern | Non
     deepest = torch.stack(distances).min(dim=0)
     from_window = (length(local - column(labyrinth.cochlea.window_mm)) / REACH_MM).clamp(max=1.0)
     return LabyrinthField(
-        distance=deepest.values,
+        distance=deepest.values if labyrinth.caliber is None else deepest.values + labyrinth.caliber.at(local),
         onset=torch.stack(onsets).gather(0, deepest.indices[None])[0] + pattern.bulge(points),
         remoteness=torch.where(deepest.indices == Compartment.COCHLEA, spiral.along, from_window),
         compartment=deepest.indices.clamp(max=Compartment.CANALS).to(torch.uint8),

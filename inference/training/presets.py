@@ -112,15 +112,26 @@ EVEN: Final = replace(
 )
 """In ears of a real anatomy the fourth stage read endolymph that keeps to the middle of the lumen too low."""
 
-SHIPPED: Final = replace(
+ELSEWHERE: Final = replace(
     EVEN,
-    name="shipped",
-    summary="the weights in this repository: `even` once more, with endolymph anywhere in half of the ears",
+    name="elsewhere",
+    summary="sixth stage of the shipped weights: `even` once more, with endolymph anywhere in half of the ears",
     options=replace(EVEN.options, seed=13),
     rearranged=0.5,
     begins_with="even",
 )
 """The fifth stage did so still, and had seen few such ears."""
+
+SHIPPED: Final = replace(
+    ELSEWHERE,
+    name="shipped",
+    summary="the weights in this repository: `elsewhere` once more, with new ears of narrower and wider lumina",
+    options=replace(ELSEWHERE.options, seed=17, steps=12_000),
+    crops=3_000,
+    first_seed=2_000_000,
+    begins_with="elsewhere",
+)
+"""In ears of a real anatomy, scanned as ours are, the sixth stage read 7 % too much fluid, in its own kind 1 %."""
 
 WIDER: Final = replace(
     REARRANGED,
@@ -172,5 +183,5 @@ PAPER: Final = Preset(
 )
 
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
-    {one.name: one for one in (QUICK, BASE, REARRANGED, LONGER, ALIKE, EVEN, SHIPPED, WIDER, PAPER)}
+    {one.name: one for one in (QUICK, BASE, REARRANGED, LONGER, ALIKE, EVEN, ELSEWHERE, SHIPPED, WIDER, PAPER)}
 )

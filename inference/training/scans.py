@@ -53,8 +53,8 @@ class ScanRange:
     shift_mm
         SD per axis of what registration leaves; `rare_share` have `rare_shift_mm`.
     resolution, lean
-        Voxels per acquired point of the MRC along each axis; with a `lean` above 1 more of the draws are sharp (2: half
-        of them in the sharpest quarter of the range).
+        Voxels per acquired point of the MRC along each axis; below 1 less of the image's detail is smoothed away, at
+        two thirds none. With a `lean` above 1 more of the draws are sharp (2: half in the sharpest quarter).
     ir_coarser
         The same of the inversion-recovery series, over that of the MRC: a protocol has one matrix, but longer echo
         trains and a patient's restlessness blur a little more.
@@ -85,7 +85,14 @@ class ScanRange:
     mrc_recovery_s: tuple[float, float] = (MRC.repetition_time_s, MRC.repetition_time_s)
 
 
-TRAINING: Final = ScanRange(evenness=3.0, csf_t1_s=(3.6, 4.4), mrc_recovery_s=(4.0, 12.0))
+TRAINING: Final = ScanRange(
+    evenness=3.0,
+    csf_t1_s=(3.6, 4.4),
+    mrc_recovery_s=(4.0, 12.0),
+    endolymph_t1_s=(3.5, 3.95),
+    resolution=(0.75, 1.7),
+    lean=1.5,
+)
 
 REALISTIC: Final = ScanRange(
     ppi_snr=(3.0, 12.0), mrc_snr=(25.0, 80.0), strong_t1_s=(2.2, 2.6), weak_t1_s=(3.15, 3.25), rare_share=0.1, lean=1.0
@@ -149,7 +156,7 @@ def _resolution(rng: np.random.Generator, batch: int, within: ScanRange) -> Tens
     """(B, 4, 3) voxels per acquired point of MRC, PPI, PEI and 3D-real IR along k, j, i."""
     low, high = within.resolution
     of_mrc = low + (high - low) * _uniform(rng, (0.0, 1.0), (batch, 3)) ** within.lean
-    of_ir = (of_mrc * _uniform(rng, within.ir_coarser, (batch, 1))).clamp(min=1.0)
+    of_ir = (of_mrc * _uniform(rng, within.ir_coarser, (batch, 1))).clamp(min=low)
     return torch.stack([of_mrc, of_ir, of_ir, of_ir], dim=1)
 
 

@@ -26,8 +26,8 @@ DEPTH: Final = 4.0
 keeps to the walls in some ears and to the middle of the lumen in others. Half of the ears have less than three
 eighths of it, more than a third more than half."""
 
-CELLS: Final = (4, 13)
-"""Corners of the random field along each axis of the crop, the second one excluded: patches of 2 to 8 mm."""
+CELLS: Final = (4, 17)
+"""Corners of the random field along each axis of the crop, the second one excluded: patches of 1.6 to 8 mm."""
 
 FINER: Final = 2
 """Along each axis: endolymph is put where the field is high at so many places of a voxel, so that a thin core fills a

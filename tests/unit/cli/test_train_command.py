@@ -72,22 +72,31 @@ def test_fine_tuning_starts_from_a_model_folder(cases: Path, tmp_path: Path) -> 
     assert "--start-from MODEL" in str(told["command"])
 
 
-def test_a_recipe_of_six_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
+def test_a_recipe_of_seven_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert train(out, "--cases", cases, "--preset", "shipped") == 0
-    alike = out / "even" / "alike"
-    longer = alike / "longer"
-    folders = (longer / "rearranged" / "base", longer / "rearranged", longer, alike, out / "even", out)
+    even = out / "elsewhere" / "even"
+    longer = even / "alike" / "longer"
+    folders = (
+        longer / "rearranged" / "base",
+        longer / "rearranged",
+        longer,
+        even / "alike",
+        even,
+        out / "elsewhere",
+        out,
+    )
     stages = [load_model(folder / "model") for folder in folders]
     told = [(one.description.training["preset"], one.description.training["started_from"]) for one in stages]
-    base, rearranged, third, fourth, fifth, _ = (one.identity.sha256 for one in stages)
+    base, rearranged, third, fourth, fifth, sixth, _ = (one.identity.sha256 for one in stages)
     assert told == [
         ("base", None),
         ("rearranged", base),
         ("longer", rearranged),
         ("alike", third),
         ("even", fourth),
-        ("shipped", fifth),
+        ("elsewhere", fifth),
+        ("shipped", sixth),
     ]
 
 

@@ -10,6 +10,7 @@ from inference.phantom.canals import ANTERIOR, LATERAL, POSTERIOR
 from inference.phantom.labyrinth import (
     BOX_HIGH_MM,
     BOX_LOW_MM,
+    Caliber,
     Compartment,
     Labyrinth,
     evaluate,
@@ -19,6 +20,7 @@ from inference.phantom.labyrinth import (
     severity_for,
 )
 from inference.phantom.voxelization import sample_inside
+from inference.phantom.waves import Waves
 
 STEP_MM = 0.12
 
@@ -139,3 +141,28 @@ def test_a_ratio_that_no_ear_can_have_is_refused() -> None:
         fill(Labyrinth(), ear_at_origin(), eh_ratio=0.98, step_mm=0.25)
     with pytest.raises(ValueError, match="eh_ratio"):
         severity_for(np.array([0.0, 1.0], dtype=np.float32), 0.0)
+
+
+@pytest.mark.parametrize(("narrower_mm", "part"), [(0.1, (0.65, 0.85)), (-0.1, (1.15, 1.4))])
+def test_a_narrower_lumen_lies_within_the_usual_one_and_a_wider_one_around_it(
+    points: torch.Tensor, narrower_mm: float, part: tuple[float, float]
+) -> None:
+    field = Waves.draw(np.random.default_rng(1), 5.0)
+    other = Labyrinth(caliber=Caliber(narrower_mm=narrower_mm, uneven_mm=0.0, field=field))
+    theirs = sample_inside(lambda p: evaluate(other, p).distance, BOX_LOW_MM, BOX_HIGH_MM, step_mm=STEP_MM)
+    assert part[0] < theirs.shape[1] / points.shape[1] < part[1]
+    if narrower_mm > 0.0:
+        assert bool((evaluate(Labyrinth(), theirs).distance < 0.0).all())
+    else:
+        assert bool((evaluate(other, points).distance < 0.0).all())
+
+
+def test_a_caliber_may_differ_from_place_to_place() -> None:
+    some = torch.from_numpy(np.random.default_rng(2).uniform(-8.0, 8.0, (3, 2000)).astype(np.float32))
+    drawn = [Caliber.draw(np.random.default_rng(seed)).at(some) for seed in range(200)]
+    means = np.array([float(one.mean()) for one in drawn])
+    spreads = np.array([float(one.std()) for one in drawn])
+    assert -0.25 < means.min() < -0.12
+    assert 0.1 < means.max() < 0.2
+    assert spreads.min() < 0.02
+    assert 0.08 < spreads.max() < 0.15

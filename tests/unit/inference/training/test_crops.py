@@ -68,3 +68,14 @@ def test_what_is_put_around_the_labyrinth_never_touches_it(
     fluids, others = [PERILYMPH, ENDOLYMPH], [group for group in range(len(GROUPS)) if group > ENDOLYMPH]
     assert (bare.parts[fluids] == drawn[0].parts[fluids]).all()
     assert (bare.parts[others] != drawn[0].parts[others]).any()
+
+
+def test_more_than_half_of_the_ears_have_another_caliber_and_are_else_the_same(
+    drawn: list[EarCrop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crops, "OTHER_CALIBER_SHARE", 0.0)
+    usual = [draw_crop(crop.seed) for crop in drawn]
+    differ = [bool((a.parts != b.parts).any()) for a, b in zip(usual, drawn, strict=True)]
+    assert 0.2 < np.mean(differ) < 1.0
+    ratios = [fluid_of(a).sum() / fluid_of(b).sum() for a, b in zip(usual, drawn, strict=True)]
+    assert max(ratios) > 1.05 or min(ratios) < 0.95
