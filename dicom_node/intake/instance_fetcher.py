@@ -44,7 +44,7 @@ class InstanceFetcher:
     parallel
         How many at once.
     attempts_per_instance
-        An instance that Orthanc fails on so often, while it answers for others, is given up.
+        An instance that Orthanc fails on so often, while it answers otherwise, is given up.
     on_refusal
         Told (Study Instance UID, refusal) when an image cannot be taken.
 
@@ -108,8 +108,8 @@ class InstanceFetcher:
                         self._remember(instance_id, outcome)
             finally:
                 pool.shutdown(cancel_futures=True)  # when Orthanc is gone, do not wait for it once per image
-        for instance_id in owed:
-            self._count_failure(instance_id, places[instance_id])
+        for instance_id, outcome in owed.items():
+            self._count_failure(instance_id, places[instance_id], outcome.failure)
         outcomes |= owed
 
     def _outcome(self, future: Future[Taken], place: Wanted) -> Taken | Refusal:
@@ -121,14 +121,15 @@ class InstanceFetcher:
             self._on_refusal(place.study_instance_uid, refusal)
             return refusal
 
-    def _count_failure(self, instance_id: str, place: Wanted) -> None:
+    def _count_failure(self, instance_id: str, place: Wanted, failure: str) -> None:
         self._failures[instance_id] += 1
         log.warning(
-            "event=orthanc_instance_failed series=%s instance=%s attempt=%d given_up=%s",
+            'event=orthanc_instance_failed series=%s instance=%s attempt=%d given_up=%s reason="%s"',
             place.series_instance_uid,
             instance_id,
             self._failures[instance_id],
             self._is_given_up(instance_id),
+            failure,
         )
 
     def _remember(self, instance_id: str, outcome: Taken | Refusal) -> None:

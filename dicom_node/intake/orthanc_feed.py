@@ -39,7 +39,7 @@ class FeedOptions:
 
     `source` is what the spool notes as sender. `transfer_syntaxes` are those that the listener offers; None takes
     every one that the spool can keep. An instance that Orthanc fails on `attempts_per_instance` times, while it
-    answers for others, is given up until the next reconciliation, so that one bad file does not hold up all studies.
+    answers otherwise, is given up until the next reconciliation, so that one bad file does not hold up all studies.
     """
 
     source: str = "ORTHANC"

@@ -6,18 +6,21 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 
 from dicom_node.errors import Reason
 from dicom_node.intake.part10 import split_file
 from dicom_node.intake.spool import Spool, StoredKind
 from dicom_node.intake.wire_check import UnstorableInstance, WireReason, check_dataset
 from dicom_node.orthanc_client import OrthancClient
-from dicom_node.orthanc_http import OrthancTooLarge, OrthancUnavailable
+from dicom_node.orthanc_http import OrthancAnswerInvalid, OrthancTooLarge, OrthancUnavailable
 
 MR_SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"})
 """MR Image Storage and Enhanced MR Image Storage: never SEG, SR or anything else, so never our own results."""
 
-_INTERNAL_SERVER_ERROR = 500
+_COME_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+"""Not about the file that was asked for: all questions wait."""
+
 _REASONS = {
     WireReason.TS_UNSUPPORTED: Reason.TS_UNSUPPORTED,
     WireReason.WIRE_TRUNCATED: Reason.PIXEL_LENGTH,
@@ -31,7 +34,7 @@ class InstanceOutcome(StrEnum):
     """What became of one instance.
 
     SPOOLED: kept now. KNOWN: the spool had these bytes. DELETED: no longer at the source. FOREIGN: no MR image,
-    although it lies in an MR series. OWED: Orthanc failed on it, to be asked again.
+    although it lies in an MR series. OWED: Orthanc failed on it but answers otherwise; to be asked again.
     """
 
     SPOOLED = "spooled"
@@ -43,10 +46,11 @@ class InstanceOutcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """What became of one instance, and its SOP Instance UID where its file was read."""
+    """What became of one instance, its SOP Instance UID where its file was read, and how Orthanc failed on it."""
 
     kind: InstanceOutcome
     sop_instance_uid: str = ""
+    failure: str = ""
 
 
 class InstanceRefused(Exception):
@@ -92,14 +96,16 @@ class InstanceTaker:
             Its bytes are not what Orthanc received (SOURCE_CORRUPT), it is too long (SIZE_LIMIT), encoded in a way
             that is not offered (TS_UNSUPPORTED), or not readable to its end.
         TransientError
-            Orthanc, network, disk or database failed.
+            Orthanc, network, disk or database failed, not on this one instance.
         """
         try:
             part10 = self._read_verified(instance_id)
-        except OrthancUnavailable as error:
-            if error.status != _INTERNAL_SERVER_ERROR:
+        except (OrthancUnavailable, OrthancAnswerInvalid) as error:
+            if isinstance(error, OrthancUnavailable) and error.status in _COME_LATER:
                 raise
-            return Taken(kind=InstanceOutcome.OWED)
+            # A file that Orthanc, or a proxy before it, fails on every time must not hold up all others.
+            self.client.last_change()
+            return Taken(kind=InstanceOutcome.OWED, failure=str(error))
         except OrthancTooLarge as error:
             raise InstanceRefused(Reason.SIZE_LIMIT, str(error)) from None
         if part10 is None:

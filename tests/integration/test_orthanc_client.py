@@ -305,8 +305,8 @@ def test_addresses_that_are_not_plain_http_are_refused_without_repeating_them(ur
     assert "secret" not in str(raised.value)
 
 
-def answer_of_an_orthanc_that_fails_on_one_image(handler: _Handler, *, broken: bool) -> None:
-    """One MR series of one image; its file answers 500 while `broken`."""
+def answer_of_an_orthanc_that_fails_on_one_image(handler: _Handler, fail: Answerer) -> None:
+    """One MR series of one image, whose file is answered by `fail`."""
     change = {"Seq": 1, "ChangeType": "NewSeries", "ID": INSTANCE, "Date": None}
     series = {
         "ID": INSTANCE,
@@ -326,15 +326,31 @@ def answer_of_an_orthanc_that_fails_on_one_image(handler: _Handler, *, broken: b
     elif handler.path.startswith("/tools/find"):
         body = [series]
     else:
-        handler.send(500 if broken else 404)
+        fail(handler)
         return
     handler.send(200, json.dumps(body).encode())
 
 
+def cut_short(handler: _Handler) -> None:
+    """Half of what was announced."""
+    handler.send(200, b"0" * 50, Content_Length="100")
+    handler.close_connection = True
+
+
+FAILURES: dict[str, Answerer] = {
+    "500": lambda handler: handler.send(500),
+    "504 of a proxy": lambda handler: handler.send(504),
+    "an odd status": lambda handler: handler.send(418),
+    "redirected": lambda handler: handler.send(302, Location="http://127.0.0.1:1/"),
+    "cut short": cut_short,
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
 def test_one_image_that_always_fails_holds_the_cursor_only_for_a_while(
-    stand_in: StandIn, client: OrthancClient, tmp_path: Path
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, failure: str
 ) -> None:
-    stand_in.answer = lambda handler: answer_of_an_orthanc_that_fails_on_one_image(handler, broken=True)
+    stand_in.answer = lambda handler: answer_of_an_orthanc_that_fails_on_one_image(handler, FAILURES[failure])
     engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
     options = FeedOptions(attempts_per_instance=3)
     feed = OrthancFeed(client, Spool(tmp_path / "spool", engine), engine, options=options)
@@ -346,6 +362,27 @@ def test_one_image_that_always_fails_holds_the_cursor_only_for_a_while(
     assert len(files_asked) == 3
     feed.reconcile_once()  # but not forgotten
     assert len([path for path, _ in stand_in.asked if path.endswith("/data")]) == 4
+
+
+def gone_after(handler: _Handler, server: StandIn) -> None:
+    """The file fails, and from then on so does all else."""
+    server.answer = lambda later: later.send(502)
+    handler.send(504)
+
+
+@pytest.mark.parametrize("failure", ["busy", "gone"])
+def test_no_image_is_given_up_where_the_whole_archive_is_busy_or_gone(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, failure: str
+) -> None:
+    fail: Answerer = (lambda h: h.send(503)) if failure == "busy" else (lambda h: gone_after(h, stand_in))
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    options = FeedOptions(attempts_per_instance=1)
+    feed = OrthancFeed(client, Spool(tmp_path / "spool", engine), engine, options=options)
+    for _ in range(3):
+        stand_in.answer = lambda handler: answer_of_an_orthanc_that_fails_on_one_image(handler, fail)
+        with pytest.raises(OrthancUnavailable, match=r"HTTP 50[23]"):
+            feed.poll_once()
+    assert len([path for path, _ in stand_in.asked if path.endswith("/data")]) == 3
 
 
 @pytest.mark.parametrize(

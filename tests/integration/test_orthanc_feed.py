@@ -395,14 +395,14 @@ class Faults:
     def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.internal: set[str] = set()  # HTTP 500 for these ids
-        self.cut_off_at: int | None = None  # no answer to the question of this number
+        self.cut_off_at: int | None = None  # come later (HTTP 503) is the answer to the question of this number
         self._get = node.client.instance_with_md5
         monkeypatch.setattr(node.client, "instance_with_md5", self._answer)
 
     def _answer(self, instance_id: str, *, limit_bytes: int) -> AttachedFile | None:
         self.asked.append(instance_id)
         if len(self.asked) == self.cut_off_at:
-            raise OrthancUnavailable("cut off")
+            raise OrthancUnavailable("cut off", status=503)
         if instance_id in self.internal:
             raise OrthancUnavailable("HTTP 500", status=500)
         return self._get(instance_id, limit_bytes=limit_bytes)
