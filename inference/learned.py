@@ -23,6 +23,7 @@ from inference.networks.folding import folded
 from inference.networks.pair import PAIR_INPUTS, PairNetwork
 from inference.resampling import Interpolation, resample
 from inference.segmentation import fluid_from_fractions
+from inference.two_looks import mean_of_looks, seen_twice
 
 FloatImage = NDArray[np.float32]
 
@@ -49,7 +50,7 @@ WIDEST: Final = 0.5
 class NetworkSegmenter:
     """A `FluidSegmenter` around a model folder's network.
 
-    All ears of a study go through the network at once, in float32 on the processor.
+    All ears of a study go through the network at once, each of them twice (`two_looks`), in float32 on the processor.
 
     Parameters
     ----------
@@ -111,12 +112,11 @@ class NetworkSegmenter:
         if not ears:
             return []
         images = scaled(torch.stack([channels(ear, grid) for ear, grid in zip(ears, grids, strict=True)]))
-        if len(images) == 1:
-            images = images.repeat(2, 1, 1, 1, 1)  # one ear alone takes torch's slow path: longer than two
         with torch.inference_mode():
-            logits, log_sd = self._network(images.contiguous(memory_format=torch.channels_last_3d))
-        total, share = torch.sigmoid(logits).unbind(dim=1)
-        return [_answer(grid, total[n], total[n] * share[n], float(log_sd[n].exp())) for n, grid in enumerate(grids)]
+            logits, log_sd = self._network(seen_twice(images).contiguous(memory_format=torch.channels_last_3d))
+        total, share = torch.sigmoid(mean_of_looks(logits)).unbind(dim=1)
+        ratio_sd = torch.stack(log_sd.chunk(2)).mean(dim=0).exp()
+        return [_answer(grid, total[n], total[n] * share[n], float(ratio_sd[n])) for n, grid in enumerate(grids)]
 
     def _fluid(self, ear: EarImages, answer: _Answer) -> EarFluid:
         total, endolymph = (
