@@ -27,6 +27,7 @@ from inference.contrast import (
     made_with,
     read_signed,
 )
+from inference.coverage import unseen
 from inference.domain import check_series
 from inference.double_image import check_double_image
 from inference.findings import (
@@ -40,7 +41,7 @@ from inference.findings import (
     Severity,
     StudyFindings,
 )
-from inference.geometry import Volume
+from inference.geometry import FloatArray, Volume, VolumeGeometry
 from inference.localization import EarSearch, FirstLook, around_ears, first_look, locate_ears
 from inference.mirroring import compare_with_mirror
 from inference.perilymph_search import SEARCH_MM
@@ -266,7 +267,16 @@ def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[
         phase_sensitive=SeriesRole.REAL_IR in contrast,
         from_product=SeriesRole.HYDROPS_MI2 in contrast,
         ppi=on_grid.get(SeriesRole.PPI),
+        unseen=_unseen(own.geometry, contrast, alignments),
     )
+
+
+def _unseen(grid: VolumeGeometry, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
+    """Where one of the contrast series shows nothing; an ear is judged only where all do."""
+    nothing = [
+        unseen(volume, grid, moving_to_fixed=_believed(alignments.get(role))) for role, volume in contrast.items()
+    ]
+    return Volume(array=np.logical_or.reduce(nothing), geometry=grid)
 
 
 def second_opinions(images: Sequence[EarImages], segmenter: FluidSegmenter) -> Sequence[EarFluid | None]:
@@ -344,12 +354,15 @@ def _hydrops(on_grid: Volumes) -> Volume:
 
 def _onto(mrc: Volume, role: SeriesRole, volume: Volume, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
     """One series on the grid of `mrc`: by its alignment if there is one to believe, by the headers otherwise."""
-    alignment = alignments.get(role)
-    if alignment is None or not alignment.accepted:
+    moving_to_fixed = _believed(alignments.get(role))
+    if moving_to_fixed is None:
         return resample(volume, mrc.geometry)
-    return resample(
-        volume, mrc.geometry, moving_to_fixed=alignment.moving_to_fixed, interpolation=Interpolation.BSPLINE
-    )
+    return resample(volume, mrc.geometry, moving_to_fixed=moving_to_fixed, interpolation=Interpolation.BSPLINE)
+
+
+def _believed(alignment: Alignment | None) -> FloatArray | None:
+    """The transform of an alignment that was accepted; None leaves a series where the headers put it."""
+    return alignment.moving_to_fixed if alignment is not None and alignment.accepted else None
 
 
 def with_missing_ears(ears: Iterable[EarFindings], search: EarSearch) -> dict[EarSide, EarFindings]:

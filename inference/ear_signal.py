@@ -26,8 +26,12 @@ FULL_VOXEL: Final = 0.8
 MIN_CSF_MM3: Final = 20.0
 """Less CSF in the box says nothing about its level or sign."""
 
-MIN_VOXELS: Final = 50
-"""A level of the fluid is read from at least this many full voxels; an ear has some 400."""
+MIN_VOXELS: Final = 20
+"""A level of the fluid is read from at least this many full voxels. An ear has some 400 of 1.0 x 0.5 x 0.5 mm, 35 to 70
+of 1.2 mm and 5 to 40 of 1.4 mm."""
+
+MIN_BONE_VOXELS: Final = 100
+"""Noise is read from at least this many."""
 
 PERILYMPH_SHARE: Final = 0.3
 """Of the full voxels, those brightest on HYDROPS: perilymph even where half of the fluid is endolymph."""
@@ -64,14 +68,18 @@ class EarSignal:
         noise, for PPI shows some where there is none. Needs a PPI.
     mrc_snr, ppi_snr, hydrops_snr
         Fluid, perilymph and typical magnitude of fluid, over noise SD.
+    full_voxels
+        How many were judged; below `MIN_VOXELS` none was, and all but `border_mm2` is None.
     saturated_share
         0..1, of full voxels that have exactly the largest value of the MRC.
     unseen_share
-        0..1, of full voxels around which the contrast series is exactly zero: resampling fills so what it lacks.
+        0..1, of full voxels of which one of the contrast series shows nothing; where nobody looked for that, of those
+        around which HYDROPS is exactly zero.
     border_mm2
         Fluid in a plane of voxels within `BORDER_REACH_MM` of the end of the MRC, the largest of all on six sides.
     """
 
+    full_voxels: int = 0
     positive_share: float | None = None
     positive_csf_share: float | None = None
     perilymph_on_ppi: float | None = None
@@ -101,12 +109,14 @@ def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
     """Measure what the gates judge; of an ear with few full voxels only whether the images cut it off."""
     mrc, hydrops = _floats(images.mrc.array), _floats(images.hydrops.array)
     fraction = _floats(fluid.total_fluid_fraction.array)
-    if np.count_nonzero(fraction >= FULL_VOXEL) < MIN_VOXELS:
-        return EarSignal(border_mm2=_border_mm2(mrc, fraction, images.mrc.geometry))
+    full_voxels = int(np.count_nonzero(fraction >= FULL_VOXEL))
+    if full_voxels < MIN_VOXELS:
+        return EarSignal(full_voxels=full_voxels, border_mm2=_border_mm2(mrc, fraction, images.mrc.geometry))
     places = _places(mrc, hydrops, fraction, images.mrc.geometry.voxel_volume_mm3)
     mrc_noise, hydrops_noise = float(np.median(mrc[places.bone])) / RAYLEIGH_QUARTILE, _spread(hydrops[places.bone])
     on_ppi, ppi_snr = _perilymph_on_ppi(images, hydrops, places)
     return EarSignal(
+        full_voxels=full_voxels,
         positive_share=float((ndimage.uniform_filter(hydrops, 3)[places.full] > 0.0).mean()),
         positive_csf_share=float((hydrops[places.csf] > 0.0).mean()) if places.csf.any() else None,
         perilymph_on_ppi=on_ppi,
@@ -116,9 +126,16 @@ def read_signal(images: EarImages, fluid: EarFluid) -> EarSignal:
         ppi_snr=ppi_snr,
         hydrops_snr=float(np.median(np.abs(hydrops[places.full]))) / hydrops_noise if hydrops_noise else None,
         saturated_share=float((mrc[places.full] == mrc.max()).mean()),
-        unseen_share=float((ndimage.maximum_filter(np.abs(hydrops), 3)[places.full] == 0.0).mean()),
+        unseen_share=float(_unseen(images, hydrops)[places.full].mean()),
         border_mm2=_border_mm2(mrc, fraction, images.mrc.geometry),
     )
+
+
+def _unseen(images: EarImages, hydrops: Array) -> BoolImage:
+    if images.unseen is not None:
+        return np.asarray(images.unseen.array, dtype=np.bool_)
+    nothing: BoolImage = ndimage.maximum_filter(np.abs(hydrops), 3) == 0.0
+    return nothing
 
 
 def _floats(array: NDArray[np.generic]) -> Array:
@@ -189,7 +206,7 @@ def _perilymph_on_difference(images: EarImages, hydrops: Array, places: _Places)
 
 def _spread(values: Array) -> float | None:
     """Robust SD; None for too few or constant values."""
-    if values.size < 2 * MIN_VOXELS:
+    if values.size < MIN_BONE_VOXELS:
         return None
     spread = 1.4826 * float(np.median(np.abs(values - np.median(values))))
     return spread if spread > 0.0 else None

@@ -96,6 +96,7 @@ class EarImages:
     `ppi` is present only if the study had one (perilymph bright, endolymph dark, magnitude). `phase_sensitive` says
     that `hydrops` is a real inversion recovery, linear in the mixture, and no difference of two magnitudes;
     `from_product` that it was divided out of a HYDROPS-Mi2; it may be 0 where MRC is dark (`contrast.made_with`).
+    `unseen` (bool) is where one of the contrast series shows nothing (`coverage`); None if nobody looked.
     """
 
     roi: EarROI
@@ -104,6 +105,7 @@ class EarImages:
     ppi: Volume | None = None
     phase_sensitive: bool = False
     from_product: bool = False
+    unseen: Volume | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from inference.anatomy import TOTAL_FLUID_MM3, EarSide
-from inference.ear_signal import FULL_VOXEL, EarSignal, read_signal
+from inference.ear_signal import FULL_VOXEL, MIN_VOXELS, EarSignal, read_signal
 from inference.findings import EarFluid, EarImages, QualityCode, QualityFlag, Severity
 
 MIN_POSITIVE_SHARE: Final = 0.15
@@ -110,6 +110,7 @@ def check_ear(images: EarImages, fluid: EarFluid, *, slab_fluid_level: float | N
         *_check_ratio(side, fluid),
         *_check_nesting(side, fluid),
         *_check_cut(side, signal),
+        *_check_judged(side, signal),
         *_check_sign(side, signal),
         *_check_contrast(side, images, signal, limits),
         *_check_scale(side, images, signal, limits),
@@ -193,6 +194,17 @@ def _check_cut(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
         message = f"{_name(side)}: {signal.border_mm2:.1f} mm2 of fluid lie at the border of the images"
         flags.append(_flag(QualityCode.EAR_CUT_OFF, severity, message, signal.border_mm2, limit))
     return tuple(flags)
+
+
+def _check_judged(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:
+    """Contrast, sign and noise of an ear that fills hardly a voxel cannot be judged; what cannot be, does not pass."""
+    if signal.full_voxels >= MIN_VOXELS:
+        return ()
+    message = (
+        f"{_name(side)}: {signal.full_voxels} voxels are full of fluid, at least {MIN_VOXELS} are needed to judge its "
+        "contrast and noise; the voxels are too coarse, or the ear is too faint"
+    )
+    return (_flag(QualityCode.LOW_SIGNAL, Severity.STOP, message, float(signal.full_voxels), float(MIN_VOXELS)),)
 
 
 def _check_sign(side: EarSide, signal: EarSignal) -> tuple[QualityFlag, ...]:

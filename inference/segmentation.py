@@ -72,12 +72,14 @@ class ThresholdSegmenter:
 def fluid_from_fractions(
     ear: EarImages, total: FloatImage, endolymph: FloatImage, *, ratio_half_width: float | None = None
 ) -> EarFluid:
-    """Fractions as they are, endolymph inside total fluid, and the masks that the half-voxel rule makes of them.
+    """Fractions inside the MRC's slab, endolymph inside total fluid, and the masks that the half-voxel rule makes.
 
-    A voxel is ENDOLYMPH in the mask if it is total fluid and at least half of its fluid is endolymph.
+    An ear's box may reach beyond the slab; what a method finds there lies on no image and counts nowhere. A voxel is
+    ENDOLYMPH in the mask if it is total fluid and at least half of its fluid is endolymph.
     `ratio_half_width` is what the segmenter knows of its own error (`EarFluid`).
     """
     geometry = ear.roi.geometry
+    total = total * _slab(np.asarray(ear.mrc.array))
     endolymph = np.minimum(endolymph, total)
     total_mask = total >= MASK_FRACTION
     endolymph_mask = total_mask & (endolymph >= MASK_FRACTION * total)
@@ -89,3 +91,12 @@ def fluid_from_fractions(
         endolymph_mask=Volume(array=endolymph_mask, geometry=geometry),
         ratio_half_width=ratio_half_width,
     )
+
+
+def _slab(mrc: FloatImage) -> FloatImage:
+    """1 in the planes that hold any value of the MRC, 0 in those beyond them, which a crop is filled up with."""
+    inside = np.zeros(mrc.shape, dtype=np.float32)
+    held = [np.flatnonzero((mrc != 0.0).any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    if all(planes.size for planes in held):
+        inside[tuple(slice(int(planes[0]), int(planes[-1]) + 1) for planes in held)] = 1.0
+    return inside

@@ -101,6 +101,7 @@ def test_an_ear_without_fluid_has_no_signal(left: tuple[EarImages, EarFluid]) ->
     nothing = np.zeros(images.roi.geometry.shape, np.float32)
     found = asdict(read_signal(images, fluid_from_fractions(images, nothing, nothing)))
     assert found.pop("border_mm2") == 0.0
+    assert found.pop("full_voxels") == 0
     assert set(found.values()) == {None}
 
 

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from inference.anatomy import EarSide
+from inference.cases import InputSet
 from inference.ear_signal import read_signal
+from inference.evaluation.cohort import ear_case
 from inference.findings import EarFluid, EarImages, QualityCode, QualityFlag, Severity
 from inference.geometry import Volume
 from inference.phantom import ContrastState, PhantomOptions, PhantomStudy, make_study
@@ -77,6 +79,39 @@ def test_an_ear_without_contrast_agent_is_stopped(ear_crop: Any) -> None:
     assert flag.limit is not None
     assert flag.measured < flag.limit
     assert "Right ear" in flag.message
+
+
+@pytest.mark.parametrize(("contrast", "expected"), [(ContrastState.NORMAL, None), (ContrastState.NONE, Severity.STOP)])
+def test_contrast_is_judged_also_where_few_voxels_are_full_of_fluid(
+    contrast: ContrastState, expected: Severity | None
+) -> None:
+    study = make_study(
+        PhantomOptions(
+            seed=61,
+            contrast=contrast,
+            series=("MRC", "PPI", "PEI"),
+            matrix=(116, 92, 52),
+            spacing_mm=(1.2, 1.2, 1.2),
+            step_mm=0.15,
+        )
+    )
+    case = ear_case(study, EarSide.LEFT, InputSet.PPI_PEI)
+    images = case.images
+    fluid = fluid_from_fractions(images, case.total_fluid.array, case.endolymph.array)
+    assert 20 < np.count_nonzero(fluid.total_fluid_fraction.array >= 0.8) < 50
+    stops = [flag.code for flag in check_ear(images, fluid) if flag.severity is Severity.STOP]
+    assert (QualityCode.NO_CONTRAST in stops) == (expected is Severity.STOP)
+    assert bool(stops) == (expected is Severity.STOP)
+
+
+def test_an_ear_that_fills_hardly_a_voxel_cannot_be_judged_and_gets_no_number(
+    good: tuple[EarImages, EarFluid],
+) -> None:
+    images, fluid = good
+    faint = 0.75 * np.asarray(fluid.total_fluid_fraction.array)
+    flag = only(check_ear(images, fluid_from_fractions(images, faint, 0.2 * faint)), QualityCode.LOW_SIGNAL)
+    assert (flag.severity, flag.measured) == (Severity.STOP, 0.0)
+    assert "0 voxels are full of fluid, at least 20 are needed" in flag.message
 
 
 def test_an_inverted_subtraction_is_stopped(good: tuple[EarImages, EarFluid]) -> None:

@@ -15,7 +15,7 @@ from inference.findings import EarFluid, EarImages
 from inference.geometry import Volume
 from inference.labyrinth import LabyrinthOptions
 from inference.phantom import PhantomOptions, PhantomStudy, make_study
-from inference.segmentation import FluidSegmenter, ThresholdSegmenter
+from inference.segmentation import FluidSegmenter, ThresholdSegmenter, fluid_from_fractions
 
 SEGMENTER: FluidSegmenter = ThresholdSegmenter()
 
@@ -148,3 +148,15 @@ def test_hydrops_is_flat_for_perilymph_and_crosses_zero_at_seventy_per_cent_endo
     assert hydrops[-1] == pytest.approx(-0.061)
     assert hydrops[:35].min() > 0.06
     assert 0.65 < share[np.argmax(hydrops < 0)] < 0.75
+
+
+def test_what_a_method_finds_beyond_the_slab_counts_nowhere(patient: PhantomStudy, ear_crop: Any) -> None:
+    images = ear_crop(patient, EarSide.LEFT)
+    mrc = images.mrc.array.copy()
+    mrc[:5] = 0.0  # the box begins below the slab
+    cut = replace(images, mrc=Volume(array=mrc, geometry=images.mrc.geometry))
+    everywhere = np.full(mrc.shape, 0.6, np.float32)
+    fluid = fluid_from_fractions(cut, everywhere, 0.5 * everywhere)
+    for found in (fluid.total_fluid_fraction, fluid.endolymph_fraction, fluid.total_fluid_mask):
+        assert not found.array[:5].any()
+    assert (fluid.total_fluid_fraction.array[5:] == everywhere[5:]).all()
