@@ -26,6 +26,7 @@ from dicom_node.ledger import Ledger
 from dicom_node.settings import LoadedSettings, Settings, read_settings
 from dicom_node.study_actions import StudyActions
 from dicom_node.study_requests import StudyRequests
+from inference.method import METHOD
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +103,7 @@ def case_options(loaded: LoadedSettings, *, from_file: bool) -> CaseOptions:
 
 
 def settings_digest(settings: Settings, rules: SeriesRules) -> str:
-    """SHA-256 over the node's version and everything configured that can change a result."""
+    """SHA-256 over the node's version, its method and everything configured that can change a result."""
     processing = asdict(settings.processing)
     for key in ("device", "threads", "time_limit_s"):  # how fast, not what
         del processing[key]
@@ -111,6 +112,7 @@ def settings_digest(settings: Settings, rules: SeriesRules) -> str:
         del results[switch]
     parts = {
         "version": __version__,
+        "method": METHOD,
         "processing": processing,
         "results": results,
         "rules": repr(rules),

@@ -14,6 +14,7 @@ from dicom_node.cli.wiring import make_segmenter, settings_digest
 from dicom_node.errors import ConfigError
 from dicom_node.settings import Settings, read_settings
 from inference.learned import NetworkSegmenter
+from inference.method import METHOD
 
 without_card = pytest.mark.skipif(torch.cuda.is_available(), reason="a graphics card is here")
 
@@ -49,3 +50,10 @@ def test_a_study_has_the_same_identity_on_every_device_and_another_with_another_
     other = replace(plain, processing=replace(plain.processing, model="threshold"))
     assert settings_digest(carded, rules) == settings_digest(plain, rules)
     assert settings_digest(other, rules) != settings_digest(plain, rules)
+
+
+def test_another_method_of_making_numbers_makes_other_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, rules = Settings(), read_rules("")
+    before = settings_digest(settings, rules)
+    monkeypatch.setattr("dicom_node.cli.wiring.METHOD", f"{METHOD}+")
+    assert settings_digest(settings, rules) != before
