@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pydicom
+from pydicom.uid import EnhancedMRImageStorage
 
 from dicom_node.assembly.classification import SeriesRules
 from dicom_node.assembly.completeness import Arrival, judge
@@ -75,10 +76,37 @@ def open_case(
         max_frames_per_series=options.max_frames_per_series,
         max_series_per_study=options.max_series_per_study,
     )
-    held_against = conflict or next((one for one in known_refusals if _concerns(one, assembly)), None)
+    held_against = (
+        conflict
+        or next((one for one in known_refusals if _concerns(one, assembly)), None)
+        or (None if assembly.chosen is None else _of_unnamed_frames(assembly.chosen.mrc, kept))
+    )
     if held_against is not None:
         assembly = replace(assembly, chosen=None, refusal=held_against)
     return Case(study_instance_uid=study_instance_uid, files=kept, headers=headers, assembly=assembly)
+
+
+def _of_unnamed_frames(mrc: SeriesHeader, files: Mapping[str, InstanceFile]) -> Refusal | None:
+    """Why SEG and SR could not name the planes of this cisternogram; they refer to all frames of one Enhanced MR image.
+
+    Said before hours of work in a queue, and not by the encoder after it.
+    """
+    if not mrc.enhanced:
+        return None
+    uids, series = mrc.sop_instance_uids, f"MRC series {mrc.series_instance_uid}"
+    stored = len(files[uids[0]].header.get("PerFrameFunctionalGroupsSequence", []))
+    if mrc.sop_class_uid != EnhancedMRImageStorage:
+        detail = f"{series}: expected Enhanced MR or classic MR images, found SOP Class {mrc.sop_class_uid}"
+    elif len(uids) > 1:
+        detail = f"{series}: expected one Enhanced MR image, found its frames in {len(uids)}"
+    elif len(mrc.frames) < stored:
+        detail = (
+            f"{series}: expected all frames of Enhanced MR image {uids[0]} to show the MRC, found {len(mrc.frames)} of "
+            f"{stored}; where magnitude and phase share an image, send the magnitude as a series of its own"
+        )
+    else:
+        return None
+    return Refusal(reason=Reason.ENHANCED_UNSUPPORTED, detail=detail, series_instance_uid=mrc.series_instance_uid)
 
 
 def _concerns(refusal: Refusal, assembly: StudyAssembly) -> bool:
