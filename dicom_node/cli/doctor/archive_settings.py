@@ -51,6 +51,7 @@ RULES: Final = (
     _rule("DicomAlwaysAllowEcho", True, False, "it answers every AE"),
     _rule("DicomCheckModalityHost", False, True, "an AE title alone opens it, from any address"),
     _rule("OverwriteInstances", False, False, "a second image under one UID replaces the first, unseen"),
+    _rule("LimitFindResults", 0, 0, "the comparison with what it holds ends at that many series"),
     _rule("HttpCompressionEnabled", True, False, "it zips pixels: 104 images took 1.8 s instead of 0.07 s"),
     _rule("WebDavEnabled", True, False, "it offers its images as a network drive as well"),
     _rule("StoreMD5ForAttachments", True, True, "nobody can tell whether an image was damaged on its disk"),

@@ -280,6 +280,7 @@ def test_orthancs_own_defaults_are_judged_where_the_file_is_silent() -> None:
         ({"RestApiWriteToFileSystemEnabled": True}, "RestApiWriteToFileSystemEnabled is true"),
         ({"StableAge": 600}, "StableAge is 600"),
         ({"OverwriteInstances": True}, "OverwriteInstances is true"),
+        ({"LimitFindResults": 100}, "LimitFindResults is 100"),
         ({"SynchronousZipStream": False}, "SynchronousZipStream is false"),
     ],
 )
