@@ -8,11 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import pairwise
 from typing import Any
 
 from dicom_node.orthanc_http import OrthancConnection, understanding
 
 FIND_PAGE = 500
+
+_NUMBERS = 2**63
+"""Numbers of changes lie below: Orthanc counts in 64 bits, and so does the state database."""
+_LONGEST_KIND = 64
+"""Characters; Orthanc's own longest name of a kind of change has 23."""
 
 _ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 _ETAG_WITH_MD5 = re.compile(r'"[0-9]+-([0-9a-f]{32})"')
@@ -91,7 +97,7 @@ class OrthancClient(OrthancConnection):
     def _change_page(self, query: Mapping[str, str]) -> ChangePage:
         raw = self.get_json("/changes", query=query)
         with understanding("/changes"):
-            return ChangePage(
+            page = ChangePage(
                 changes=tuple(
                     Change(
                         seq=int(row["Seq"]),
@@ -104,6 +110,8 @@ class OrthancClient(OrthancConnection):
                 done=bool(raw["Done"]),
                 last=int(raw["Last"]),
             )
+            _require_lawful(page)
+            return page
 
     # -- series and instances -----------------------------------------------------------------------------------
 
@@ -233,6 +241,20 @@ class OrthancClient(OrthancConnection):
             if at is None:
                 raise ValueError("no time")
             return at
+
+
+def _require_lawful(page: ChangePage) -> None:
+    """Nothing if the numbers of a page rise from 1 on and all of it fits the cursor that is made of it.
+
+    Other numbers would have the log read from its start again and again, or be refused by the state database.
+    """
+    numbers = [change.seq for change in page.changes]
+    if any(after <= before for before, after in pairwise([0, *numbers])):
+        raise ValueError("numbers of changes do not rise")
+    if page.last < 0 or max(page.last, *numbers, 0) >= _NUMBERS:
+        raise ValueError("no number of a change")
+    if any(len(change.kind) > _LONGEST_KIND for change in page.changes):
+        raise ValueError("no kind of change")
 
 
 def _read_series(raw: Any) -> OrthancSeries:

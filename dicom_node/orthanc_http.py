@@ -222,7 +222,7 @@ class OrthancConnection:
 def _parse_json(answer: Answer, path: str) -> Any:
     try:
         return json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise OrthancAnswerInvalid(f"Orthanc {path}: the answer is not JSON; is an Orthanc there?") from None
 
 
@@ -231,5 +231,5 @@ def understanding(path: str) -> Iterator[None]:
     """Turns the surprises of reading somebody else's JSON into one error."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise OrthancAnswerInvalid(f"Orthanc {path}: unexpected answer ({type(error).__name__})") from error

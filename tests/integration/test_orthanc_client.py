@@ -278,6 +278,40 @@ def test_an_answer_that_is_not_orthancs_is_named_as_such(stand_in: StandIn, clie
         client.changes(since=0, limit=10)
 
 
+def page_of(*numbers: str, last: str = "9", kind: str = "NewSeries") -> bytes:
+    """A page of the change log whose rows have these numbers."""
+    rows = [f'{{"Seq": {one}, "ChangeType": "{kind}", "ID": "{INSTANCE}", "Date": null}}' for one in numbers]
+    return f'{{"Changes": [{", ".join(rows)}], "Done": true, "Last": {last}}}'.encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        page_of("0"),
+        page_of("-1"),
+        page_of("1e999"),
+        page_of("Infinity"),
+        page_of(str(2**63)),
+        page_of("2", "2"),
+        page_of("3", "2"),
+        page_of(last="-1"),
+        page_of(last="Infinity"),
+        page_of("1", kind="x" * 65),
+        b"[" * 200_000,
+    ],
+    ids=["zero", "negative", "too great", "infinite", "65 bits", "twice", "back", "last -1", "last", "kind", "deep"],
+)
+def test_numbers_of_changes_that_cannot_be_counted_by_end_the_look(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, body: bytes
+) -> None:
+    stand_in.answer = lambda handler: handler.send(200, body)
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    feed = OrthancFeed(client, Spool(tmp_path / "spool", engine), engine)
+    with pytest.raises(OrthancAnswerInvalid):
+        feed.look_once()
+    assert len(stand_in.asked) == 1
+
+
 def test_ids_that_would_lead_elsewhere_are_not_asked_for(stand_in: StandIn, client: OrthancClient) -> None:
     row = {"Seq": 1, "ChangeType": "NewSeries", "ID": "../tools/shutdown", "Date": "20260101T000000"}
     stand_in.answer = lambda handler: handler.send(
