@@ -21,6 +21,7 @@ _LONGEST_KIND = 64
 """Characters; Orthanc's own longest name of a kind of change has 23."""
 
 _ORTHANC_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+_MD5 = re.compile(rb"[0-9a-f]{32}")
 _ETAG_WITH_MD5 = re.compile(r'"[0-9]+-([0-9a-f]{32})"')
 """Orthanc's, since 1.9.2: revision and MD5 of an attachment. A proxy in between may put its own in its place."""
 
@@ -184,12 +185,22 @@ class OrthancClient(OrthancConnection):
         return AttachedFile(content=self.require_ok(answer, path).body, md5=said and said[1])
 
     def instance_md5(self, instance_id: str) -> str | None:
-        """Hexadecimal MD5 that Orthanc computed when it received the file; None if deleted or kept without digest."""
+        """Hexadecimal MD5 that Orthanc computed when it received the file; None if deleted or kept without digest.
+
+        Raises
+        ------
+        OrthancAnswerInvalid
+            If the answer is something else, such as a page of a proxy: it says nothing against the file.
+        """
         path = f"/instances/{_orthanc_id(instance_id)}/attachments/dicom/md5"
         answer = self.request("GET", path)
         if answer.status == HTTPStatus.NOT_FOUND:
             return None
-        return self.require_ok(answer, path).body.decode("ascii", "replace").strip().lower() or None
+        said = self.require_ok(answer, path).body.strip().lower()
+        with understanding(path):
+            if said and not _MD5.fullmatch(said):
+                raise ValueError("no MD5")
+            return said.decode("ascii") or None
 
     def instances_with_uid(self, sop_instance_uid: str) -> tuple[str, ...]:
         """Orthanc ids of the instances with this SOP Instance UID."""

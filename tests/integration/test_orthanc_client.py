@@ -23,7 +23,7 @@ from dicom_node.delivery.orthanc_rest import upload
 from dicom_node.delivery.outcome import Destination, OutcomeKind
 from dicom_node.errors import ConfigError, Reason, TransientError
 from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
-from dicom_node.intake.orthanc_instance import InstanceRefused, InstanceTaker, Taken
+from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker, Taken
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
 from dicom_node.orthanc_http import OrthancAccessDenied, OrthancAnswerInvalid, OrthancTooLarge, OrthancUnavailable
@@ -236,6 +236,23 @@ def test_an_image_is_refused_only_after_its_digest_was_asked_for_itself(
     with pytest.raises(InstanceRefused, match="not a DICOM file"):
         take_it(client, tmp_path)
     assert [path.rpartition("/")[2] for path, _ in stand_in.asked] == ["data", "data", "md5"]
+
+
+@pytest.mark.parametrize("page", ["<html>\nback soon\n</html>", "0" * 31, "g" * 32, "\0" * 32, "0" * 10_000])
+def test_a_proxys_page_in_place_of_a_digest_says_nothing_against_the_image(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, page: str
+) -> None:
+    def answer(handler: _Handler) -> None:
+        if handler.path.startswith("/changes"):
+            handler.send(200, page_of())
+        else:
+            answer_with_one_image(handler, etag="", asked_md5=page)
+
+    stand_in.answer = answer
+    taken = take_it(client, tmp_path)
+    assert taken.kind is InstanceOutcome.OWED
+    assert len(taken.failure) < 200
+    assert taken.failure.isprintable()
 
 
 def test_an_archive_whose_certificate_no_known_authority_signed_is_not_spoken_to(
