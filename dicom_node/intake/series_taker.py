@@ -1,0 +1,184 @@
+"""Series of an Orthanc into the spool: what it lacks of them is fetched, and how many images they have is told it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from dicom_node.errors import Refusal
+from dicom_node.intake.images_ahead import ImagesAhead
+from dicom_node.intake.instance_fetcher import InstanceFetcher, Wanted
+from dicom_node.intake.orthanc_instance import InstanceOutcome, Taken
+from dicom_node.intake.spool import Spool
+from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """A series as Orthanc has it: its SOP Instance UIDs by Orthanc id, but for those new `again`, which are fetched."""
+
+    series: OrthancSeries
+    study_uid: str
+    sop_uids: dict[str, str]
+    again: frozenset[str]
+
+    def lacking(self, had: Set[str]) -> set[str]:
+        """The ids of which the spool, which has these UIDs, has nothing."""
+        return {one for one in self.series.instance_ids if one in self.sop_uids and self.sop_uids[one] not in had}
+
+
+def _state(series: OrthancSeries) -> tuple[float | None, int]:
+    """Equal as long as nothing has happened to a series."""
+    return series.last_update, len(series.instance_ids)
+
+
+class SeriesTaker:
+    """Takes series, by the rows of the change log that name them or by comparison; one thread uses it.
+
+    Parameters
+    ----------
+    client, spool
+        From where to where.
+    fetcher
+        Brings single images.
+
+    Attributes
+    ----------
+    ahead
+        Images that were fetched ahead of their rows.
+    owed
+        How often Orthanc failed on something since this was set to 0 that is not given up: the log waits for it.
+    """
+
+    def __init__(self, client: OrthancClient, spool: Spool, fetcher: InstanceFetcher) -> None:
+        self._client = client
+        self._spool = spool
+        self._fetcher = fetcher
+        self.ahead = ImagesAhead()
+        self.owed = 0
+        self._arriving: dict[str, _Reading] = {}
+        self._settled: dict[str, tuple[float | None, int]] = {}
+
+    def begin_anew(self) -> None:
+        """Forget what was seen: it is another database now."""
+        self._arriving.clear()
+        self._settled.clear()
+        self.ahead.clear()
+
+    def take_arriving(self) -> int:
+        """Look again at the series that had not come to rest; how many images are new."""
+        return self._take(self._series(sorted(self._arriving)))
+
+    def compare(self, series: OrthancSeries) -> int:
+        """Fetch what the spool lacks of this series, also what was given up; how many images are new."""
+        return self._take([series], insist=True)
+
+    def take_changes(self, changes: Sequence[Change]) -> int:
+        """Fetch the instances of these rows, and what else the spool lacks of their series."""
+        named = dict.fromkeys(c.resource_id for c in changes if c.kind in ("NewSeries", "StableSeries"))
+        rows = self.ahead.not_ahead(changes)
+        series = self._series(named)
+        homeless = set(rows).difference(*(one.instance_ids for one in series))
+        while homeless:
+            series_id = self._client.series_of_instance(homeless.pop())
+            found = self._series([] if series_id is None else [series_id])
+            homeless.difference_update(*(one.instance_ids for one in found))
+            series += found
+        # Where the spool has an image that is new in Orthanc, Orthanc has replaced it: take the bytes again.
+        new = self.ahead.undone(rows)
+        try:
+            return self._take(series, again=frozenset(new))
+        finally:
+            self.ahead.had_their_rows(new)
+
+    def _series(self, series_ids: Iterable[str]) -> list[OrthancSeries]:
+        """Those of them that are still there."""
+        found = []
+        for series_id in series_ids:
+            series = self._client.series(series_id)
+            if series is None:
+                self._arriving.pop(series_id, None)
+            else:
+                found.append(series)
+        return found
+
+    def _take(
+        self, several: Iterable[OrthancSeries], *, again: frozenset[str] = frozenset(), insist: bool = False
+    ) -> int:
+        """Fetch what the spool lacks of these, and `again` in any case; `insist` also tries what was given up.
+
+        All of them together: the images of a study may come in any order, a few of each series between two looks.
+        """
+        found = [self._reading(series, again.intersection(series.instance_ids)) for series in several]
+        readings = [one for one in found if one is not None]
+        studies = {one.study_uid for one in readings}
+        had = {study: self._spool.sop_instance_uids(study) for study in studies}
+        wanted = [
+            Wanted(
+                study_instance_uid=one.study_uid,
+                series_instance_uid=one.series.series_instance_uid,
+                instance_ids=one.again | self._fetcher.worth_asking(one.lacking(had[one.study_uid]), insist=insist),
+            )
+            for one in readings
+        ]
+        outcomes: dict[str, Taken | Refusal] = {}
+        try:
+            self._fetcher.fetch(wanted, outcomes)
+        finally:
+            ended = {one for one in outcomes if not self._fetcher.has_failed(one)}
+            self.ahead.add(ended & again)
+        if not insist:  # in a comparison most have had their rows already: the next ones mean "replaced"
+            self.ahead.add(ended)
+        self.owed += sum(self._fetcher.is_owed(one) for one in outcomes)
+        return sum(self._conclude(reading, outcomes) for reading in readings)
+
+    def _reading(self, series: OrthancSeries, again: frozenset[str]) -> _Reading | None:
+        """What is to be compared with the spool; None where nothing is."""
+        if series.modality != "MR":
+            self.ahead.add(series.instance_ids)
+            return None
+        if not again and self._settled.get(series.orthanc_id) == _state(series):
+            return None
+        before = self._arriving.get(series.orthanc_id)
+        study_uid = self._client.study_instance_uid(series.study_id) if before is None else before.study_uid
+        known = {} if before is None else before.sop_uids
+        unknown = set(series.instance_ids) - again - known.keys()
+        sop_uids = self._client.instances_of_series(series.orthanc_id) if unknown else known
+        if study_uid is None or sop_uids is None:
+            self._arriving.pop(series.orthanc_id, None)
+            return None
+        return _Reading(series=series, study_uid=study_uid, sop_uids=sop_uids, again=again)
+
+    def _conclude(self, reading: _Reading, outcomes: Mapping[str, Taken | Refusal]) -> int:
+        """Tell the spool what its series lacks; how many images are new."""
+        series, ids = reading.series, reading.series.instance_ids
+        refused = min(self._fetcher.left_out.keys() & ids, default=None)
+        refusal = None if refused is None else self._fetcher.left_out[refused]
+        self._spool.set_refused(reading.study_uid, series.series_instance_uid, refusal)
+        ended = {one: taken for one in ids if isinstance(taken := outcomes.get(one), Taken)}
+        reading.sop_uids.update({one: taken.sop_instance_uid for one, taken in ended.items() if taken.sop_instance_uid})
+        kinds = Counter(taken.kind for taken in ended.values())
+        has_failed = any(self._fetcher.has_failed(one) for one in ids)
+        if kinds[InstanceOutcome.SPOOLED]:
+            level = logging.DEBUG if series.orthanc_id in self._arriving else logging.INFO
+            new = kinds[InstanceOutcome.SPOOLED]
+            log.log(level, "event=orthanc_series_read series=%s new=%d", series.series_instance_uid, new)
+        self._settle(reading, is_complete=not has_failed)
+        return kinds[InstanceOutcome.SPOOLED]
+
+    def _settle(self, reading: _Reading, *, is_complete: bool) -> None:
+        """Tell the spool how many to expect once Orthanc has seen no new image for a while."""
+        series = reading.series
+        if not series.is_stable:
+            self._arriving[series.orthanc_id] = reading
+            return
+        self._arriving.pop(series.orthanc_id, None)
+        images = len(set(series.instance_ids) - self._fetcher.foreign)
+        self._spool.set_expected(series.series_instance_uid, images)
+        if is_complete:
+            self._settled[series.orthanc_id] = _state(series)
+        log.info("event=orthanc_series_at_rest series=%s images=%d", series.series_instance_uid, images)
