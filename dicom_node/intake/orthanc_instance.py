@@ -30,6 +30,19 @@ _REASONS = {
 }
 
 
+def require_answers_otherwise(client: OrthancClient, error: OrthancUnavailable | OrthancAnswerInvalid) -> None:
+    """Nothing if Orthanc failed on what was asked for alone; it answers other questions.
+
+    Raises
+    ------
+    TransientError
+        It is busy or away: `error` itself, or what it failed with now.
+    """
+    if isinstance(error, OrthancUnavailable) and error.status in _COME_LATER:
+        raise error
+    client.last_change()
+
+
 class InstanceOutcome(StrEnum):
     """What became of one instance.
 
@@ -100,11 +113,12 @@ class InstanceTaker:
         """
         try:
             part10 = self._read_verified(instance_id)
+            if part10 is None and self.client.series_of_instance(instance_id) is not None:
+                # Orthanc answers 404 also for a file that it cannot open, on a share that is not mounted for instance.
+                raise OrthancAnswerInvalid(f"instance {instance_id}: HTTP 404 for a file that Orthanc lists")
         except (OrthancUnavailable, OrthancAnswerInvalid) as error:
-            if isinstance(error, OrthancUnavailable) and error.status in _COME_LATER:
-                raise
             # A file that Orthanc, or a proxy before it, fails on every time must not hold up all others.
-            self.client.last_change()
+            require_answers_otherwise(self.client, error)
             return Taken(kind=InstanceOutcome.OWED, failure=str(error))
         except OrthancTooLarge as error:
             raise InstanceRefused(Reason.SIZE_LIMIT, str(error)) from None

@@ -167,17 +167,18 @@ class SeriesTaker:
             level = logging.DEBUG if series.orthanc_id in self._arriving else logging.INFO
             new = kinds[InstanceOutcome.SPOOLED]
             log.log(level, "event=orthanc_series_read series=%s new=%d", series.series_instance_uid, new)
-        self._settle(reading, is_complete=not has_failed)
+        deleted = {one for one, taken in ended.items() if taken.kind is InstanceOutcome.DELETED}
+        self._settle(reading, deleted=deleted, is_complete=not has_failed and not deleted)
         return kinds[InstanceOutcome.SPOOLED]
 
-    def _settle(self, reading: _Reading, *, is_complete: bool) -> None:
+    def _settle(self, reading: _Reading, *, deleted: Set[str], is_complete: bool) -> None:
         """Tell the spool how many to expect once Orthanc has seen no new image for a while."""
         series = reading.series
         if not series.is_stable:
             self._arriving[series.orthanc_id] = reading
             return
         self._arriving.pop(series.orthanc_id, None)
-        images = len(set(series.instance_ids) - self._fetcher.foreign)
+        images = len(set(series.instance_ids) - self._fetcher.foreign - deleted)
         self._spool.set_expected(series.series_instance_uid, images)
         if is_complete:
             self._settled[series.orthanc_id] = _state(series)

@@ -267,6 +267,24 @@ def test_a_file_damaged_on_orthancs_disk_is_refused(orthanc: LocalOrthanc, node:
     assert node.spool.refusals(study) == [refusal]
 
 
+def test_an_image_deleted_while_its_series_is_taken_is_not_counted(
+    orthanc: LocalOrthanc, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, series, files = mr_series(3)
+    doomed = put(orthanc, files)[0]["ID"]
+    wait_until(lambda: stable_events(orthanc) == 1)
+    listed = node.client.instances_of_series
+
+    def list_and_delete(series_id: str) -> dict[str, str] | None:
+        found = listed(series_id)
+        orthanc.session.delete(f"{orthanc.url}/instances/{doomed}", timeout=PATIENCE_S)
+        return found
+
+    monkeypatch.setattr(node.client, "instances_of_series", list_and_delete)
+    assert node.feed.reconcile_once() == 2
+    assert node.spool.arrivals(study)[series].expected == 2
+
+
 def test_an_image_that_is_put_right_at_the_source_is_no_longer_held_against_its_study(
     orthanc: LocalOrthanc, node: Node
 ) -> None:
@@ -395,6 +413,7 @@ class Faults:
     def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[str] = []
         self.internal: set[str] = set()  # HTTP 500 for these ids
+        self.not_found: set[str] = set()  # HTTP 404 for these
         self.cut_off_at: int | None = None  # come later (HTTP 503) is the answer to the question of this number
         self._get = node.client.instance_with_md5
         monkeypatch.setattr(node.client, "instance_with_md5", self._answer)
@@ -405,6 +424,8 @@ class Faults:
             raise OrthancUnavailable("cut off", status=503)
         if instance_id in self.internal:
             raise OrthancUnavailable("HTTP 500", status=500)
+        if instance_id in self.not_found:
+            return None
         return self._get(instance_id, limit_bytes=limit_bytes)
 
 
@@ -461,6 +482,23 @@ def test_an_image_that_was_given_up_is_asked_for_again_though_its_series_came_to
     node.feed.poll_once()
     assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (2, 3)
     faults.internal.clear()
+    assert node.feed.reconcile_once() == 1
+    assert node.datasets(study) == sent_datasets(files)
+
+
+def test_a_file_that_is_not_found_though_orthanc_lists_its_image_is_not_taken_for_deleted(
+    orthanc: LocalOrthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path / "node", orthanc, attempts_per_instance=2)
+    study, series, files = mr_series(3)
+    faults = Faults(node, monkeypatch)
+    faults.not_found = {put(orthanc, files)[1]["ID"]}
+    wait_until(lambda: stable_events(orthanc) == 1)
+    with pytest.raises(TransientError, match="failed on 1 instances"):
+        node.feed.poll_once()
+    node.feed.poll_once()
+    assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (2, 3)
+    faults.not_found.clear()
     assert node.feed.reconcile_once() == 1
     assert node.datasets(study) == sent_datasets(files)
 
