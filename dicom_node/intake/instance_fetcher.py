@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dicom_node.errors import Refusal
+from dicom_node.errors import Reason, Refusal
 from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker, Taken
 
 log = logging.getLogger(__name__)
@@ -73,10 +73,18 @@ class InstanceFetcher:
         self.foreign: set[str] = set()
         self.fetched = 0
 
-    def worth_asking(self, instance_ids: Iterable[str], *, insist: bool) -> set[str]:
-        """Those that are not known to be out of reach; `insist` also tries what was given up."""
+    def worth_asking(self, instance_ids: Iterable[str]) -> set[str]:
+        """Those that are not known to be out of reach."""
         hopeless = self.left_out.keys() | self.foreign
-        return {one for one in instance_ids if one not in hopeless and (insist or not self._is_given_up(one))}
+        return {one for one in instance_ids if one not in hopeless and not self._is_given_up(one)}
+
+    def unfinished(self, instance_ids: Iterable[str]) -> set[str]:
+        """Those that Orthanc failed on when they were asked for last, and those that were damaged: both may heal."""
+        return {one for one in instance_ids if self.has_failed(one) or self._was_damaged(one)}
+
+    def give_up(self, instance_ids: Iterable[str]) -> None:
+        """Hold these for given up: Orthanc failed on them before this process began."""
+        self._failures.update(dict.fromkeys(instance_ids, self._attempts))
 
     def is_owed(self, instance_id: str) -> bool:
         """Whether Orthanc failed on it when it was asked last, and it is not given up."""
@@ -100,7 +108,7 @@ class InstanceFetcher:
             owed = {}
             try:
                 for instance_id, future in running.items():
-                    outcome = self._outcome(future, places[instance_id])
+                    outcome = self._outcome(instance_id, future, places[instance_id])
                     if isinstance(outcome, Taken) and outcome.kind is InstanceOutcome.OWED:
                         owed[instance_id] = outcome  # counted only where Orthanc answers for all others
                     else:
@@ -112,13 +120,14 @@ class InstanceFetcher:
             self._count_failure(instance_id, places[instance_id], outcome.failure)
         outcomes |= owed
 
-    def _outcome(self, future: Future[Taken], place: Wanted) -> Taken | Refusal:
+    def _outcome(self, instance_id: str, future: Future[Taken], place: Wanted) -> Taken | Refusal:
         try:
             return future.result()
         except InstanceRefused as refused:
             uid = place.series_instance_uid
             refusal = Refusal(reason=refused.reason, detail=refused.detail, series_instance_uid=uid)
-            self._on_refusal(place.study_instance_uid, refusal)
+            if self.left_out.get(instance_id) != refusal:  # the same again is no news
+                self._on_refusal(place.study_instance_uid, refusal)
             return refusal
 
     def _count_failure(self, instance_id: str, place: Wanted, failure: str) -> None:
@@ -141,6 +150,10 @@ class InstanceFetcher:
             self.foreign.add(instance_id)
         else:
             self.fetched += outcome.kind is InstanceOutcome.SPOOLED
+
+    def _was_damaged(self, instance_id: str) -> bool:
+        refusal = self.left_out.get(instance_id)
+        return refusal is not None and refusal.reason is Reason.SOURCE_CORRUPT
 
     def _is_given_up(self, instance_id: str) -> bool:
         return self._failures[instance_id] >= self._attempts

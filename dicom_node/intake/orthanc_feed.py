@@ -23,6 +23,7 @@ from dicom_node.intake.feed_options import FeedOptions
 from dicom_node.intake.feed_pace import FeedPace
 from dicom_node.intake.instance_fetcher import InstanceFetcher, log_refusal
 from dicom_node.intake.orthanc_instance import InstanceTaker
+from dicom_node.intake.replaced_images import ReplacedImages
 from dicom_node.intake.series_taker import SeriesTaker
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
@@ -108,8 +109,10 @@ class OrthancFeed:
             attempts_per_instance=self._options.attempts_per_instance,
             on_refusal=on_refusal,
         )
-        self._series = SeriesTaker(client, spool, self._fetcher)
         self._clock = clock
+        replaced = ReplacedImages(engine, client.url, clock=clock)
+        self._fetcher.give_up(replaced.waiting(since=self._horizon()))
+        self._series = SeriesTaker(client, spool, self._fetcher, replaced)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._condition = FeedCondition.STARTING

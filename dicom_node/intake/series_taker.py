@@ -11,6 +11,7 @@ from dicom_node.errors import Refusal
 from dicom_node.intake.images_ahead import ImagesAhead
 from dicom_node.intake.instance_fetcher import InstanceFetcher, Wanted
 from dicom_node.intake.orthanc_instance import InstanceOutcome, Taken
+from dicom_node.intake.replaced_images import ReplacedImages
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
 
@@ -44,7 +45,9 @@ class SeriesTaker:
     client, spool
         From where to where.
     fetcher
-        Brings single images.
+        Brings single images; was told of those `replaced`.
+    replaced
+        Remembers images beyond a restart that a comparison by UIDs would not miss.
 
     Attributes
     ----------
@@ -54,10 +57,17 @@ class SeriesTaker:
         How often Orthanc failed on something since this was set to 0 that is not given up: the log waits for it.
     """
 
-    def __init__(self, client: OrthancClient, spool: Spool, fetcher: InstanceFetcher) -> None:
+    def __init__(
+        self,
+        client: OrthancClient,
+        spool: Spool,
+        fetcher: InstanceFetcher,
+        replaced: ReplacedImages,
+    ) -> None:
         self._client = client
         self._spool = spool
         self._fetcher = fetcher
+        self._replaced = replaced
         self.ahead = ImagesAhead()
         self.owed = 0
         self._arriving: dict[str, _Reading] = {}
@@ -68,6 +78,7 @@ class SeriesTaker:
         self._arriving.clear()
         self._settled.clear()
         self.ahead.clear()
+        self._replaced.clear()
 
     def take_arriving(self) -> int:
         """Look again at the series that had not come to rest; how many images are new."""
@@ -121,7 +132,7 @@ class SeriesTaker:
             Wanted(
                 study_instance_uid=one.study_uid,
                 series_instance_uid=one.series.series_instance_uid,
-                instance_ids=one.again | self._fetcher.worth_asking(one.lacking(had[one.study_uid]), insist=insist),
+                instance_ids=one.again | self._worth_asking(one, had[one.study_uid], insist=insist),
             )
             for one in readings
         ]
@@ -129,12 +140,25 @@ class SeriesTaker:
         try:
             self._fetcher.fetch(wanted, outcomes)
         finally:
+            self._note_replaced(again, outcomes)
             ended = {one for one in outcomes if not self._fetcher.has_failed(one)}
             self.ahead.add(ended & again)
         if not insist:  # in a comparison most have had their rows already: the next ones mean "replaced"
             self.ahead.add(ended)
         self.owed += sum(self._fetcher.is_owed(one) for one in outcomes)
         return sum(self._conclude(reading, outcomes) for reading in readings)
+
+    def _worth_asking(self, reading: _Reading, had: Set[str], *, insist: bool) -> set[str]:
+        """What the spool, which has these UIDs, lacks of a series; with `insist` also versions that it never had."""
+        worth = self._fetcher.worth_asking(reading.lacking(had))
+        return worth | self._fetcher.unfinished(reading.series.instance_ids) if insist else worth
+
+    def _note_replaced(self, again: Set[str], outcomes: Mapping[str, Taken | Refusal]) -> None:
+        """Write down what was not had of `again`, and strike off what was had: before the cursor passes their rows."""
+        had = {one for one, outcome in outcomes.items() if isinstance(outcome, Taken)}
+        had -= self._fetcher.unfinished(had)
+        self._replaced.strike(had)
+        self._replaced.add(one for one in again & outcomes.keys() if one not in had and not self._fetcher.is_owed(one))
 
     def _reading(self, series: OrthancSeries, again: frozenset[str]) -> _Reading | None:
         """What is to be compared with the spool; None where nothing is."""
@@ -158,17 +182,18 @@ class SeriesTaker:
         series, ids = reading.series, reading.series.instance_ids
         refused = min(self._fetcher.left_out.keys() & ids, default=None)
         refusal = None if refused is None else self._fetcher.left_out[refused]
-        self._spool.set_refused(reading.study_uid, series.series_instance_uid, refusal)
+        has_failed = any(self._fetcher.has_failed(one) for one in ids)
+        if refusal is not None or not has_failed:  # what Orthanc failed on may be what was refused before a restart
+            self._spool.set_refused(reading.study_uid, series.series_instance_uid, refusal)
         ended = {one: taken for one in ids if isinstance(taken := outcomes.get(one), Taken)}
         reading.sop_uids.update({one: taken.sop_instance_uid for one, taken in ended.items() if taken.sop_instance_uid})
         kinds = Counter(taken.kind for taken in ended.values())
-        has_failed = any(self._fetcher.has_failed(one) for one in ids)
         if kinds[InstanceOutcome.SPOOLED]:
             level = logging.DEBUG if series.orthanc_id in self._arriving else logging.INFO
             new = kinds[InstanceOutcome.SPOOLED]
             log.log(level, "event=orthanc_series_read series=%s new=%d", series.series_instance_uid, new)
         deleted = {one for one, taken in ended.items() if taken.kind is InstanceOutcome.DELETED}
-        self._settle(reading, deleted=deleted, is_complete=not has_failed and not deleted)
+        self._settle(reading, deleted=deleted, is_complete=not self._fetcher.unfinished(ids) and not deleted)
         return kinds[InstanceOutcome.SPOOLED]
 
     def _settle(self, reading: _Reading, *, deleted: Set[str], is_complete: bool) -> None:
@@ -182,4 +207,6 @@ class SeriesTaker:
         self._spool.set_expected(series.series_instance_uid, images)
         if is_complete:
             self._settled[series.orthanc_id] = _state(series)
+        else:
+            self._settled.pop(series.orthanc_id, None)
         log.info("event=orthanc_series_at_rest series=%s images=%d", series.series_instance_uid, images)

@@ -285,6 +285,25 @@ def test_an_image_deleted_while_its_series_is_taken_is_not_counted(
     assert node.spool.arrivals(study)[series].expected == 2
 
 
+def test_a_damaged_file_that_is_put_back_is_taken_at_the_next_comparison(orthanc: LocalOrthanc, node: Node) -> None:
+    study, _, files = mr_series(1)
+    put(orthanc, files)
+    wait_until(lambda: stable_events(orthanc) == 1)
+    orthanc.kill()
+    (path,) = storage_files(orthanc)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"?")
+    orthanc.start()
+    assert (node.feed.poll_once(), node.feed.reconcile_once()) == (0, 0)
+    assert len(node.refusals) == 1  # the same again is no news
+    orthanc.kill()
+    path.write_bytes(whole)
+    orthanc.start()
+    assert node.feed.reconcile_once() == 1
+    assert node.datasets(study) == sent_datasets(files)
+    assert (node.spool.refusals(study), node.feed.status().left_out) == ([], 0)
+
+
 def test_an_image_that_is_put_right_at_the_source_is_no_longer_held_against_its_study(
     orthanc: LocalOrthanc, node: Node
 ) -> None:
@@ -501,6 +520,47 @@ def test_a_file_that_is_not_found_though_orthanc_lists_its_image_is_not_taken_fo
     faults.not_found.clear()
     assert node.feed.reconcile_once() == 1
     assert node.datasets(study) == sent_datasets(files)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+def test_a_replaced_image_that_was_given_up_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    with LocalOrthanc(extra={"OverwriteInstances": True, "StableAge": 1}) as orthanc:
+        node = Node(tmp_path / "node", orthanc, attempts_per_instance=1)
+        study, series, _ = mr_series(0)
+        uids = [generate_uid() for _ in range(2)]
+        put(orthanc, [dicom_file(study, series, number, sop_instance_uid=uid) for number, uid in enumerate(uids)])
+        assert node.feed.poll_once() == 2
+        faults = Faults(node, monkeypatch)
+        faults.internal = {put(orthanc, [dicom_file(study, series, 5, sop_instance_uid=uids[0])])[0]["ID"]}
+        wait_until(lambda: stable_events(orthanc) == 1)
+        assert (node.feed.poll_once(), node.feed.reconcile_once()) == (0, 0)
+        if restarted:
+            node = Node(tmp_path / "node", orthanc)
+        faults.internal.clear()
+        assert (node.feed.poll_once(), node.feed.reconcile_once()) == (0, 1)
+        assert [one.conflict for one in node.spool.instances(study)].count(True) == 2
+        faults.asked.clear()
+        assert (node.feed.reconcile_once(), faults.asked) == (0, [])
+        with node.engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM orthanc_replaced").scalar_one() == 0
+
+
+def test_a_replaced_image_that_is_damaged_stays_a_reason_against_its_study(tmp_path: Path) -> None:
+    with LocalOrthanc(extra={"OverwriteInstances": True, "StableAge": 1}) as orthanc:
+        node = Node(tmp_path / "node", orthanc)
+        study, series, files = mr_series(1)
+        uid = generate_uid()
+        put(orthanc, [*files, dicom_file(study, series, 7, sop_instance_uid=uid)])
+        assert node.feed.poll_once() == 2
+        put(orthanc, [dicom_file(study, series, 8, sop_instance_uid=uid, syntax=DeflatedExplicitVRLittleEndian)])
+        wait_until(lambda: stable_events(orthanc) == 1)
+        assert node.feed.poll_once() == 0
+        (refusal,) = node.spool.refusals(study)
+        again = Node(tmp_path / "node", orthanc)
+        assert (again.feed.poll_once(), again.feed.reconcile_once()) == (0, 0)
+        assert again.spool.refusals(study) == [refusal]
 
 
 def test_the_cursor_does_not_pass_an_image_that_is_owed_though_it_was_asked_for_ahead_of_its_row(

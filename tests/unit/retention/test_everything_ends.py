@@ -26,7 +26,8 @@ MARKER = "ZZZTOPSECRET"
 
 OF_NO_STUDY = {
     "users", "web_sessions", "web_searches", "sign_in_failures", "sign_in_addresses", "orthanc_cursor", "workers",
-    "notice_channel", "notice_mark", "destination_form", "destination_asked", "commitment_transaction",
+    "orthanc_replaced", "notice_channel", "notice_mark", "destination_form", "destination_asked",
+    "commitment_transaction",
 }  # fmt: skip
 """Tables that know no study: people, sessions, marks, destinations."""
 
