@@ -140,6 +140,8 @@ class Receiving:
             self._listener.admit(tuple(allowed_peer(one) for one in loaded.settings.listener.allowed))
         if Effect.AT_ONCE in effects and self._keeper is not None:
             self._keeper.keep(loaded.settings.retention)
+        if Effect.WORKER in effects and self._feed is not None:
+            self._feed.rest_after(loaded.settings.assembly.quiet_s)
         if self._web is not None and parts is not None:
             self._web.replace(parts)
 
@@ -198,6 +200,7 @@ class Receiving:
             reconcile_window_h=settings.reconcile_window_h,
             max_instance_bytes=self._loaded.settings.listener.max_instance_bytes,
             transfer_syntaxes=frozenset(TRANSFER_SYNTAXES),
+            quiet_s=self._loaded.settings.assembly.quiet_s,
         )
         client = OrthancClient(
             settings.url,

@@ -12,6 +12,7 @@ class FeedOptions:
     `source` is what the spool notes as sender. `transfer_syntaxes` are those that the listener offers; None takes
     every one that the spool can keep. An instance that Orthanc fails on `attempts_per_instance` times, while it
     answers otherwise, is given up until the next reconciliation, so that one bad file does not hold up all studies.
+    A series that Orthanc calls stable is taken for whole when it was seen unchanged for `quiet_s`.
     """
 
     source: str = "ORTHANC"
@@ -23,3 +24,4 @@ class FeedOptions:
     max_instance_bytes: int = 2**30
     transfer_syntaxes: frozenset[str] | None = None
     attempts_per_instance: int = 5
+    quiet_s: float = 30.0

@@ -112,7 +112,7 @@ class OrthancFeed:
         self._clock = clock
         replaced = ReplacedImages(engine, client.url, clock=clock)
         self._fetcher.give_up(replaced.waiting(since=self._horizon()))
-        self._series = SeriesTaker(client, spool, self._fetcher, replaced)
+        self._series = SeriesTaker(client, spool, self._fetcher, replaced, quiet_s=self._options.quiet_s)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._condition = FeedCondition.STARTING
@@ -134,6 +134,10 @@ class OrthancFeed:
     def wake(self) -> None:
         """Look now instead of at the next interval; returns at once."""
         self._wake.set()
+
+    def rest_after(self, quiet_s: float) -> None:
+        """From now on, take series for whole after this quiet time; may be called from any thread."""
+        self._series.quiet_s = quiet_s
 
     def run(self, stop: threading.Event) -> None:
         """Poll and reconcile until `stop`; failures of Orthanc, network or disk are waited out."""
@@ -209,11 +213,12 @@ class OrthancFeed:
         """
         horizon = self._horizon()
         taken = 0
+        began = self._series.now()  # a page of the list may be minutes old when its last series is looked at
         for series in self._client.mr_series():
             if self._stop.is_set():
                 break
             if series.last_update is None or series.last_update >= horizon:
-                taken += self._series.compare(series)
+                taken += self._series.compare(series, listed_at=began)
         return taken
 
     # -- cursor -------------------------------------------------------------------------------------------------

@@ -5,36 +5,17 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 
 from dicom_node.errors import Refusal
 from dicom_node.intake.images_ahead import ImagesAhead
 from dicom_node.intake.instance_fetcher import InstanceFetcher, Wanted
 from dicom_node.intake.orthanc_instance import InstanceOutcome, Taken
 from dicom_node.intake.replaced_images import ReplacedImages
+from dicom_node.intake.series_memory import Reading, SeriesMemory, Settled
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Reading:
-    """A series as Orthanc has it: its SOP Instance UIDs by Orthanc id, but for those new `again`, which are fetched."""
-
-    series: OrthancSeries
-    study_uid: str
-    sop_uids: dict[str, str]
-    again: frozenset[str]
-
-    def lacking(self, had: Set[str]) -> set[str]:
-        """The ids of which the spool, which has these UIDs, has nothing."""
-        return {one for one in self.series.instance_ids if one in self.sop_uids and self.sop_uids[one] not in had}
-
-
-def _state(series: OrthancSeries) -> tuple[float | None, int]:
-    """Equal as long as nothing has happened to a series."""
-    return series.last_update, len(series.instance_ids)
 
 
 class SeriesTaker:
@@ -49,8 +30,13 @@ class SeriesTaker:
     replaced
         Remembers images beyond a restart that a comparison by UIDs would not miss.
 
+    quiet_s
+        How long a series must have been seen unchanged before its number of images is taken for the whole of it.
+
     Attributes
     ----------
+    quiet_s
+        The same; may be set from any thread.
     ahead
         Images that were fetched ahead of their rows.
     owed
@@ -63,30 +49,41 @@ class SeriesTaker:
         spool: Spool,
         fetcher: InstanceFetcher,
         replaced: ReplacedImages,
+        *,
+        quiet_s: float,
     ) -> None:
         self._client = client
         self._spool = spool
         self._fetcher = fetcher
         self._replaced = replaced
+        self.quiet_s = quiet_s
         self.ahead = ImagesAhead()
         self.owed = 0
-        self._arriving: dict[str, _Reading] = {}
-        self._settled: dict[str, tuple[float | None, int]] = {}
+        self._memory = SeriesMemory()
 
     def begin_anew(self) -> None:
         """Forget what was seen: it is another database now."""
-        self._arriving.clear()
-        self._settled.clear()
+        self._memory.clear()
         self.ahead.clear()
         self._replaced.clear()
 
     def take_arriving(self) -> int:
         """Look again at the series that had not come to rest; how many images are new."""
-        return self._take(self._series(sorted(self._arriving)))
+        return self._take(self._series(self._memory.arriving()))
 
-    def compare(self, series: OrthancSeries) -> int:
-        """Fetch what the spool lacks of this series, also what was given up; how many images are new."""
-        return self._take([series], insist=True)
+    def now(self) -> float:
+        """For `compare`: seconds of a clock that is never set."""
+        return self._memory.clock()
+
+    def compare(self, series: OrthancSeries, *, listed_at: float) -> int:
+        """Fetch what the spool lacks of this series, also what was given up; how many images are new.
+
+        Orthanc listed it not before `listed_at`, of `now`.
+        """
+        settled = self._memory.settled(series)
+        if settled is not None and self._is_still_whole(series, settled):
+            return 0
+        return self._take([series], listed_at=listed_at, insist=True)
 
     def take_changes(self, changes: Sequence[Change]) -> int:
         """Fetch the instances of these rows, and what else the spool lacks of their series."""
@@ -112,19 +109,34 @@ class SeriesTaker:
         for series_id in series_ids:
             series = self._client.series(series_id)
             if series is None:
-                self._arriving.pop(series_id, None)
+                self._memory.forget(series_id)
             else:
                 found.append(series)
         return found
 
+    def _is_still_whole(self, series: OrthancSeries, settled: Settled) -> bool:
+        """Whether the spool has what it had of a series; also if that was erased, which is not to be undone."""
+        arrived = self._spool.arrival(series.series_instance_uid)
+        kept = 0 if arrived is None else arrived.received
+        return kept >= settled.kept or self._spool.erased(settled.study_uid) is not None
+
     def _take(
-        self, several: Iterable[OrthancSeries], *, again: frozenset[str] = frozenset(), insist: bool = False
+        self,
+        several: Iterable[OrthancSeries],
+        *,
+        again: frozenset[str] = frozenset(),
+        listed_at: float | None = None,
+        insist: bool = False,
     ) -> int:
         """Fetch what the spool lacks of these, and `again` in any case; `insist` also tries what was given up.
 
         All of them together: the images of a study may come in any order, a few of each series between two looks.
         """
-        found = [self._reading(series, again.intersection(series.instance_ids)) for series in several]
+        at = self._memory.clock() if listed_at is None else listed_at
+        found = [
+            self._reading(series, again.intersection(series.instance_ids), listed_at=at, insist=insist)
+            for series in several
+        ]
         readings = [one for one in found if one is not None]
         studies = {one.study_uid for one in readings}
         had = {study: self._spool.sop_instance_uids(study) for study in studies}
@@ -148,7 +160,7 @@ class SeriesTaker:
         self.owed += sum(self._fetcher.is_owed(one) for one in outcomes)
         return sum(self._conclude(reading, outcomes) for reading in readings)
 
-    def _worth_asking(self, reading: _Reading, had: Set[str], *, insist: bool) -> set[str]:
+    def _worth_asking(self, reading: Reading, had: Set[str], *, insist: bool) -> set[str]:
         """What the spool, which has these UIDs, lacks of a series; with `insist` also versions that it never had."""
         worth = self._fetcher.worth_asking(reading.lacking(had))
         return worth | self._fetcher.unfinished(reading.series.instance_ids) if insist else worth
@@ -160,24 +172,27 @@ class SeriesTaker:
         self._replaced.strike(had)
         self._replaced.add(one for one in again & outcomes.keys() if one not in had and not self._fetcher.is_owed(one))
 
-    def _reading(self, series: OrthancSeries, again: frozenset[str]) -> _Reading | None:
+    def _reading(
+        self, series: OrthancSeries, again: frozenset[str], *, listed_at: float, insist: bool
+    ) -> Reading | None:
         """What is to be compared with the spool; None where nothing is."""
         if series.modality != "MR":
             self.ahead.add(series.instance_ids)
             return None
-        if not again and self._settled.get(series.orthanc_id) == _state(series):
+        if not again and not insist and self._memory.settled(series) is not None:
             return None
-        before = self._arriving.get(series.orthanc_id)
+        unchanged_s = self._memory.unchanged_s(series, listed_at=listed_at)
+        before = self._memory.before(series)
         study_uid = self._client.study_instance_uid(series.study_id) if before is None else before.study_uid
         known = {} if before is None else before.sop_uids
         unknown = set(series.instance_ids) - again - known.keys()
         sop_uids = self._client.instances_of_series(series.orthanc_id) if unknown else known
         if study_uid is None or sop_uids is None:
-            self._arriving.pop(series.orthanc_id, None)
+            self._memory.forget(series.orthanc_id)
             return None
-        return _Reading(series=series, study_uid=study_uid, sop_uids=sop_uids, again=again)
+        return Reading(series=series, study_uid=study_uid, sop_uids=sop_uids, again=again, unchanged_s=unchanged_s)
 
-    def _conclude(self, reading: _Reading, outcomes: Mapping[str, Taken | Refusal]) -> int:
+    def _conclude(self, reading: Reading, outcomes: Mapping[str, Taken | Refusal]) -> int:
         """Tell the spool what its series lacks; how many images are new."""
         series, ids = reading.series, reading.series.instance_ids
         refused = min(self._fetcher.left_out.keys() & ids, default=None)
@@ -189,24 +204,31 @@ class SeriesTaker:
         reading.sop_uids.update({one: taken.sop_instance_uid for one, taken in ended.items() if taken.sop_instance_uid})
         kinds = Counter(taken.kind for taken in ended.values())
         if kinds[InstanceOutcome.SPOOLED]:
-            level = logging.DEBUG if series.orthanc_id in self._arriving else logging.INFO
+            level = logging.DEBUG if self._memory.before(series) else logging.INFO
             new = kinds[InstanceOutcome.SPOOLED]
             log.log(level, "event=orthanc_series_read series=%s new=%d", series.series_instance_uid, new)
         deleted = {one for one, taken in ended.items() if taken.kind is InstanceOutcome.DELETED}
         self._settle(reading, deleted=deleted, is_complete=not self._fetcher.unfinished(ids) and not deleted)
         return kinds[InstanceOutcome.SPOOLED]
 
-    def _settle(self, reading: _Reading, *, deleted: Set[str], is_complete: bool) -> None:
-        """Tell the spool how many to expect once Orthanc has seen no new image for a while."""
+    def _settle(self, reading: Reading, *, deleted: Set[str], is_complete: bool) -> None:
+        """Tell the spool how many to expect once no new image has been seen for a while, by Orthanc and by us."""
         series = reading.series
-        if not series.is_stable:
-            self._arriving[series.orthanc_id] = reading
-            return
-        self._arriving.pop(series.orthanc_id, None)
         images = len(set(series.instance_ids) - self._fetcher.foreign - deleted)
+        if not series.is_stable or not self._is_at_rest(reading, images):
+            self._memory.arrives(reading)
+            return
         self._spool.set_expected(series.series_instance_uid, images)
+        settled = None
         if is_complete:
-            self._settled[series.orthanc_id] = _state(series)
-        else:
-            self._settled.pop(series.orthanc_id, None)
+            arrived = self._spool.arrival(series.series_instance_uid)
+            settled = Settled(study_uid=reading.study_uid, kept=0 if arrived is None else arrived.received)
+        self._memory.rests(series, settled)
         log.info("event=orthanc_series_at_rest series=%s images=%d", series.series_instance_uid, images)
+
+    def _is_at_rest(self, reading: Reading, images: int) -> bool:
+        """Whether a series that Orthanc calls stable was unchanged for the quiet time, or once at rest with so many."""
+        if reading.unchanged_s >= self.quiet_s:
+            return True
+        arrived = self._spool.arrival(reading.series.series_instance_uid)
+        return arrived is not None and arrived.expected == images

@@ -216,6 +216,10 @@ class Spool:
         """What has arrived of each series of a study; two contents of one SOP Instance UID count once."""
         return self._index.arrivals(study_instance_uid)
 
+    def arrival(self, series_instance_uid: str) -> Arrival | None:
+        """What has arrived of one series, in whichever study; None if nothing has."""
+        return self._index.arrival(series_instance_uid)
+
     def studies(
         self, *, but: Select[tuple[str, int]] | None = None, among: SelectBase | None = None
     ) -> list[StudyActivity]:

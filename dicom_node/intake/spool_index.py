@@ -94,12 +94,13 @@ _INSTANCES = (
     sa.select(instance_table).where(_of_study).order_by(instance_table.c.received_at, instance_table.c.file_name)
 )
 _UIDS = sa.select(instance_table.c.sop_instance_uid).where(_of_study)
-_ARRIVALS = (
+_BY_SERIES = (
     sa.select(instance_table.c.series_instance_uid, _DISTINCT, _LAST, sa.func.max(series_table.c.expected))
     .outerjoin(series_table, series_table.c.series_instance_uid == instance_table.c.series_instance_uid)
-    .where(_of_study)
     .group_by(instance_table.c.series_instance_uid)
 )
+_ARRIVALS = _BY_SERIES.where(_of_study)
+_ARRIVAL = _BY_SERIES.where(instance_table.c.series_instance_uid == sa.bindparam("series"))
 _STUDIES = (
     sa.select(study_table.c.study_instance_uid, _DISTINCT, _LAST, study_table.c.revision)
     .join(instance_table, instance_table.c.study_instance_uid == study_table.c.study_instance_uid)
@@ -223,10 +224,13 @@ class SpoolIndex:
     def arrivals(self, study_instance_uid: str) -> dict[str, Arrival]:
         """Counts and times per series of a study."""
         with self._engine.connect() as connection:
-            return {
-                series: Arrival(series_instance_uid=series, received=received, last_received_at=last, expected=expected)
-                for series, received, last, expected in connection.execute(_ARRIVALS, {"study": study_instance_uid})
-            }
+            return {row[0]: _arrival(*row) for row in connection.execute(_ARRIVALS, {"study": study_instance_uid})}
+
+    def arrival(self, series_instance_uid: str) -> Arrival | None:
+        """Count and time of one series, or None if it has no rows."""
+        with self._engine.connect() as connection:
+            row = connection.execute(_ARRIVAL, {"series": series_instance_uid}).one_or_none()
+        return None if row is None else _arrival(*row)
 
     def studies(
         self, *, but: sa.Select[tuple[str, int]] | None = None, among: sa.SelectBase | None = None
@@ -345,6 +349,10 @@ class _Found:
         self.changed.update(others.values(), (study,))
         others[record.name] = study
         return StoredKind.CONFLICT if conflict else StoredKind.NEW
+
+
+def _arrival(series: str, received: int, last: float, expected: int | None) -> Arrival:
+    return Arrival(series_instance_uid=series, received=received, last_received_at=last, expected=expected)
 
 
 def _activity(study: str, count: int, at: float, revision: int) -> StudyActivity:

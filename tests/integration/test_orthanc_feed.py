@@ -26,7 +26,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from dicom_node.database import open_database
+from dicom_node.database import open_database, writing
 from dicom_node.errors import Reason, Refusal, TransientError
 from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
 from dicom_node.intake.part10 import split_file
@@ -52,7 +52,7 @@ class Node:
             self.client,
             self.spool,
             self.engine,
-            options=FeedOptions(**{"poll_interval_s": 0.2, **options}),
+            options=FeedOptions(**{"poll_interval_s": 0.2, "quiet_s": 0.0, **options}),
             on_refusal=lambda study, refusal: self.refusals.append((study, refusal)),
         )
 
@@ -161,6 +161,70 @@ def test_orthanc_killed_before_the_series_is_stable_loses_nothing(restless: Loca
     node.feed.poll_once()
     assert node.datasets(study) == sent_datasets(files)
     assert node.spool.arrivals(study)[series].expected == 8
+
+
+@pytest.mark.parametrize("node_restarted", [False, True], ids=["node runs", "node restarted"])
+def test_half_a_series_is_not_taken_for_the_whole_after_orthanc_was_restarted_in_the_middle(
+    restless: LocalOrthanc, tmp_path: Path, node_restarted: bool
+) -> None:
+    orthanc, node = restless, Node(tmp_path / "node", restless, quiet_s=1.0)
+    study, series, files = mr_series(6)
+    put(orthanc, files[:3])
+    node.feed.poll_once()
+    orthanc.kill()
+    orthanc.start()
+    if node_restarted:
+        node = Node(tmp_path / "node", restless, quiet_s=1.0)
+    put(orthanc, mr_series(1)[2])  # of another series, so that it has news
+    assert all(one.is_stable for one in node.client.mr_series() if one.series_instance_uid == series)
+    assert (node.feed.poll_once(), node.feed.reconcile_once()) == (1, 0)
+    assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (3, None)
+    put(orthanc, files[3:])
+    orthanc.kill()
+    orthanc.start()
+    assert node.feed.poll_once() == 3
+    assert (node.spool.arrivals(study)[series].received, node.spool.arrivals(study)[series].expected) == (6, None)
+    time.sleep(1.1)
+    node.feed.poll_once()
+    assert node.spool.arrivals(study)[series].expected == 6
+
+
+def test_a_series_that_was_at_rest_is_so_still_after_a_restart_of_the_node(
+    orthanc: LocalOrthanc, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(orthanc, mr_series(2)[2])
+    wait_until(lambda: stable_events(orthanc) == 1)
+    node.feed.poll_once()
+    again = Node(tmp_path / "node", orthanc, quiet_s=PATIENCE_S)
+    again.feed.reconcile_once()
+    asked = Mock(wraps=again.client.series)
+    monkeypatch.setattr(again.client, "series", asked)
+    again.feed.poll_once()
+    assert asked.call_count == 0
+
+
+def test_an_image_damaged_on_the_nodes_disk_is_fetched_again(orthanc: LocalOrthanc, node: Node) -> None:
+    study, _, files = mr_series(3)
+    put(orthanc, files)
+    wait_until(lambda: stable_events(orthanc) == 1)
+    assert (node.feed.poll_once(), node.feed.reconcile_once()) == (3, 0)
+    path = node.spool.instances(study)[0].path
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert len(node.spool.set_damaged_aside(study)) == 1
+    assert node.feed.reconcile_once() == 1
+    assert node.datasets(study) == sent_datasets(files)
+    assert node.spool.refusals(study) == []
+
+
+def test_an_erased_study_is_not_fetched_again(orthanc: LocalOrthanc, node: Node) -> None:
+    study, _, files = mr_series(2)
+    put(orthanc, files)
+    wait_until(lambda: stable_events(orthanc) == 1)
+    assert node.feed.poll_once() == 2
+    with writing(node.engine) as connection:
+        node.spool.take_out(study, at=time.time(), within=connection)
+    assert node.feed.reconcile_once() == 0
+    assert node.spool.instances(study) == []
 
 
 def test_a_series_that_came_while_the_node_was_down_is_read_from_the_cursor(

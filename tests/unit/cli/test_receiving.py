@@ -124,3 +124,17 @@ def test_a_changed_file_opens_no_dashboard_that_the_start_would_have_refused(tmp
     assert not pages.parts.dashboard
     assert pages.parts.state_dir == (tmp_path / "state").resolve()
     assert pages.parts.node_name == "Ear node"
+
+
+def test_a_changed_quiet_time_holds_for_what_comes_from_orthanc_without_a_restart(tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+
+    def loaded(quiet_s: float) -> LoadedSettings:
+        config.write_text(f"[orthanc]\nurl = 'http://127.0.0.1:1'\n[assembly]\nquiet_s = {quiet_s}\n")
+        return read_settings(config, {"HYDROPS_ORTHANC_PASSWORD": "secret"})
+
+    receiving = Receiving(loaded(7.0))
+    assert receiving._feed is not None
+    assert receiving._feed._series.quiet_s == 7.0
+    receiving._take_over(loaded(12.0), frozenset({Effect.WORKER}))
+    assert receiving._feed._series.quiet_s == 12.0
