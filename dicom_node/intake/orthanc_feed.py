@@ -112,7 +112,14 @@ class OrthancFeed:
         self._clock = clock
         replaced = ReplacedImages(engine, client.url, clock=clock)
         self._fetcher.give_up(replaced.waiting(since=self._horizon()))
-        self._series = SeriesTaker(client, spool, self._fetcher, replaced, quiet_s=self._options.quiet_s)
+        self._series = SeriesTaker(
+            client,
+            spool,
+            self._fetcher,
+            replaced,
+            attempts=self._options.attempts_per_instance,
+            quiet_s=self._options.quiet_s,
+        )
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._condition = FeedCondition.STARTING
@@ -164,7 +171,7 @@ class OrthancFeed:
 
     def poll_once(self) -> int:
         """Look again at the series that had not come to rest, whose event may be lost, and do as `look_once`."""
-        self._series.owed = 0
+        self._series.begin_look()
         cursor = self._cursor()
         taken = self._series.take_arriving()
         return taken + self._read_on(cursor)
@@ -177,7 +184,7 @@ class OrthancFeed:
         TransientError
             Orthanc, network, disk or database failed; the cursor then stands before what is still owed.
         """
-        self._series.owed = 0
+        self._series.begin_look()
         return self._read_on(self._cursor())
 
     def _read_on(self, cursor: Cursor) -> int:
@@ -194,9 +201,8 @@ class OrthancFeed:
             self._behind = max(self._behind, len(fresh))
             taken += self._series.take_changes([c for c in fresh if c.at is None or c.at >= cursor.ignore_before])
             if self._series.owed:
-                raise TransientError(
-                    f"Orthanc at {self._client.url} failed on {self._series.owed} instances; asked again later"
-                )
+                failed = f"{self._series.owed} instances or series"
+                raise TransientError(f"Orthanc at {self._client.url} failed on {failed}; asked again later")
             if fresh:
                 cursor = cursor.advanced_to(fresh[-1])
                 self._cursors.save(self._client.url, cursor)

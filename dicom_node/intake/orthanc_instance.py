@@ -30,8 +30,8 @@ _REASONS = {
 }
 
 
-def require_answers_otherwise(client: OrthancClient, error: OrthancUnavailable | OrthancAnswerInvalid) -> None:
-    """Nothing if Orthanc failed on what was asked for alone; it answers other questions.
+def require_answers_otherwise(client: OrthancClient, error: Exception) -> None:
+    """Nothing if Orthanc, which failed on one question with `error`, answers others.
 
     Raises
     ------

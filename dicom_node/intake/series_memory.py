@@ -101,7 +101,11 @@ class SeriesMemory:
         if settled is not None:
             self._settled[series.orthanc_id] = (_state(series), settled)
 
+    def pass_over(self, series_id: str) -> None:
+        """It is not to be looked at before the next comparison."""
+        self._arriving.pop(series_id, None)
+
     def forget(self, series_id: str) -> None:
-        """It is gone, or is to be looked at as if it had never been."""
+        """It is gone."""
         for known in (self._arriving, self._seen, self._settled):
             known.pop(series_id, None)

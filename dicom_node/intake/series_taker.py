@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
+from functools import partial
 
 from dicom_node.errors import Refusal
 from dicom_node.intake.images_ahead import ImagesAhead
@@ -12,6 +13,7 @@ from dicom_node.intake.instance_fetcher import InstanceFetcher, Wanted
 from dicom_node.intake.orthanc_instance import InstanceOutcome, Taken
 from dicom_node.intake.replaced_images import ReplacedImages
 from dicom_node.intake.series_memory import Reading, SeriesMemory, Settled
+from dicom_node.intake.series_questions import QuestionFailed, SeriesQuestions
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
 
@@ -30,6 +32,8 @@ class SeriesTaker:
     replaced
         Remembers images beyond a restart that a comparison by UIDs would not miss.
 
+    attempts
+        A series that Orthanc fails on in so many looks, while it answers otherwise, is left to the next comparison.
     quiet_s
         How long a series must have been seen unchanged before its number of images is taken for the whole of it.
 
@@ -40,7 +44,7 @@ class SeriesTaker:
     ahead
         Images that were fetched ahead of their rows.
     owed
-        How often Orthanc failed on something since this was set to 0 that is not given up: the log waits for it.
+        How often Orthanc failed on something in this look that is not given up: the log waits for it.
     """
 
     def __init__(
@@ -50,16 +54,23 @@ class SeriesTaker:
         fetcher: InstanceFetcher,
         replaced: ReplacedImages,
         *,
+        attempts: int,
         quiet_s: float,
     ) -> None:
         self._client = client
         self._spool = spool
         self._fetcher = fetcher
         self._replaced = replaced
+        self._questions = SeriesQuestions(client, attempts=attempts)
         self.quiet_s = quiet_s
         self.ahead = ImagesAhead()
         self.owed = 0
         self._memory = SeriesMemory()
+
+    def begin_look(self) -> None:
+        """A look at the log, or at what arrives, begins."""
+        self.owed = 0
+        self._questions.begin_look()
 
     def begin_anew(self) -> None:
         """Forget what was seen: it is another database now."""
@@ -92,8 +103,7 @@ class SeriesTaker:
         series = self._series(named)
         homeless = set(rows).difference(*(one.instance_ids for one in series))
         while homeless:
-            series_id = self._client.series_of_instance(homeless.pop())
-            found = self._series([] if series_id is None else [series_id])
+            found = self._series_of(homeless.pop())
             homeless.difference_update(*(one.instance_ids for one in found))
             series += found
         # Where the spool has an image that is new in Orthanc, Orthanc has replaced it: take the bytes again.
@@ -104,15 +114,40 @@ class SeriesTaker:
             self.ahead.had_their_rows(new)
 
     def _series(self, series_ids: Iterable[str]) -> list[OrthancSeries]:
-        """Those of them that are still there."""
+        """Those of them that are still there, and that Orthanc does not fail on."""
         found = []
         for series_id in series_ids:
-            series = self._client.series(series_id)
+            try:
+                series = self._questions.ask(series_id, partial(self._client.series, series_id))
+            except QuestionFailed as failed:
+                self._miss(failed, series_id=series_id)
+                continue
             if series is None:
                 self._memory.forget(series_id)
             else:
                 found.append(series)
         return found
+
+    def _series_of(self, instance_id: str) -> list[OrthancSeries]:
+        """The series of an instance; none where one of them is gone or Orthanc fails on one of them."""
+        try:
+            series_id = self._questions.ask(instance_id, partial(self._client.series_of_instance, instance_id))
+            if series_id is None:
+                return []
+            series = self._questions.ask(series_id, partial(self._client.series, series_id))
+        except QuestionFailed as failed:
+            self._miss(failed, again={instance_id})
+            return []
+        return [] if series is None else [series]
+
+    def _miss(self, failed: QuestionFailed, *, series_id: str = "", again: Set[str] = frozenset()) -> None:
+        """Orthanc failed on a series: the log waits for it, or goes on and leaves it to the next comparison."""
+        if not failed.given_up:
+            self.owed += failed.is_new
+            return
+        self._memory.pass_over(series_id)
+        self._replaced.add(again)
+        self._fetcher.give_up(again)
 
     def _is_still_whole(self, series: OrthancSeries, settled: Settled) -> bool:
         """Whether the spool has what it had of a series; also if that was erased, which is not to be undone."""
@@ -183,10 +218,19 @@ class SeriesTaker:
             return None
         unchanged_s = self._memory.unchanged_s(series, listed_at=listed_at)
         before = self._memory.before(series)
-        study_uid = self._client.study_instance_uid(series.study_id) if before is None else before.study_uid
         known = {} if before is None else before.sop_uids
-        unknown = set(series.instance_ids) - again - known.keys()
-        sop_uids = self._client.instances_of_series(series.orthanc_id) if unknown else known
+        sop_uids: dict[str, str] | None = known
+        ask = partial(self._questions.ask, series.orthanc_id, insist=insist)
+        try:
+            study_uid = (
+                ask(lambda: self._client.study_instance_uid(series.study_id)) if before is None else before.study_uid
+            )
+            if set(series.instance_ids) - again - known.keys():
+                sop_uids = ask(lambda: self._client.instances_of_series(series.orthanc_id))
+        except QuestionFailed as failed:
+            self._miss(failed, series_id=series.orthanc_id, again=again)
+            return None
+        self._questions.answered(series.orthanc_id)
         if study_uid is None or sop_uids is None:
             self._memory.forget(series.orthanc_id)
             return None

@@ -8,14 +8,17 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import certifi
 import pytest
 from certificates import Authority
 from free_ports import free_port
+from orthanc_parts import dicom_file
 from patience import PATIENCE_S
 
 from dicom_node.database import open_database
@@ -356,24 +359,29 @@ def test_addresses_that_are_not_plain_http_are_refused_without_repeating_them(ur
     assert "secret" not in str(raised.value)
 
 
-def answer_of_an_orthanc_that_fails_on_one_image(handler: _Handler, fail: Answerer) -> None:
+def answer_of_an_orthanc_that_fails_on_one_image(
+    handler: _Handler, fail: Answerer, *, rows: Sequence[str] = ("NewSeries",), study: str = "1.2"
+) -> None:
     """One MR series of one image, whose file is answered by `fail`."""
-    change = {"Seq": 1, "ChangeType": "NewSeries", "ID": INSTANCE, "Date": None}
     series = {
         "ID": INSTANCE,
         "ParentStudy": INSTANCE,
         "Instances": [INSTANCE],
         "IsStable": True,
-        "MainDicomTags": {"Modality": "MR", "SeriesInstanceUID": "1.2.3"},
+        "MainDicomTags": {"Modality": "MR", "SeriesInstanceUID": f"{study}.3"},
     }
     if handler.path.startswith("/changes"):
-        body: object = {"Changes": [change], "Done": True, "Last": 1}
+        since = int((parse_qs(urlsplit(handler.path).query).get("since") or ["0"])[0])
+        log = [{"Seq": n, "ChangeType": kind, "ID": INSTANCE, "Date": None} for n, kind in enumerate(rows, start=1)]
+        body: object = {"Changes": log[since:], "Done": True, "Last": len(log)}
     elif handler.path.endswith("/instances"):
-        body = [{"ID": INSTANCE, "MainDicomTags": {"SOPInstanceUID": "1.2.3.4"}}]
+        body = [{"ID": INSTANCE, "MainDicomTags": {"SOPInstanceUID": f"{study}.3.4"}}]
     elif handler.path.startswith("/series"):
         body = series
     elif handler.path.startswith("/studies"):
-        body = {"MainDicomTags": {"StudyInstanceUID": "1.2"}}
+        body = {"MainDicomTags": {"StudyInstanceUID": study}}
+    elif handler.path == f"/instances/{INSTANCE}":
+        body = {"ParentSeries": INSTANCE}
     elif handler.path.startswith("/tools/find"):
         body = [series]
     else:
@@ -413,6 +421,60 @@ def test_one_image_that_always_fails_holds_the_cursor_only_for_a_while(
     assert len(files_asked) == 3
     feed.reconcile_once()  # but not forgotten
     assert len([path for path, _ in stand_in.asked if path.endswith("/data")]) == 4
+
+
+def image_file(number: int = 1) -> Answerer:
+    """The file of that one image, with its digest; another content for another number."""
+    file = dicom_file("1.2", "1.2.3", number, sop_instance_uid="1.2.3.4")
+    digest = hashlib.md5(file, usedforsecurity=False).hexdigest()
+    return lambda handler: handler.send(200, file, ETag=f'"0-{digest}"')
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    ("path", "row"),
+    [
+        (f"/series/{INSTANCE}", "NewSeries"),
+        (f"/series/{INSTANCE}", "NewInstance"),
+        (f"/series/{INSTANCE}/instances", "NewSeries"),
+        (f"/studies/{INSTANCE}", "NewSeries"),
+        (f"/instances/{INSTANCE}", "NewInstance"),
+    ],
+)
+def test_a_series_that_cannot_be_asked_about_holds_the_cursor_only_for_a_while(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, path: str, row: str, failure: str
+) -> None:
+    whole = partial(answer_of_an_orthanc_that_fails_on_one_image, fail=image_file(), rows=[row])
+    stand_in.answer = lambda handler: FAILURES[failure](handler) if handler.path == path else whole(handler)
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    spool = Spool(tmp_path / "spool", engine)
+    feed = OrthancFeed(client, spool, engine, options=FeedOptions(attempts_per_instance=3))
+    for _ in range(2):
+        with pytest.raises(TransientError, match="failed on 1 instances or series"):
+            feed.poll_once()
+    assert (feed.poll_once(), feed.poll_once()) == (0, 0)  # given up: later studies are read
+    assert [one for one, _ in stand_in.asked].count(path) == 3
+    stand_in.answer = whole
+    assert feed.reconcile_once() == 1
+    assert len(spool.instances("1.2")) == 1
+
+
+@pytest.mark.parametrize("path", [f"/series/{INSTANCE}", f"/series/{INSTANCE}/instances", f"/instances/{INSTANCE}"])
+def test_an_image_replaced_in_a_series_that_cannot_be_asked_about_is_taken_later(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, path: str
+) -> None:
+    row = "NewInstance"
+    stand_in.answer = lambda handler: answer_of_an_orthanc_that_fails_on_one_image(handler, image_file(1), rows=[row])
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    spool = Spool(tmp_path / "spool", engine)
+    feed = OrthancFeed(client, spool, engine, options=FeedOptions(attempts_per_instance=1))
+    assert feed.look_once() == 1
+    replaced = partial(answer_of_an_orthanc_that_fails_on_one_image, fail=image_file(2), rows=[row, row])
+    stand_in.answer = lambda handler: handler.send(500) if handler.path == path else replaced(handler)
+    feed.look_once()
+    stand_in.answer = replaced
+    feed.reconcile_once()
+    assert [one.conflict for one in spool.instances("1.2")] == [True, True]
 
 
 def gone_after(handler: _Handler, server: StandIn) -> None:
