@@ -15,6 +15,7 @@ from dicom_node.intake.replaced_images import ReplacedImages
 from dicom_node.intake.series_memory import Reading, SeriesMemory, Settled
 from dicom_node.intake.series_questions import QuestionFailed, SeriesQuestions
 from dicom_node.intake.spool import Spool
+from dicom_node.intake.wire_check import is_legal_uid
 from dicom_node.orthanc_client import Change, OrthancClient, OrthancSeries
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class SeriesTaker:
         self.ahead = ImagesAhead()
         self.owed = 0
         self._memory = SeriesMemory()
+        self._nameless: set[str] = set()
 
     def begin_look(self) -> None:
         """A look at the log, or at what arrives, begins."""
@@ -211,7 +213,7 @@ class SeriesTaker:
         self, series: OrthancSeries, again: frozenset[str], *, listed_at: float, insist: bool
     ) -> Reading | None:
         """What is to be compared with the spool; None where nothing is."""
-        if series.modality != "MR":
+        if series.modality != "MR" or series.orthanc_id in self._nameless:
             self.ahead.add(series.instance_ids)
             return None
         if not again and not insist and self._memory.settled(series) is not None:
@@ -234,7 +236,20 @@ class SeriesTaker:
         if study_uid is None or sop_uids is None:
             self._memory.forget(series.orthanc_id)
             return None
+        if not (_is_legal(study_uid) and _is_legal(series.series_instance_uid)):
+            self._pass_over(series)
+            return None
         return Reading(series=series, study_uid=study_uid, sop_uids=sop_uids, again=again, unchanged_s=unchanged_s)
+
+    def _pass_over(self, series: OrthancSeries) -> None:
+        """Leave a series alone that no row of the state database can name: Orthanc asks for less than we do."""
+        log.warning(
+            "event=orthanc_series_passed_over id=%s reason=its Study or Series Instance UID is no UID",
+            series.orthanc_id,
+        )
+        self._nameless.add(series.orthanc_id)
+        self._memory.forget(series.orthanc_id)
+        self.ahead.add(series.instance_ids)
 
     def _conclude(self, reading: Reading, outcomes: Mapping[str, Taken | Refusal]) -> int:
         """Tell the spool what its series lacks; how many images are new."""
@@ -276,3 +291,7 @@ class SeriesTaker:
             return True
         arrived = self._spool.arrival(reading.series.series_instance_uid)
         return arrived is not None and arrived.expected == images
+
+
+def _is_legal(uid: str) -> bool:
+    return is_legal_uid(uid.encode("ascii", "replace"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import ssl
 import threading
 import time
@@ -475,6 +476,29 @@ def test_an_image_replaced_in_a_series_that_cannot_be_asked_about_is_taken_later
     stand_in.answer = replaced
     feed.reconcile_once()
     assert [one.conflict for one in spool.instances("1.2")] == [True, True]
+
+
+@pytest.mark.parametrize("study", ["1.2." + "3" * 70, "", "1.2\n3", "1.2.\0", "\ud800", "Marker^Name"])
+def test_a_series_without_a_lawful_name_is_passed_over_with_one_line_in_the_log(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path, study: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = ["NewSeries", "NewInstance"]
+    stand_in.answer = lambda handler: answer_of_an_orthanc_that_fails_on_one_image(
+        handler, image_file(), rows=rows, study=study
+    )
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    spool = Spool(tmp_path / "spool", engine)
+    feed = OrthancFeed(client, spool, engine)
+    with caplog.at_level(logging.WARNING):
+        assert (feed.poll_once(), feed.reconcile_once(), feed.poll_once()) == (0, 0, 0)
+    (line,) = caplog.messages
+    assert f"event=orthanc_series_passed_over id={INSTANCE}" in line
+    assert "Marker" not in line
+    assert line.isprintable()
+    assert not any(path.endswith("/data") for path, _ in stand_in.asked)
+    with engine.connect() as connection:
+        for table in ("spool_series", "spool_refusal", "spool_study"):
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() == 0
 
 
 def gone_after(handler: _Handler, server: StandIn) -> None:
