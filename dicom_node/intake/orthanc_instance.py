@@ -21,6 +21,9 @@ MR_SOP_CLASSES = frozenset({"1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.
 _COME_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 """Not about the file that was asked for: all questions wait."""
 
+LONGEST_DETAIL = 500
+"""Characters of what is said against an image."""
+
 _REASONS = {
     WireReason.TS_UNSUPPORTED: Reason.TS_UNSUPPORTED,
     WireReason.WIRE_TRUNCATED: Reason.PIXEL_LENGTH,
@@ -67,12 +70,15 @@ class Taken:
 
 
 class InstanceRefused(Exception):
-    """This MR image cannot be taken, and why; never leaves this package."""
+    """This MR image cannot be taken, and why; never leaves this package.
+
+    `detail` may repeat bytes of the file; it is made one line of bounded length, which every log and database takes.
+    """
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
-        self.detail = detail
+        self.detail = "".join(one if one.isprintable() else "?" for one in detail[:LONGEST_DETAIL])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,13 +201,13 @@ def answer_with_one_image(handler: _Handler, *, etag: str, asked_md5: str) -> No
         handler.send(200, b"an image", ETag=etag)
 
 
-def take_it(client: OrthancClient, folder: Path) -> Taken:
+def take_it(client: OrthancClient, folder: Path, *, limit: int = 1000) -> Taken:
     engine = open_database(f"sqlite:///{folder / 'node.db'}")
     taker = InstanceTaker(
         client=client,
         spool=Spool(folder / "spool", engine),
         source="ORTHANC",
-        max_instance_bytes=1000,
+        max_instance_bytes=limit,
         transfer_syntaxes=None,
         clock=time.time,
     )
@@ -499,6 +499,18 @@ def test_a_series_without_a_lawful_name_is_passed_over_with_one_line_in_the_log(
     with engine.connect() as connection:
         for table in ("spool_series", "spool_refusal", "spool_study"):
             assert connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one() == 0
+
+
+def test_what_is_said_against_an_image_is_one_short_line_whatever_its_file_says(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path
+) -> None:
+    file = b"\0" * 128 + b"DICM" + b"\x02\0\x10\0UI" + (3000).to_bytes(2, "little") + b"1.2\n\0." * 500
+    stand_in.answer = lambda handler: handler.send(200, file, ETag=f'"0-{hashlib.md5(file).hexdigest()}"')
+    with pytest.raises(InstanceRefused) as refused:
+        take_it(client, tmp_path, limit=10_000)
+    assert refused.value.reason is Reason.TS_UNSUPPORTED
+    assert refused.value.detail.isprintable()
+    assert len(refused.value.detail) <= 500
 
 
 def gone_after(handler: _Handler, server: StandIn) -> None:
