@@ -103,7 +103,7 @@ def conditions_of(now: HealthSnapshot) -> Conditions:
     if age_s is not None:
         gone = f"No worker has given a sign of life for {age_s / 60:.0f} minutes; nothing is computed or delivered."
         found[NoticeKind.WORKER_GONE] = gone if age_s > WORKER_SILENT_S else ""
-    if now.orthanc_feed in ("unreachable", "denied"):
+    if now.orthanc_feed in ("unreachable", "denied", "failed"):
         found[NoticeKind.ORTHANC_UNREACHABLE] = f"No images can be read from Orthanc: {now.orthanc_problem}"
     elif now.orthanc_feed == "reading":
         found[NoticeKind.ORTHANC_UNREACHABLE] = ""

@@ -260,6 +260,7 @@ def run_feed(feed: OrthancFeed, stop: threading.Event, *, pause_s: float = FEED_
     while not stop.is_set():
         try:
             feed.run(stop)
-        except Exception:  # this thread's only net; without it the node would look alive and take nothing
+        except Exception as error:  # this thread's only net; without it the node would look alive and take nothing
+            feed.fail(error)
             log.exception("event=orthanc_feed_failed again_in_s=%.0f", pause_s)
             stop.wait(pause_s)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 
+from dicom_node.database import DATABASE_AWAY
 from dicom_node.errors import Refusal, TransientError
 from dicom_node.intake.change_cursor import Cursor, CursorStore
 from dicom_node.intake.feed_options import FeedOptions
@@ -34,16 +34,19 @@ __all__ = ["FeedCondition", "FeedOptions", "FeedStatus", "OrthancFeed"]
 log = logging.getLogger(__name__)
 
 ACCESS_DENIED_DELAY_S = 60.0
+COMPARE_AGAIN_S = 60.0  # after a comparison that Orthanc failed on, if the interval is not shorter
+AWAY = (TransientError, *DATABASE_AWAY)  # waited out
 WAKE_CHECK_S = 0.5  # how late a stop may be noticed; a wake-up is noticed at once
 
 
 class FeedCondition(StrEnum):
-    """STARTING: not asked yet. READING: all well. UNREACHABLE and DENIED: tried again by itself."""
+    """STARTING: not asked yet. READING: all well. UNREACHABLE, DENIED and FAILED (by a fault of ours): tried again."""
 
     STARTING = "starting"
     READING = "reading"
     UNREACHABLE = "unreachable"
     DENIED = "denied"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,8 @@ class OrthancFeed:
         self._stop = threading.Event()
         self._condition = FeedCondition.STARTING
         self._detail = ""
+        self._next_comparison = 0.0
+        self._comparison_failure: Exception | None = None
         self._behind = 0
         self._read_at: float | None = None
 
@@ -147,27 +152,27 @@ class OrthancFeed:
         self._series.quiet_s = quiet_s
 
     def run(self, stop: threading.Event) -> None:
-        """Poll and reconcile until `stop`; failures of Orthanc, network or disk are waited out."""
+        """Poll and reconcile until `stop`; failures of Orthanc, network, disk or database are waited out."""
         self._stop = stop
+        self._next_comparison = time.monotonic()
         pace = FeedPace(interval_s=self._options.poll_interval_s)
-        next_reconcile = time.monotonic()
         while not stop.is_set():
             self._wake.clear()
             try:
                 at_all = pace.begin()
                 taken = self.poll_once() if at_all else self.look_once()
-                if time.monotonic() >= next_reconcile:
-                    self.reconcile_once()
-                    next_reconcile = time.monotonic() + self._options.reconcile_interval_s
+                self._compare_at_times()
                 delay = pace.end(taken, at_all=at_all)
-                self._note(FeedCondition.READING, "")
-            except OrthancAccessDenied as error:
-                self._note(FeedCondition.DENIED, str(error))
-                delay = ACCESS_DENIED_DELAY_S
-            except (TransientError, OperationalError) as error:
-                self._note(FeedCondition.UNREACHABLE, str(error))
-                delay = pace.fail()
+                self._tell(self._comparison_failure)
+            except AWAY as error:
+                self._tell(error)
+                denied = isinstance(error, OrthancAccessDenied)
+                delay = ACCESS_DENIED_DELAY_S if denied else pace.fail()
             self._pause(delay)
+
+    def fail(self, error: Exception) -> None:
+        """Show that a fault that nobody foresaw stopped the reading; not its text, which may quote an image."""
+        self._note(FeedCondition.FAILED, f"a fault of this node ({type(error).__name__}); its log says where")
 
     def poll_once(self) -> int:
         """Look again at the series that had not come to rest, whose event may be lost, and do as `look_once`."""
@@ -215,7 +220,7 @@ class OrthancFeed:
     def reconcile_once(self) -> int:
         """Compare the MR series that changed within the window with the spool and fetch what is missing.
 
-        Returns and raises as `poll_once`, but is not held up by instances that Orthanc fails on.
+        Returns and raises as `poll_once`, but is not held up by instances and series that Orthanc fails on.
         """
         horizon = self._horizon()
         taken = 0
@@ -242,6 +247,30 @@ class OrthancFeed:
         return self._clock() - self._options.reconcile_window_h * 3600
 
     # -- running ------------------------------------------------------------------------------------------------
+
+    def _compare_at_times(self) -> None:
+        """Compare if it is time. What Orthanc fails on there does not keep us from reading its log in between."""
+        if time.monotonic() < self._next_comparison:
+            return
+        pause_s = self._options.reconcile_interval_s
+        try:
+            self.reconcile_once()
+            self._comparison_failure = None
+        except AWAY as error:
+            self._comparison_failure = error
+            pause_s = min(pause_s, COMPARE_AGAIN_S)
+        self._next_comparison = time.monotonic() + pause_s
+
+    def _tell(self, error: Exception | None) -> None:
+        """How it goes, by what was met last."""
+        if error is None:
+            self._note(FeedCondition.READING, "")
+        elif isinstance(error, OrthancAccessDenied):
+            self._note(FeedCondition.DENIED, str(error))
+        elif isinstance(error, TransientError):
+            self._note(FeedCondition.UNREACHABLE, str(error))
+        else:
+            self._note(FeedCondition.UNREACHABLE, f"the state database is away ({type(error).__name__})")
 
     def _note(self, condition: FeedCondition, detail: str) -> None:
         if condition is not self._condition:

@@ -27,7 +27,7 @@ class HealthSnapshot:
     dead_deliveries: tuple[str, ...] = ()
     """Names of destinations whose delivery thread has ended by a fault."""
     orthanc_feed: str | None = None
-    """How reading from Orthanc goes: "starting", "reading", "unreachable" or "denied"; None where it is not read."""
+    """How reading from Orthanc goes: "starting", "reading", "unreachable", "denied", "failed"; None: it is not read."""
     orthanc_problem: str = ""
     """The sentence of its last failure; empty when all is well."""
     configuration_problem: str = ""

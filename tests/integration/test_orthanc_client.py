@@ -20,13 +20,13 @@ import pytest
 from certificates import Authority
 from free_ports import free_port
 from orthanc_parts import dicom_file
-from patience import PATIENCE_S
+from patience import PATIENCE_S, wait_until
 
 from dicom_node.database import open_database
 from dicom_node.delivery.orthanc_rest import upload
 from dicom_node.delivery.outcome import Destination, OutcomeKind
 from dicom_node.errors import ConfigError, Reason, TransientError
-from dicom_node.intake.orthanc_feed import FeedOptions, OrthancFeed
+from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
 from dicom_node.intake.orthanc_instance import InstanceOutcome, InstanceRefused, InstanceTaker, Taken
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
@@ -511,6 +511,27 @@ def test_what_is_said_against_an_image_is_one_short_line_whatever_its_file_says(
     assert refused.value.reason is Reason.TS_UNSUPPORTED
     assert refused.value.detail.isprintable()
     assert len(refused.value.detail) <= 500
+
+
+def test_a_comparison_that_fails_does_not_slow_the_reading_of_the_log_and_is_told(
+    stand_in: StandIn, client: OrthancClient, tmp_path: Path
+) -> None:
+    whole = partial(answer_of_an_orthanc_that_fails_on_one_image, fail=image_file())
+    stand_in.answer = lambda h: h.send(500) if h.path.startswith("/tools/find") else whole(h)
+    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+    options = FeedOptions(poll_interval_s=0.02, reconcile_interval_s=PATIENCE_S)
+    feed = OrthancFeed(client, Spool(tmp_path / "spool", engine), engine, options=options)
+    stop = threading.Event()
+    thread = threading.Thread(target=feed.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: sum(path.startswith("/changes") for path, _ in list(stand_in.asked)) >= 8)
+        wait_until(lambda: feed.status().condition is FeedCondition.UNREACHABLE)
+        assert "/tools/find: HTTP 500" in feed.status().detail
+        assert sum(path == "/tools/find" for path, _ in list(stand_in.asked)) == 1
+    finally:
+        stop.set()
+        thread.join(PATIENCE_S)
 
 
 def gone_after(handler: _Handler, server: StandIn) -> None:

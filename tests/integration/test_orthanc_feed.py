@@ -247,6 +247,28 @@ def test_the_look_at_the_start_finds_what_the_change_log_no_longer_tells(orthanc
     assert node.datasets(study) == sent_datasets(files)
 
 
+def test_a_series_that_a_comparison_fails_on_does_not_keep_it_from_the_next_one(
+    orthanc: LocalOrthanc, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studies = [mr_series(2) for _ in range(3)]
+    bad = {put(orthanc, files)[0]["ParentSeries"] for _, _, files in studies[:1]}
+    for _, _, files in studies[1:]:
+        put(orthanc, files)
+    orthanc.session.delete(f"{orthanc.url}/changes", timeout=PATIENCE_S)
+    assert node.feed.poll_once() == 0
+    listed = node.client.instances_of_series
+
+    def fail_on_one(series_id: str) -> dict[str, str] | None:
+        if series_id in bad:
+            raise OrthancUnavailable("HTTP 500", status=500)
+        return listed(series_id)
+
+    monkeypatch.setattr(node.client, "instances_of_series", fail_on_one)
+    assert (node.feed.reconcile_once(), node.feed.reconcile_once()) == (4, 0)
+    bad.clear()
+    assert node.feed.reconcile_once() == 2
+
+
 def test_the_cursor_survives_a_restart_of_the_node(orthanc: LocalOrthanc, node: Node, tmp_path: Path) -> None:
     put(orthanc, mr_series(4)[2])
     node.feed.poll_once()

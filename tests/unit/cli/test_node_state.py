@@ -28,6 +28,7 @@ from dicom_node.cli.wiring import audit_trail
 from dicom_node.database import open_database
 from dicom_node.delivery.reactor_pause import hold_pauses
 from dicom_node.intake.listener import AllowedPeer, Listener, ListenerOptions
+from dicom_node.intake.orthanc_feed import FeedCondition
 from dicom_node.notices.notice import NoticeKind
 from dicom_node.settings import LoadedSettings, NoticeSettings, Settings
 from dicom_node.settings.sections import NOTICE_SUBJECTS
@@ -169,12 +170,13 @@ def test_a_healthy_node_has_nothing_to_tell() -> None:
     assert set(conditions_of(replace(WELL, orthanc_feed="reading")).values()) == {""}
 
 
-def test_what_is_wrong_is_a_sentence_of_its_own() -> None:
+@pytest.mark.parametrize("orthanc_feed", sorted({*FeedCondition} - {FeedCondition.STARTING, FeedCondition.READING}))
+def test_what_is_wrong_is_a_sentence_of_its_own(orthanc_feed: str) -> None:
     ill = replace(
         WELL,
         disk_free_bytes=15 * 10**8,
         worker_heartbeat_age_s=600.0,
-        orthanc_feed="denied",
+        orthanc_feed=orthanc_feed,
         orthanc_problem="HTTP 401",
     )
     found = conditions_of(ill)

@@ -13,11 +13,13 @@ import pytest
 from certificates import Authority
 from free_ports import free_port
 from patience import PATIENCE_S, wait_until
+from sqlalchemy.exc import InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from dicom_node.cli.receiving import Receiving, run_feed
 from dicom_node.database import open_database
 from dicom_node.errors import ConfigError
-from dicom_node.intake.orthanc_feed import FeedCondition, OrthancFeed
+from dicom_node.intake.orthanc_feed import FeedCondition, FeedOptions, OrthancFeed
 from dicom_node.intake.spool import Spool
 from dicom_node.orthanc_client import OrthancClient
 from dicom_node.settings import LoadedSettings, read_settings
@@ -26,21 +28,54 @@ from dicom_node.web.parts import WebParts
 
 
 class FeedWithAFault(OrthancFeed):
-    """Fails in a way that nobody foresaw, once; then it is a feed like any other."""
+    """Fails, once; then it is a feed like any other."""
 
-    faults = 1
+    fault: Exception | None = None
 
     def poll_once(self) -> int:
-        if self.faults:
-            self.faults -= 1
-            raise KeyError("a bug of ours")
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
         return super().poll_once()
 
 
-def test_a_fault_in_the_feed_is_logged_and_reading_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    engine = open_database(f"sqlite:///{tmp_path / 'node.db'}")
+def feed_with(fault: Exception, folder: Path) -> FeedWithAFault:
+    engine = open_database(f"sqlite:///{folder / 'node.db'}")
     nobody = OrthancClient(f"http://127.0.0.1:{free_port()}", timeout_s=1.0)
-    feed = FeedWithAFault(nobody, Spool(tmp_path / "spool", engine), engine)
+    feed = FeedWithAFault(
+        nobody, Spool(folder / "spool", engine), engine, options=FeedOptions(poll_interval_s=PATIENCE_S)
+    )
+    feed.fault = fault
+    return feed
+
+
+@pytest.mark.parametrize(
+    ("fault", "condition", "detail"),
+    [
+        (KeyError("Marker^Name"), FeedCondition.FAILED, "a fault of this node (KeyError); its log says where"),
+        (
+            InterfaceError("SELECT", {}, Exception("Marker^Name")),
+            FeedCondition.UNREACHABLE,
+            "the state database is away (InterfaceError)",
+        ),
+        (PoolTimeoutError("busy"), FeedCondition.UNREACHABLE, "the state database is away (TimeoutError)"),
+    ],
+)
+def test_what_stops_the_feed_is_shown_without_its_text(
+    tmp_path: Path, fault: Exception, condition: FeedCondition, detail: str
+) -> None:
+    feed, stop = feed_with(fault, tmp_path), threading.Event()
+    thread = threading.Thread(target=run_feed, args=(feed, stop), kwargs={"pause_s": PATIENCE_S})
+    thread.start()
+    wait_until(lambda: feed.status().condition is not FeedCondition.STARTING)
+    status = feed.status()
+    stop.set()
+    thread.join(PATIENCE_S)
+    assert (status.condition, status.detail) == (condition, detail)
+
+
+def test_a_fault_in_the_feed_is_logged_and_reading_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    feed = feed_with(KeyError("a bug of ours"), tmp_path)
     stop = threading.Event()
     thread = threading.Thread(target=run_feed, args=(feed, stop), kwargs={"pause_s": 0.1})
     with caplog.at_level(logging.ERROR):
