@@ -1,27 +1,29 @@
 """Images of an Orthanc that were fetched with their series ahead of their own rows of the change log.
 
-The log's row of such an image is then no news. Of any other image that the spool has, a row says that Orthanc has
-replaced it. Kept in memory: after a restart an image is taken once more than needed, and the spool knows it.
+The log's row of such an image is then no news, unless it is younger than what Orthanc had said of the series: then the
+image was replaced since, and Orthanc has dropped its first row. Of any other image that the spool has, a row says
+that Orthanc has replaced it. Kept in memory: after a restart an image is taken once more than needed, and the spool
+knows it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dicom_node.orthanc_client import Change
+from dicom_node.orthanc_client import Change, OrthancSeries
 
 
 class ImagesAhead:
     """Which images were fetched ahead of their rows, and which rows were dealt with though their page was not."""
 
     def __init__(self) -> None:
-        self._ahead: set[str] = set()
-        self._ahead_before: set[str] = set()
+        self._ahead: dict[str, float | None] = {}
+        self._ahead_before: dict[str, float | None] = {}
         self._dealt_with: set[int] = set()
 
-    def add(self, instance_ids: Iterable[str]) -> None:
-        """These were fetched, or passed over, whatever their rows will say."""
-        self._ahead.update(instance_ids)
+    def add(self, series: OrthancSeries, instance_ids: Iterable[str]) -> None:
+        """These of a series, as it was listed, were fetched or passed over: their rows until then say nothing new."""
+        self._ahead.update(dict.fromkeys(instance_ids, series.last_update))
 
     def not_ahead(self, changes: Sequence[Change]) -> dict[str, int]:
         """New images of these rows, with the numbers of the rows, but for those that were fetched ahead of them."""
@@ -34,7 +36,8 @@ class ImagesAhead:
     def had_their_rows(self, rows: Mapping[str, int]) -> None:
         """These rows were looked at; the next ones of the same images mean "replaced"."""
         self._dealt_with.update(seq for one, seq in rows.items() if one in self._ahead)
-        self._ahead -= rows.keys()
+        for one in rows:
+            self._ahead.pop(one, None)
 
     def page_ended(self) -> None:
         """The cursor has passed all rows so far."""
@@ -42,7 +45,7 @@ class ImagesAhead:
 
     def look_ended(self) -> None:
         """The log was read to its end; rows of what was fetched meanwhile may come until the end of the next look."""
-        self._ahead_before, self._ahead = self._ahead, set()
+        self._ahead_before, self._ahead = self._ahead, {}
 
     def clear(self) -> None:
         """It is another database now."""
@@ -55,9 +58,10 @@ class ImagesAhead:
 
         The row counts as dealt with then: should this look fail, the next one does not take the image again.
         """
-        ahead = row.resource_id in self._ahead or row.resource_id in self._ahead_before
-        self._ahead.discard(row.resource_id)
-        self._ahead_before.discard(row.resource_id)
+        takings = [
+            known.pop(row.resource_id) for known in (self._ahead, self._ahead_before) if row.resource_id in known
+        ]
+        ahead = any(row.at is None or listed is None or row.at <= listed for listed in takings)
         if ahead:
             self._dealt_with.add(row.seq)
         return ahead

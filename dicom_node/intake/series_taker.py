@@ -191,9 +191,9 @@ class SeriesTaker:
         finally:
             self._note_replaced(again, outcomes)
             ended = {one for one in outcomes if not self._fetcher.has_failed(one)}
-            self.ahead.add(ended & again)
+            self._note_ahead(readings, ended & again)
         if not insist:  # in a comparison most have had their rows already: the next ones mean "replaced"
-            self.ahead.add(ended)
+            self._note_ahead(readings, ended)
         self.owed += sum(self._fetcher.is_owed(one) for one in outcomes)
         return sum(self._conclude(reading, outcomes) for reading in readings)
 
@@ -201,6 +201,10 @@ class SeriesTaker:
         """What the spool, which has these UIDs, lacks of a series; with `insist` also versions that it never had."""
         worth = self._fetcher.worth_asking(reading.lacking(had))
         return worth | self._fetcher.unfinished(reading.series.instance_ids) if insist else worth
+
+    def _note_ahead(self, readings: Iterable[Reading], ended: Set[str]) -> None:
+        for one in readings:
+            self.ahead.add(one.series, ended & set(one.series.instance_ids))
 
     def _note_replaced(self, again: Set[str], outcomes: Mapping[str, Taken | Refusal]) -> None:
         """Write down what was not had of `again`, and strike off what was had: before the cursor passes their rows."""
@@ -214,7 +218,7 @@ class SeriesTaker:
     ) -> Reading | None:
         """What is to be compared with the spool; None where nothing is."""
         if series.modality != "MR" or series.orthanc_id in self._nameless:
-            self.ahead.add(series.instance_ids)
+            self.ahead.add(series, series.instance_ids)
             return None
         if not again and not insist and self._memory.settled(series) is not None:
             return None
@@ -249,7 +253,7 @@ class SeriesTaker:
         )
         self._nameless.add(series.orthanc_id)
         self._memory.forget(series.orthanc_id)
-        self.ahead.add(series.instance_ids)
+        self.ahead.add(series, series.instance_ids)
 
     def _conclude(self, reading: Reading, outcomes: Mapping[str, Taken | Refusal]) -> int:
         """Tell the spool what its series lacks; how many images are new."""

@@ -666,6 +666,27 @@ def test_the_cursor_does_not_pass_an_image_that_is_owed_though_it_was_asked_for_
         node.feed.look_once()
 
 
+def test_an_image_replaced_between_its_fetching_ahead_and_its_row_is_kept_as_a_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalOrthanc(extra={"OverwriteInstances": True, "StableAge": round(10 * PATIENCE_S)}) as orthanc:
+        node = Node(tmp_path / "node", orthanc)
+        study, series, files = mr_series(1)
+        uid = generate_uid()
+        put(orthanc, files)
+        assert node.feed.poll_once() == 1
+        put(orthanc, [dicom_file(study, series, 2, sop_instance_uid=uid)])
+        with monkeypatch.context() as patched:
+            patched.setattr(node.client, "changes", Mock(side_effect=OrthancUnavailable("away")))
+            with pytest.raises(OrthancUnavailable):
+                node.feed.poll_once()
+        assert len(node.spool.instances(study)) == 2
+        time.sleep(1.1)  # Orthanc's times are whole seconds
+        put(orthanc, [dicom_file(study, series, 3, sop_instance_uid=uid)])
+        assert node.feed.look_once() == 1
+        assert [one.conflict for one in node.spool.instances(study)].count(True) == 2
+
+
 def test_an_image_replaced_right_after_a_comparison_fetched_it_is_kept_as_a_conflict(tmp_path: Path) -> None:
     with LocalOrthanc(extra={"OverwriteInstances": True, "StableAge": round(10 * PATIENCE_S)}) as orthanc:
         node = Node(tmp_path / "node", orthanc)
