@@ -30,6 +30,7 @@ MATRIX: Final[Mapping[str, MatrixRow]] = {
         title="Orthanc or node restarted inside the quiet time",
         tests=(
             f"{_FEED}::test_orthanc_killed_before_the_series_is_stable_loses_nothing",
+            f"{_FEED}::test_half_a_series_is_not_taken_for_the_whole_after_orthanc_was_restarted_in_the_middle",
             f"{_FEED}::test_the_look_at_the_start_finds_what_the_change_log_no_longer_tells",
             "story/test_node.py::test_a_node_killed_right_after_the_last_image_was_acknowledged_finishes_after_its_restart",
         ),
@@ -87,6 +88,8 @@ MATRIX: Final[Mapping[str, MatrixRow]] = {
             f"{_CLIENT}::test_a_body_cut_short_is_not_taken",
             f"{_CLIENT}::test_silence_and_drops_are_given_up",
             f"{_CLIENT}::test_a_redirect_is_not_followed",
+            f"{_CLIENT}::test_a_series_that_cannot_be_asked_about_holds_the_cursor_only_for_a_while",
+            f"{_FEED}::test_a_file_that_is_not_found_though_orthanc_lists_its_image_is_not_taken_for_deleted",
         ),
     ),
     "F19": MatrixRow(
@@ -94,6 +97,7 @@ MATRIX: Final[Mapping[str, MatrixRow]] = {
         tests=(
             f"{_FEED}::test_a_deleted_study_leaves_a_gap_and_no_error",
             f"{_FEED}::test_a_replaced_image_is_kept_as_a_conflict",
+            f"{_FEED}::test_a_replaced_image_that_was_given_up_is_asked_for_again",
         ),
     ),
     "F20": MatrixRow(
