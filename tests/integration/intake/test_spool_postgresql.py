@@ -13,6 +13,7 @@ from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 
 from dicom_node.database import open_database
 from dicom_node.errors import ConfigError
+from dicom_node.intake.replaced_images import ReplacedImages
 from dicom_node.intake.spool import Spool, StoredKind
 
 
@@ -44,8 +45,26 @@ def test_new_duplicate_conflict_arrivals_and_revisions_are_as_on_sqlite(engine, 
     arrival = spool.arrivals(STUDY)[image.SeriesInstanceUID]
     assert (arrival.received, arrival.expected, arrival.last_received_at) == (1, 2, 1.5)
     assert [(one.instances, one.revision) for one in spool.studies()] == [(1, 2)]
+    assert spool.arrival(image.SeriesInstanceUID) == arrival
+    assert spool.arrival("1.2.3") is None
     spool.set_expected(image.SeriesInstanceUID, 3)
     assert spool.studies()[0].revision == 3
+
+
+def test_images_that_orthanc_has_not_given_are_remembered_as_on_sqlite(engine):
+    now = [100.0]
+    here, there = (ReplacedImages(engine, url, clock=lambda: now[0]) for url in ("http://here", "http://there"))
+    here.add(["a", "b"])
+    there.add(["a"])
+    now[0] = 200.0
+    here.add(["a", "c"])
+    here.strike(["b", "x"])
+    again = ReplacedImages(engine, "http://here", clock=lambda: now[0])
+    assert again.waiting(since=100.0) == {"a", "c"}
+    assert again.waiting(since=150.0) == {"c"}
+    again.clear()
+    assert again.waiting(since=0.0) == frozenset()
+    assert there.waiting(since=0.0) == {"a"}
 
 
 def test_the_index_is_rebuilt_from_the_files(engine, tmp_path):
