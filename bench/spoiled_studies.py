@@ -178,11 +178,41 @@ def other_scale(series: Series, _study: PhantomStudy) -> Series:
 
 def contrast_above(series: Series, study: PhantomStudy) -> Series:
     """PPI and PEI were planned too high: they end in the middle of the ears."""
-    grid = series["PPI"].geometry
+    return series | {role: above_middle(series[role], study) for role in ("PPI", "PEI")}
+
+
+def pei_above(series: Series, study: PhantomStudy) -> Series:
+    """PEI alone was planned too high."""
+    return series | {"PEI": above_middle(series["PEI"], study)}
+
+
+def above_middle(volume: Volume, study: PhantomStudy) -> Volume:
+    """The slab without what lies below the middle of the ears."""
+    first = plane_of_ears(volume, study)
+    return volume.crop((first, 0, 0), (volume.array.shape[0] - first, *volume.array.shape[1:]))
+
+
+def plane_of_ears(volume: Volume, study: PhantomStudy) -> int:
+    """Index of the slice through the middle of both ears."""
     middle = np.mean([ear.center_lps_mm for ear in study.truth.ears.values()], axis=0)
-    first = round(float(grid.to_index(middle)[0]))
-    shape = (grid.shape[0] - first, *grid.shape[1:])
-    return series | {role: series[role].crop((first, 0, 0), shape) for role in ("PPI", "PEI")}
+    return round(float(volume.geometry.to_index(middle)[0]))
+
+
+def padded_ppi(series: Series, study: PhantomStudy) -> Series:
+    """PPI was reformatted, and what it lacks below the middle of the ears filled up with zeros."""
+    return series | {"PPI": padded(series["PPI"], study)}
+
+
+def padded_hydrops(series: Series, study: PhantomStudy) -> Series:
+    """The same of HYDROPS."""
+    return series | {"HYDROPS": padded(series["HYDROPS"], study)}
+
+
+def padded(volume: Volume, study: PhantomStudy) -> Volume:
+    """The same slab with zeros, as they are stored, below the middle of the ears."""
+    array = np.array(volume.array)
+    array[: plane_of_ears(volume, study)] = 0.0
+    return changed(volume, array)
 
 
 def ghosted(series: Series, _study: PhantomStudy) -> Series:
@@ -390,6 +420,33 @@ KINDS = (
         codes=NO_EAR | {"EAR_CUT_OFF", "REG_POOR"},
         options=scanned(oblique_deg=(0.0, 0.0, 0.0)),
         spoil=contrast_above,
+    ),
+    Kind(
+        name="PEI alone ends in the ears",
+        must=Must.REFUSED,
+        codes=NO_EAR | {"EAR_CUT_OFF", "REG_POOR"},
+        options=scanned(oblique_deg=(0.0, 0.0, 0.0)),
+        spoil=pei_above,
+    ),
+    Kind(
+        name="PPI padded in the ears",
+        must=Must.REFUSED,
+        codes=NO_EAR | {"EAR_CUT_OFF", "REG_POOR"},
+        options=scanned(oblique_deg=(0.0, 0.0, 0.0)),
+        spoil=padded_ppi,
+    ),
+    Kind(
+        name="HYDROPS, offset, padded in the ears",
+        must=Must.REFUSED,
+        codes=NO_EAR | {"EAR_CUT_OFF", "REG_POOR"},
+        options=scanned(HYDROPS, hydrops_coding=HydropsCoding.OFFSET, oblique_deg=(0.0, 0.0, 0.0)),
+        spoil=padded_hydrops,
+    ),
+    Kind(
+        name="no contrast, voxels of 1.2 mm",
+        must=Must.REFUSED,
+        codes=LITTLE_CONTRAST,
+        options=scanned(contrast=ContrastState.NONE, matrix=(120, 74, 54), spacing_mm=(1.2, 1.2, 1.2)),
     ),
     Kind(
         name="overdriven MRC", must=Must.REFUSED, codes=frozenset({"OUT_OF_DOMAIN"}), options=scanned(), spoil=saturated

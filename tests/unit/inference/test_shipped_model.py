@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from inference.anatomy import EarSide
 from inference.cases import InputSet
 from inference.ear_grid import INPUTS, SHAPE, SPACING_MM
+from inference.evaluation.cohort import ear_case
+from inference.learned import NetworkSegmenter
+from inference.method import METHOD
 from inference.model_store import SHIPPED, LoadedModel, load_model
+from inference.phantom import PhantomOptions, make_study
 from inference.training.crops import draw_crop
 from inference.training.losses import predicted
 from inference.training.presets import PRESETS
@@ -58,3 +63,27 @@ def test_unseen_synthetic_ears_are_measured(model: LoadedModel) -> None:
     assert float(endolymph.mean()) > 0.5
     assert float(off.abs().mean()) < 0.06
     assert float(answer.log_sd.exp().max()) < 0.2
+
+
+RECORDED_WITH = ("2", "6")
+"""Method, and version of the weights. Whoever records other numbers of the same weights raises `method.METHOD`."""
+
+RECORDED = {EarSide.RIGHT: 0.10697, EarSide.LEFT: 0.31036}
+"""EH ratios of one phantom patient with PPI and PEI; 0.12 and 0.35 are true."""
+
+
+def test_the_same_method_and_weights_say_the_same_of_the_same_images(model: LoadedModel) -> None:
+    assert (METHOD, model.description.version) == RECORDED_WITH
+    options = PhantomOptions(
+        seed=31,
+        eh_ratio={EarSide.RIGHT: 0.12, EarSide.LEFT: 0.35},
+        series=("MRC", "PPI", "PEI"),
+        matrix=(280, 160, 64),
+        step_mm=0.15,
+    )
+    study = make_study(options)
+    cases = [ear_case(study, side, InputSet.PPI_PEI) for side in RECORDED]
+    fluids = NetworkSegmenter(model=model).segment([case.images for case in cases])
+    for side, fluid in zip(RECORDED, fluids, strict=True):
+        total, endolymph = fluid.total_fluid_fraction.array.sum(), fluid.endolymph_fraction.array.sum()
+        assert float(endolymph / total) == pytest.approx(RECORDED[side], abs=0.001)
