@@ -1,8 +1,8 @@
 """An ear seen twice, one voxel apart along every axis, and answered by the mean of both.
 
 A network that halves the grid sees voxels in fixed pairs, and part of its error comes from which voxels were paired.
-Moved by one voxel every pair is another one: on 160 scans of unseen synthetic ears the ratio's error fell by 4 %, its
-SD by 7 %, as with all eight ways to pair them. It costs a second pass (docs/training.md, "Two looks").
+Moved by one voxel every pair is another one, and two looks are worth as much as all eight ways to pair them. What it
+gains and costs stands in docs/training.md, "Two looks"; `bench/looks.py` measures it.
 """
 
 from __future__ import annotations
