@@ -53,8 +53,9 @@ def truth_of(patient: PhantomStudy) -> StudyFindings:
             for volume in (patient.truth.total_fluid_fraction, patient.truth.endolymph_fraction)
         )
         roi = EarROI(side=side, center_lps_mm=ear.center_lps_mm, geometry=total.geometry, score=1.0)
+        mrc = patient.volumes["MRC"].crop((k, j, i), BOX)
         nothing = Volume(array=np.zeros(BOX, dtype=np.float32), geometry=total.geometry)
-        fluid = fluid_from_fractions(EarImages(roi=roi, mrc=nothing, hydrops=nothing), total.array, endolymph.array)
+        fluid = fluid_from_fractions(EarImages(roi=roi, mrc=mrc, hydrops=nothing), total.array, endolymph.array)
         ratio = EHRatio(
             endolymph_mm3=ear.endolymph_mm3,
             total_fluid_mm3=ear.total_fluid_mm3,
