@@ -271,8 +271,13 @@ def ear_images(roi: EarROI, mrc: Volume, contrast: Volumes, alignments: Mapping[
     )
 
 
-def _unseen(grid: VolumeGeometry, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> Volume:
-    """Where one of the contrast series shows nothing; an ear is judged only where all do."""
+def _unseen(grid: VolumeGeometry, contrast: Volumes, alignments: Mapping[SeriesRole, Alignment]) -> Volume | None:
+    """Where one of the contrast series shows nothing; an ear is judged only where all do.
+
+    None for what was divided out of a product: that is 0 where the MRC was dark, which is no padding.
+    """
+    if SeriesRole.HYDROPS_MI2 in contrast:
+        return None
     nothing = [
         unseen(volume, grid, moving_to_fixed=_believed(alignments.get(role))) for role, volume in contrast.items()
     ]

@@ -106,3 +106,17 @@ def test_one_of_two_series_that_ends_inside_the_ear_stops_its_number(
 
     assert cut_off(series) == []
     assert cut_off(short) == [Severity.STOP]
+
+
+def test_what_was_divided_out_of_a_product_is_not_called_unseen_where_the_cisternogram_was_dark(
+    patient: PhantomStudy, ear_crop: Any
+) -> None:
+    whole: EarImages = ear_crop(patient, EarSide.LEFT)
+    mrc, hydrops = patient.volumes["MRC"], patient.volumes["HYDROPS"]
+    dark = np.where(mrc.array > np.percentile(mrc.array, 99.0), hydrops.array, np.float32(0.0))
+    quotient = Volume(array=dark, geometry=hydrops.geometry)
+    divided = ear_images(whole.roi, mrc, {SeriesRole.HYDROPS_MI2: quotient}, {})
+    plain = ear_images(whole.roi, mrc, {SeriesRole.HYDROPS: hydrops}, {})
+    assert divided.unseen is None
+    assert plain.unseen is not None
+    assert not plain.unseen.array.any()
