@@ -182,7 +182,7 @@ def limits_of_steps(limits: MachineLimits) -> dict[str, tuple[float, str]]:
     """What bounds each step that has such a bound: seconds, and how they were reckoned."""
     stored, shown = 2 * VOXELS * USED_SERIES, 4 * VOXELS * USED_SERIES
     finder = network_gflop(lambda: build_network("ear_finder").eval(), (1, 1, 72, 112, 88))
-    ears = network_gflop(lambda: build_network("ear_unet").eval(), (2, 4, 24, 48, 48))
+    ears = network_gflop(lambda: build_network("ear_unet").eval(), (4, 4, 24, 48, 48))  # two looks at each
     # All shifts of two ears' boxes in two series; three climbs of 12 steps on 16,000 points and two of 8 on 50,000, 200
     # operations a point: eight voxels, their derivative, its products with itself.
     aligning = (4 * 13**3 * 20**3 + (3 * 12 * 16e3 + 2 * 8 * 50e3) * 200) / 1e9

@@ -89,7 +89,7 @@ def open_case(
 def _of_unnamed_frames(mrc: SeriesHeader, files: Mapping[str, InstanceFile]) -> Refusal | None:
     """Why SEG and SR could not name the planes of this cisternogram; they refer to all frames of one Enhanced MR image.
 
-    Said before hours of work in a queue, and not by the encoder after it.
+    Said before the work, and not by the encoder after it.
     """
     if not mrc.enhanced:
         return None
