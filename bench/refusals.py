@@ -135,8 +135,8 @@ def rates(good: Sequence[Trial], bad: Sequence[Trial]) -> dict[str, str]:
         ears, numbers = sum(one.ears for one in good), sum(one.numbers for one in good)
         said["good"] = f"{len(good)}, of {ears} ears {ears - numbers} refused ({(ears - numbers) / ears:.1%})"
     if bad:
-        kept = sum(one.met for one in bad)
-        said["bad"] = f"{len(bad)}, {kept} handled as they must be ({kept / len(bad):.1%})"
+        kept = sum(one.met and one.coded for one in bad)
+        said["bad"] = f"{len(bad)}, {kept} handled as they must be, with a fitting code ({kept / len(bad):.1%})"
     return said
 
 
@@ -157,7 +157,7 @@ def measured(trials: Sequence[Trial]) -> Iterator[Measurement]:
         ("bad studies handled as they must be", [one for one in trials if one.must != Must.MEASURED.value]),
     ):
         if group:
-            share = 100.0 * sum(one.met for one in group) / len(group)
+            share = 100.0 * sum(one.met and one.coded for one in group) / len(group)
             yield Measurement(what=f"{name}, of {len(group)}", unit="%", better=Better.HIGHER, values=(share,))
     seconds = tuple(one.seconds for one in trials)
     yield Measurement(what="a study measured or refused", unit="s", better=Better.LOWER, values=seconds)

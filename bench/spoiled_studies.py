@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from moved_patients import COLUMNS, SLICES, moved_during
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -215,26 +216,6 @@ def padded(volume: Volume, study: PhantomStudy) -> Volume:
     return changed(volume, array)
 
 
-def ghosted(series: Series, _study: PhantomStudy) -> Series:
-    """The patient lay 4 mm elsewhere for half of PPI's echo trains: two half-bright pictures over each other."""
-    return series | {"PPI": doubled(series["PPI"])}
-
-
-def ghosted_pei(series: Series, _study: PhantomStudy) -> Series:
-    """The same during PEI."""
-    return series | {"PEI": doubled(series["PEI"])}
-
-
-def ghosted_real_ir(series: Series, _study: PhantomStudy) -> Series:
-    """The same during 3D-real IR."""
-    return series | {"REAL_IR": doubled(series["REAL_IR"])}
-
-
-def doubled(volume: Volume) -> Volume:
-    """Two half-bright pictures, 4 mm (8 rows) apart."""
-    return changed(volume, 0.5 * (volume.array + np.roll(volume.array, 8, axis=1)))
-
-
 def smoothed_before(series: Series, _study: PhantomStudy) -> Series:
     """The console smoothed the cisternogram before it multiplied, so nothing gives HYDROPS back."""
     mrc, product = series["MRC"].array, series["HYDROPS_MI2"]
@@ -316,14 +297,50 @@ KINDS = (
         codes=MOVED | NO_EAR,
         options=scanned(motion_mm=14, motion_deg=12),
     ),
-    Kind(name="moved during PPI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=ghosted),
-    Kind(name="moved during PEI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=ghosted_pei),
+    Kind(name="moved during PPI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=moved_during("PPI", 4.0)),
+    Kind(name="moved during PEI", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=moved_during("PEI", 4.0)),
     Kind(
         name="moved during 3D-real IR",
         must=Must.REFUSED,
         codes=MOVED,
         options=scanned(("MRC", "REAL_IR")),
-        spoil=ghosted_real_ir,
+        spoil=moved_during("REAL_IR", 4.0),
+    ),
+    Kind(
+        name="moved 3 mm sideways in PPI",
+        must=Must.REFUSED,
+        codes=MOVED,
+        options=scanned(),
+        spoil=moved_during("PPI", 3.0, along=COLUMNS),
+    ),
+    Kind(name="moved during MRC", must=Must.REFUSED, codes=MOVED, options=scanned(), spoil=moved_during("MRC", 4.0)),
+    Kind(
+        name="moved 3 mm down in MRC",
+        must=Must.REFUSED,
+        codes=MOVED,
+        options=scanned(),
+        spoil=moved_during("MRC", 3.0, along=SLICES),
+    ),
+    Kind(
+        name="moved 2 mm during MRC, HYDROPS",
+        must=Must.REFUSED,
+        codes=MOVED,
+        options=scanned(HYDROPS),
+        spoil=moved_during("MRC", 2.0, along=COLUMNS),
+    ),
+    Kind(
+        name="moved during MRC, Mi2",
+        must=Must.REFUSED,
+        codes=MOVED,
+        options=scanned(("MRC", "HYDROPS_MI2")),
+        spoil=moved_during("MRC", 4.0, share=0.4),
+    ),
+    Kind(
+        name="moved during MRC, 3D-real IR",
+        must=Must.REFUSED,
+        codes=MOVED,
+        options=scanned(("MRC", "REAL_IR")),
+        spoil=moved_during("MRC", 3.0),
     ),
     Kind(
         name="moved 2 mm before HYDROPS-Mi2",

@@ -18,6 +18,7 @@ import numpy as np
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import Reason, Refusal, RejectedStudy
 from inference.anatomy import EarSide
+from inference.cisternogram_motion import check_cisternogram
 from inference.contrast import (
     ContrastCoding,
     fluid_level,
@@ -293,7 +294,7 @@ def motion_remarks(
     images: Sequence[EarImages], fluids: Sequence[EarFluid], contrast: Volumes, volumes: Volumes
 ) -> dict[EarSide, tuple[QualityFlag, ...]]:
     """Motion that no alignment mends, by ear: during a series, and inside a HYDROPS-Mi2 that nothing gives back."""
-    of_both = check_double_image(list(zip(images, fluids, strict=True)))
+    of_both = (*check_cisternogram(images), *check_double_image(list(zip(images, fluids, strict=True))))
     of_one: Mapping[EarSide, tuple[QualityFlag, ...]] = {}
     mrc, divided = volumes[SeriesRole.MRC], contrast.get(SeriesRole.HYDROPS_MI2)
     if divided is not None and not made_with(volumes[SeriesRole.HYDROPS_MI2], mrc):
