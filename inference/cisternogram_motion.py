@@ -45,6 +45,21 @@ T2-SPACE 0.08, and 0.34 to 0.59 as soon as it lies over itself 2 to 4 mm away. T
 1 mm reach 0.1 to 0.2 in phantoms and may go unseen."""
 
 
+STANDS_OUT: Final = 0.15
+"""By how much better than anywhere else as far away: a flat edge (the floor of a cistern, a plate of bone) fits itself
+at every shift within its plane, a second picture at one shift and its opposite."""
+
+DIP: Final = 0.03
+"""By how much better than somewhere on the way there: a straight edge fits itself all along it, less and less. Two
+pictures 2 mm apart, whose own widths meet halfway, dip by 0.04."""
+
+AS_FAR: Final = 0.3
+"""Of the distance: what counts as equally far."""
+
+STEPS: Final = 16
+"""Places looked at on the way."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Echo:
     """The shift (LPS mm) at which the edges fit best again, and how well: 1 is in place, 0 by chance."""
@@ -78,7 +93,7 @@ def check_cisternogram(ears: Sequence[EarImages]) -> tuple[QualityFlag, ...]:
 
 
 def surest_echo(crops: Sequence[Volume]) -> Echo | None:
-    """Of crops of one grid, alike in shape or not; None if there is nothing but noise, or no room for a shift."""
+    """Of crops of one grid, alike in shape or not; None if no place but their own fits them."""
     if not crops:
         return None
     spacing = crops[0].geometry.spacing_mm
@@ -90,13 +105,33 @@ def surest_echo(crops: Sequence[Volume]) -> Echo | None:
     in_place = float(fits[tuple(reach)])
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     apart = np.linalg.norm(steps * spacing, axis=-1) >= NEAREST_MM
-    peaks = apart & (fits == ndimage.maximum_filter(fits, 3))
-    if in_place <= 0.0 or not peaks.any():
+    if in_place <= 0.0:
         return None
-    best = np.unravel_index(int(np.argmax(np.where(peaks, fits, -np.inf))), fits.shape)
+    fits = fits / in_place
+    places = steps * spacing
+    peaks = np.argwhere(apart & (fits == ndimage.maximum_filter(fits, 3)))
+    alone = [tuple(peak) for peak in peaks if _is_alone(fits, places, tuple(peak))]
+    if not alone:
+        return None
+    best = max(alone, key=lambda peak: float(fits[peak]))
     shift: FloatArray = crops[0].geometry.index_to_lps[:3, :3] @ steps[best]
     x, y, z = (float(mm) for mm in shift)
-    return Echo(shift_lps_mm=(x, y, z), fit=float(fits[best]) / in_place)
+    return Echo(shift_lps_mm=(x, y, z), fit=float(fits[best]))
+
+
+def _is_alone(fits: Array, places_mm: Array, peak: tuple[np.intp, ...]) -> bool:
+    """Whether the fit at that shift (`places_mm` (..., 3) of each) is of a picture, not of one long edge."""
+    here, there = float(fits[peak]), places_mm[peak]
+    distance = float(np.linalg.norm(there))
+    far = np.linalg.norm(places_mm, axis=-1)
+    others = (np.abs(far - distance) <= AS_FAR * distance) & (far >= NEAREST_MM)
+    for way in (there, -there):
+        others &= np.linalg.norm(places_mm - way, axis=-1) >= NEAREST_MM
+    if others.any() and float(fits[others].max()) > here - STANDS_OUT:
+        return False
+    middle = (np.array(fits.shape) - 1) / 2.0
+    way_there = np.linspace(middle, np.array(peak, dtype=np.float64), STEPS)
+    return float(ndimage.map_coordinates(fits, way_there.T, order=1).min()) <= here - DIP
 
 
 def _fits(crop: Volume, reach: Sequence[int]) -> Array:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dicom_node import __version__
-from dicom_node.assembly.site_rules import SeriesRules, read_rules
+from dicom_node.assembly.site_rules import SeriesRules, read_rules, usual_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.audit.audit_repository import AuditRepository
 from dicom_node.audit.forwarding import TrailForwarder, sent_up_to
@@ -40,14 +40,14 @@ log = logging.getLogger(__name__)
 
 
 def load_settings(path: Path | None) -> LoadedSettings:
-    """Settings from `path`, or the built-in defaults (no peers, no site rules) when there is none."""
+    """Settings from `path`, or the built-in defaults (no peers, the shipped series rules) when there is none."""
     if path is not None:
         return read_settings(path, os.environ)
     return LoadedSettings(settings=Settings(), config_dir=Path.cwd())
 
 
 def series_rules(loaded: LoadedSettings, *, from_file: bool) -> SeriesRules:
-    """The site's rules, checked against their own examples; without a configuration file there are none.
+    """The site's rules, checked against their own examples; without a configuration file those that are shipped.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def series_rules(loaded: LoadedSettings, *, from_file: bool) -> SeriesRules:
         If the rules file is missing or wrong; the message starts with the file.
     """
     if not from_file:
-        return read_rules("")
+        return usual_rules()
     path = loaded.config_dir / loaded.settings.assembly.rules_file
     try:
         return read_rules(path.read_text(encoding="utf-8"))

@@ -40,7 +40,8 @@ class Cochlea:
     """One person's cochlea. `window_mm` is the middle of the canal at the round window, where the angle is 0.
 
     The canal's middle runs at radius `core + rise * exp(-decay * angle)` from the modiolus axis. With the defaults the
-    A value (round window to far wall) is 8.4 mm, B 6.2 mm (review: 9.23 and 6.52), the middle line 34 mm long (33.0).
+    A value (round window to far wall) is 8.4 mm (review: 9.23, range 8.4 to 10.4), the width across it 6.2 mm between
+    the middle lines and 8.2 mm from wall to wall (B value in the review: 6.52), the middle line 34 mm long (33.0).
     """
 
     window_mm: Triple = (-0.9, -2.2, -2.0)

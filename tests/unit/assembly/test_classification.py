@@ -24,6 +24,8 @@ from scanned_series import (
 
 from dicom_node.assembly.classification import SeriesRules, classify, classify_study, read_rules
 from dicom_node.assembly.headers import SeriesRole, read_series_header
+from dicom_node.assembly.site_rules import USUAL_RULES
+from dicom_node.cli.wiring import load_settings, series_rules
 from dicom_node.errors import ConfigError, Reason
 
 RULES_FILE = Path(__file__).parents[3] / "config" / "series_rules.toml"
@@ -276,3 +278,10 @@ HEADERS = {role: header_of(scan) for role, scan in PROTOCOL.items()}
 def test_roles_do_not_depend_on_the_order_of_arrival(headers):
     decisions = classify_study(headers, read_rules(RULES_FILE.read_text(encoding="utf-8")))
     assert {d.series_instance_uid: d.role for d in decisions} == {s.series_uid: r for r, s in PROTOCOL.items()}
+
+
+def test_who_has_no_configuration_goes_by_the_shipped_rules_and_names():
+    assert USUAL_RULES.read_bytes() == RULES_FILE.read_bytes()
+    rules = series_rules(load_settings(None), from_file=False)
+    assert rules == read_rules(RULES_FILE.read_text(encoding="utf-8"))
+    assert classify(header_of(HYDROPS_MI2), rules).role is SeriesRole.HYDROPS_MI2

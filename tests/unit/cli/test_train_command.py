@@ -72,32 +72,27 @@ def test_fine_tuning_starts_from_a_model_folder(cases: Path, tmp_path: Path) -> 
     assert "--start-from MODEL" in str(told["command"])
 
 
-def test_a_recipe_of_seven_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
+def test_a_recipe_of_eight_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert train(out, "--cases", cases, "--preset", "shipped") == 0
-    even = out / "elsewhere" / "even"
-    longer = even / "alike" / "longer"
+    elsewhere = out / "lumina" / "elsewhere"
+    alike = elsewhere / "even" / "alike"
+    rearranged = alike / "longer" / "rearranged"
     folders = (
-        longer / "rearranged" / "base",
-        longer / "rearranged",
-        longer,
-        even / "alike",
-        even,
-        out / "elsewhere",
+        rearranged / "base",
+        rearranged,
+        alike / "longer",
+        alike,
+        elsewhere / "even",
+        elsewhere,
+        out / "lumina",
         out,
     )
     stages = [load_model(folder / "model") for folder in folders]
     told = [(one.description.training["preset"], one.description.training["started_from"]) for one in stages]
-    base, rearranged, third, fourth, fifth, sixth, _ = (one.identity.sha256 for one in stages)
-    assert told == [
-        ("base", None),
-        ("rearranged", base),
-        ("longer", rearranged),
-        ("alike", third),
-        ("even", fourth),
-        ("elsewhere", fifth),
-        ("shipped", sixth),
-    ]
+    names = ("base", "rearranged", "longer", "alike", "even", "elsewhere", "lumina", "shipped")
+    begun_with = (None, *(one.identity.sha256 for one in stages[:-1]))
+    assert told == list(zip(names, begun_with, strict=True))
 
 
 def test_a_wider_recipe_says_that_it_widens_the_model_it_starts_from(

@@ -86,6 +86,19 @@ def test_a_patient_who_moved_during_the_cisternogram_is_seen_at_that_distance(
     assert stopped(moved)
 
 
+@pytest.mark.parametrize("tilt_deg", [0.0, 8.0, 20.0])
+def test_a_flat_edge_beside_the_ears_is_not_taken_for_a_second_picture(ears: list[EarImages], tilt_deg: float) -> None:
+    """It fits itself at every shift within its plane; here the floor of a bath of CSF, as bright as fluid."""
+    flat = []
+    for ear in ears:
+        array = np.array(ear.mrc.array, dtype=np.float64)
+        k, j, _ = np.indices(array.shape) * np.reshape(EDGES_MM, (3, 1, 1, 1))
+        depth = (k - 8.0) * np.cos(np.deg2rad(tilt_deg)) + (j - 16.0) * np.sin(np.deg2rad(tilt_deg))
+        bath = np.clip(0.5 - depth, 0.0, 1.0)
+        flat.append(with_mrc(ear, (1.0 - bath) * array + bath * np.percentile(array, 99.0)))
+    assert check_cisternogram(in_noise(flat, 60.0)) == ()
+
+
 def test_one_ear_is_enough_to_see_it(ears: list[EarImages]) -> None:
     assert stopped(seen_twice(ears[:1], (0, 6, 0)))
 
