@@ -54,7 +54,8 @@ MIRROR_DOUBT: Final = 0.1
 """The same place taken for the other side's ear, with this probability: the side is not sure."""
 
 CERTAIN_EVIDENCE_MM3: Final = 5.0
-"""Lonely perilymph that no sulcus on phantoms reached; at least one ear of a study must."""
+"""Lonely perilymph that no sulcus on phantoms reached; at least one ear of a study must, unless the network is sure of
+one. The other may have less (3.6 and 4.4 mm3 in severe hydrops) where the network sees an ear, from `HINT` on."""
 
 MAX_TILT_DEG: Final = 25.0
 """The line between the ears leaves the patient's left-right axis by less than this, however the head lies."""
@@ -155,10 +156,10 @@ def locate_ears(mrc: Volume, hydrops: Volume | None = None, *, seen: FirstLook |
     maps = seen.maps if hydrops is None else with_hydrops(seen.maps, hydrops)
     proposals = seen.proposals
     ears = _by_shape(proposals, maps)
-    places = [] if len(ears) == len(EarSide) else _certain(perilymph_places(maps))
+    places = [] if len(ears) == len(EarSide) else _as_ears(perilymph_places(maps))
     ears = _with_perilymph(ears, places, proposals)
     if not ears:
-        return _none_found(proposals, places, maps)
+        return _none_found(proposals, [place for place in places if _certain(place)], maps)
     if len(ears) == 1:
         return _lone(ears, proposals, mrc, maps)
     if not _lie_as_ears(ears[EarSide.RIGHT].lps_mm, ears[EarSide.LEFT].lps_mm):
@@ -180,13 +181,19 @@ def _by_shape(proposals: Mapping[EarSide, EarProposal], maps: SearchMaps) -> dic
     return ears
 
 
-def _certain(places: Sequence[PerilymphPlace]) -> list[_Ear]:
+def _as_ears(places: Sequence[PerilymphPlace]) -> list[_Ear]:
     """Places whose perilymph may be an ear's; never as sure as the network can be."""
-    return [
-        _Ear(lps_mm=place.lps_mm, score=FOUND * (1.0 - exp(-place.evidence_mm3 / NORMAL_EVIDENCE_MM3)))
-        for place in places
-        if place.evidence_mm3 >= CERTAIN_EVIDENCE_MM3
-    ]
+    return [_Ear(lps_mm=place.lps_mm, score=_score(place.evidence_mm3)) for place in places]
+
+
+def _score(evidence_mm3: float) -> float:
+    """How sure an ear is of which only its perilymph is known."""
+    return FOUND * (1.0 - exp(-evidence_mm3 / NORMAL_EVIDENCE_MM3))
+
+
+def _certain(ear: _Ear) -> bool:
+    """True of ears that the network found, and of places with enough perilymph."""
+    return ear.score >= _score(CERTAIN_EVIDENCE_MM3)
 
 
 def _with_perilymph(
@@ -194,10 +201,16 @@ def _with_perilymph(
 ) -> dict[EarSide, _Ear]:
     """`ears`, completed by the most certain of `places` that the network allows and that lie to each other as ears."""
     right, left = (
-        [ears[side]] if side in ears else [ear for ear in places if proposals[side].support(ear.lps_mm) >= SUPPORT]
+        [ears[side]]
+        if side in ears
+        else [ear for ear in places if proposals[side].support(ear.lps_mm) >= (SUPPORT if _certain(ear) else HINT)]
         for side in (EarSide.RIGHT, EarSide.LEFT)
     )
-    pairs = [pair for pair in product(right, left) if _lie_as_ears(pair[0].lps_mm, pair[1].lps_mm)]
+    pairs = [
+        pair
+        for pair in product(right, left)
+        if any(map(_certain, pair)) and _lie_as_ears(pair[0].lps_mm, pair[1].lps_mm)
+    ]
     if len(ears) == len(EarSide) or not pairs:
         return dict(ears)
     one, other = max(pairs, key=lambda pair: pair[0].score * pair[1].score)

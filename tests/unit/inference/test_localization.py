@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +14,7 @@ from inference.anatomy import EarSide
 from inference.findings import QualityCode, Severity
 from inference.geometry import Volume, VolumeGeometry
 from inference.localization import EarSearch, locate_ears
+from inference.perilymph_search import perilymph_places
 from inference.phantom import ContrastState, PhantomOptions, PhantomStudy, make_study
 from inference.resampling import coarsen
 
@@ -160,6 +165,34 @@ def test_ears_that_the_network_misses_are_found_by_their_perilymph(
     monkeypatch.setattr(localization, "FOUND", 2.0)
     found = search(patient)
     assert all(error_mm(patient, found, side) < NEAR_MM for side in EarSide)
+
+
+def faint(places: Any, sides: Sequence[EarSide]) -> Any:
+    """`perilymph_places` with 3 mm3 of perilymph left on those sides, as severe hydrops leaves it."""
+
+    def found(maps: Any) -> Any:
+        return [
+            replace(place, evidence_mm3=3.0)
+            if (EarSide.LEFT if place.lps_mm[0] > 0.0 else EarSide.RIGHT) in sides
+            else place
+            for place in places(maps)
+        ]
+
+    return found
+
+
+def test_an_ear_with_little_perilymph_is_found_beside_one_with_enough(
+    patient: PhantomStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(localization, "FOUND", 2.0)
+    monkeypatch.setattr(localization, "perilymph_places", faint(perilymph_places, [EarSide.LEFT]))
+    found = search(patient)
+    assert all(error_mm(patient, found, side) < NEAR_MM for side in EarSide)
+    monkeypatch.setattr(localization, "HINT", 2.0)  # where the network sees no ear
+    assert search(patient).rois == {}
+    monkeypatch.setattr(localization, "HINT", 0.1)
+    monkeypatch.setattr(localization, "perilymph_places", faint(perilymph_places, list(EarSide)))
+    assert search(patient).rois == {}
 
 
 def test_a_lone_place_with_perilymph_is_no_ear(patient: PhantomStudy, monkeypatch: pytest.MonkeyPatch) -> None:
