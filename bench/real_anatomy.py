@@ -4,10 +4,10 @@
 
 EAR.nii.gz is a heavily T2-weighted MR image around one ear (MR cisternography, T2-SPACE, CISS), finer than clinical.
 Its labyrinth is its fluid at half maximum; its surroundings are as bright on the MRC as they are in the file.
-Endolymph is put into the labyrinth in three ways that anatomy does not know: in patches, along the middle of the
-lumen, along the walls. Contrast is of the plainest kind, without relaxation times: PPI shows perilymph; PEI shows
-endolymph, and with the other sign some perilymph; CSF is like endolymph. Every draw turns and shifts the clinical
-grid (1.0 x 0.5 x 0.5 mm) over the ear, averages each voxel, blurs, shifts the contrast series by what registration
+Endolymph is put into the labyrinth in four ways that anatomy does not know: in patches, along the middle of the
+lumen, along the walls, in specks finer than the voxels. Contrast is of the plainest kind, without relaxation times: PPI
+shows perilymph; PEI shows endolymph, and with the other sign some perilymph; CSF is like endolymph. Every draw turns and
+shifts the clinical grid (1.0 x 0.5 x 0.5 mm) over the ear, averages each voxel, blurs, shifts the contrast series by what registration
 may leave, and adds noise: SNR 3 to 12 on PPI, 25 to 60 on MRC. There is one anatomy in the file: means over draws
 tell of a method, not of people.
 """
@@ -67,10 +67,14 @@ BRAIN: Final = 0.2
 TISSUE: Final = 0.12
 """Signal of brain on PPI and PEI over that of perilymph on PPI; it cancels in their difference."""
 
+PATCHES_MM: Final = (0.6, 1.4)
+SPECKS_MM: Final = (0.1, 0.25)
+"""SD of the smoothing of the noise whose highest values are endolymph."""
+
 SCANNER_UNITS: Final = 1000.0
 """Of fluid on MRC and of perilymph on PPI."""
 
-WAYS: Final = ("patches", "middle", "walls")
+WAYS: Final = ("patches", "middle", "walls", "specks")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,9 +155,10 @@ def endolymph_in(anatomy: Anatomy, way: str, ratio: float, rng: np.random.Genera
     """That part of the labyrinth, on the fine grid, put there in one of `WAYS`."""
     spacing = np.array(anatomy.bright.geometry.spacing_mm)
     rough = rng.normal(size=anatomy.labyrinth.shape).astype(np.float32)
-    patches = ndimage.gaussian_filter(rough, rng.uniform(0.6, 1.4) / spacing)
+    width_mm = rng.uniform(*(SPECKS_MM if way == "specks" else PATCHES_MM))
+    patches = ndimage.gaussian_filter(rough, width_mm / spacing)
     score = patches / patches[anatomy.labyrinth].std()
-    if way != "patches":
+    if way in ("middle", "walls"):
         deep = ndimage.gaussian_filter(anatomy.depth_mm, 0.2 / spacing)
         score = 0.5 * score + (2.0 if way == "middle" else -2.0) * deep / deep[anatomy.labyrinth].std()
     there: NDArray[np.bool_] = anatomy.labyrinth & (score > np.quantile(score[anatomy.labyrinth], 1.0 - ratio))
