@@ -7,9 +7,9 @@ Its labyrinth is its fluid at half maximum; its surroundings are as bright on th
 Endolymph is put into the labyrinth in four ways that anatomy does not know: in patches, along the middle of the
 lumen, along the walls, in specks finer than the voxels. Contrast is of the plainest kind, without relaxation times: PPI
 shows perilymph; PEI shows endolymph, and with the other sign some perilymph; CSF is like endolymph. Every draw turns
-and shifts the clinical grid (1.0 x 0.5 x 0.5 mm) over the ear, averages each voxel, blurs, shifts the contrast series by
-what registration may leave, and adds noise: SNR 3 to 12 on PPI, 25 to 60 on MRC. There is one anatomy in the file: means
-over draws tell of a method, not of people.
+and shifts the clinical grid (1.0 x 0.5 x 0.5 mm) over the ear, averages each voxel, blurs, shifts the contrast series
+by what registration may leave, and adds noise: SNR 3 to 12 on PPI, 25 to 60 on MRC. There is one anatomy in the file:
+means over draws tell of a method, not of people.
 """
 
 from __future__ import annotations
