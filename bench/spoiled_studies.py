@@ -361,7 +361,7 @@ KINDS = (
     Kind(
         name="left ear cut beside its middle",
         must=Must.EAR_REFUSED,
-        codes=NO_EAR | {"EAR_CUT_OFF"},
+        codes=NO_EAR | {"EAR_CUT_OFF", "REG_POOR"},
         options=cut_lateral,
     ),
     Kind(

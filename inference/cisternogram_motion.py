@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from inference.findings import EarImages, QualityCode, QualityFlag, Severity
-from inference.geometry import FloatArray, Volume
+from inference.geometry import Volume
 from inference.shifted_sums import Array, sums_by_shift
 
 NEAREST_MM: Final = 1.5
@@ -81,8 +81,8 @@ def check_cisternogram(ears: Sequence[EarImages]) -> tuple[QualityFlag, ...]:
     ears
         Of one study, on crops of one MRC.
     """
-    echo = surest_echo([ear.mrc for ear in ears])
-    if echo is None or echo.fit < TWICE:
+    echo = second_picture([ear.mrc for ear in ears])
+    if echo is None:
         return ()
     message = (
         f"The MR cisternography shows the inner ears and what lies around them a second time, {echo.distance_mm:.1f} mm"
@@ -92,8 +92,8 @@ def check_cisternogram(ears: Sequence[EarImages]) -> tuple[QualityFlag, ...]:
     return (flag,)
 
 
-def surest_echo(crops: Sequence[Volume]) -> Echo | None:
-    """Of crops of one grid, alike in shape or not; None if no place but their own fits them."""
+def second_picture(crops: Sequence[Volume]) -> Echo | None:
+    """Where crops of one grid, alike in shape or not, show themselves again; None if they do not."""
     if not crops:
         return None
     spacing = crops[0].geometry.spacing_mm
@@ -103,20 +103,18 @@ def surest_echo(crops: Sequence[Volume]) -> Echo | None:
     ]
     fits: Array = np.sum([_fits(crop, reach) for crop in crops], axis=0)
     in_place = float(fits[tuple(reach)])
-    steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
-    apart = np.linalg.norm(steps * spacing, axis=-1) >= NEAREST_MM
     if in_place <= 0.0:
         return None
     fits = fits / in_place
-    places = steps * spacing
-    peaks = np.argwhere(apart & (fits == ndimage.maximum_filter(fits, 3)))
-    alone = [tuple(peak) for peak in peaks if _is_alone(fits, places, tuple(peak))]
-    if not alone:
-        return None
-    best = max(alone, key=lambda peak: float(fits[peak]))
-    shift: FloatArray = crops[0].geometry.index_to_lps[:3, :3] @ steps[best]
-    x, y, z = (float(mm) for mm in shift)
-    return Echo(shift_lps_mm=(x, y, z), fit=float(fits[best]))
+    steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
+    places_mm = steps * spacing
+    peaks = (fits >= TWICE) & (fits == ndimage.maximum_filter(fits, 3))
+    peaks &= np.linalg.norm(places_mm, axis=-1) >= NEAREST_MM
+    for peak in sorted(map(tuple, np.argwhere(peaks)), key=lambda one: -float(fits[one])):
+        if _is_alone(fits, places_mm, peak):
+            x, y, z = (float(mm) for mm in crops[0].geometry.index_to_lps[:3, :3] @ steps[peak])
+            return Echo(shift_lps_mm=(x, y, z), fit=float(fits[peak]))
+    return None
 
 
 def _is_alone(fits: Array, places_mm: Array, peak: tuple[np.intp, ...]) -> bool:

@@ -21,7 +21,7 @@ RATIO_BOUND: Final = 0.001
 
 VOLUME_BOUND_MM3: Final = 0.1
 
-RECORDED_WITH: Final = "2"
+RECORDED_WITH: Final = "3"
 """The method that these numbers are of. Whoever records others raises `inference.method.METHOD` with them."""
 
 RECORDED: Final = {

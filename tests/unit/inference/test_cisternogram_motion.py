@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from inference.anatomy import EarSide
-from inference.cisternogram_motion import check_cisternogram, surest_echo
+from inference.cisternogram_motion import check_cisternogram, second_picture
 from inference.findings import EarImages, QualityCode, Severity
 from inference.geometry import Volume, VolumeGeometry
 from inference.phantom import PhantomStudy
@@ -80,7 +80,7 @@ def test_a_patient_who_moved_during_the_cisternogram_is_seen_at_that_distance(
     ears: list[EarImages], voxels: tuple[int, int, int], snr: float
 ) -> None:
     moved = in_noise(seen_twice(ears, voxels), snr)
-    echo = surest_echo([ear.mrc for ear in moved])
+    echo = second_picture([ear.mrc for ear in moved])
     assert echo is not None
     assert echo.distance_mm == pytest.approx(np.linalg.norm(np.array(voxels) * EDGES_MM), abs=0.6)
     assert stopped(moved)
