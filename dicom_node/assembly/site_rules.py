@@ -9,7 +9,6 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from dicom_node.assembly.headers import SeriesHeader, SeriesRole
@@ -24,9 +23,6 @@ TEXT_FIELDS: Final = frozenset(
 SET_FIELDS: Final = frozenset({"image_type", "scanning_sequence"})
 FLAG_FIELDS: Final = frozenset({"acquisition_3d"})
 FIELDS: Final = NUMBER_FIELDS | TEXT_FIELDS | SET_FIELDS | FLAG_FIELDS
-
-USUAL_RULES: Final = Path(__file__).with_name("usual_rules.toml")
-"""What a node without a configuration goes by: the rules and names that `config/series_rules.toml` ships."""
 
 Facts = Mapping[str, Any]
 """Header fields by name; a field that is not there, None, '' or () is unknown."""
@@ -99,11 +95,6 @@ class SeriesRules:
 def facts_of(header: SeriesHeader) -> Facts:
     """The fields of a header that rules may look at."""
     return {field: getattr(header, field) for field in FIELDS}
-
-
-def usual_rules() -> SeriesRules:
-    """The shipped rules and names, for who has no configuration: a folder is computed as the shipped node would."""
-    return read_rules(USUAL_RULES.read_text(encoding="utf-8"))
 
 
 def read_rules(text: str) -> SeriesRules:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dicom_node import __version__
-from dicom_node.assembly.site_rules import SeriesRules, read_rules, usual_rules
+from dicom_node.assembly.site_rules import SeriesRules, read_rules
 from dicom_node.audit import AuditTrail
 from dicom_node.audit.audit_repository import AuditRepository
 from dicom_node.audit.forwarding import TrailForwarder, sent_up_to
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+USUAL_RULES: Final = Path(__file__).with_name("usual_rules.toml")
+"""What a node without a configuration goes by: the same rules and names as in `config/series_rules.toml`."""
+
+
 def load_settings(path: Path | None) -> LoadedSettings:
     """Settings from `path`, or the built-in defaults (no peers, the shipped series rules) when there is none."""
     if path is not None:
@@ -55,7 +59,7 @@ def series_rules(loaded: LoadedSettings, *, from_file: bool) -> SeriesRules:
         If the rules file is missing or wrong; the message starts with the file.
     """
     if not from_file:
-        return usual_rules()
+        return read_rules(USUAL_RULES.read_text(encoding="utf-8"))
     path = loaded.config_dir / loaded.settings.assembly.rules_file
     try:
         return read_rules(path.read_text(encoding="utf-8"))

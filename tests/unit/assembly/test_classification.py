@@ -24,8 +24,7 @@ from scanned_series import (
 
 from dicom_node.assembly.classification import SeriesRules, classify, classify_study, read_rules
 from dicom_node.assembly.headers import SeriesRole, read_series_header
-from dicom_node.assembly.site_rules import USUAL_RULES
-from dicom_node.cli.wiring import load_settings, series_rules
+from dicom_node.cli.wiring import USUAL_RULES, load_settings, series_rules
 from dicom_node.errors import ConfigError, Reason
 
 RULES_FILE = Path(__file__).parents[3] / "config" / "series_rules.toml"
