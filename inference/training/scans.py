@@ -94,7 +94,8 @@ TRAINING: Final = ScanRange(
     lean=2.5,
 )
 """PPI's inversion time was chosen so that endolymph is dark: its T1 lies around 3.7 s, and HYDROPS of endolymph is then
-0.65 to 0.95 of that of perilymph, with the other sign. With 3.5 s it would be 0.2."""
+0.65 to 0.95 of that of perilymph with normal or strong contrast, more of one with weak, with the other sign. With 3.5 s
+it would be 0.2."""
 
 REALISTIC: Final = ScanRange(
     ppi_snr=(3.0, 12.0), mrc_snr=(25.0, 80.0), strong_t1_s=(2.2, 2.6), weak_t1_s=(3.15, 3.25), rare_share=0.1, lean=1.0
