@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.geometry import Volume
 from inference.phantom import PhantomStudy
 
 Series = dict[str, Volume]
-
 SLICES, ROWS, COLUMNS = range(3)
-EDGES_MM: Final = (1.0, 0.5, 0.5)
+
+
+def changed(volume: Volume, array: NDArray[Any]) -> Volume:
+    """Other values on the same grid."""
+    return Volume(array=np.asarray(array, dtype=np.float32), geometry=volume.geometry)
 
 
 def moved_during(
@@ -23,19 +27,15 @@ def moved_during(
 
     Of the cisternogram that a HYDROPS-Mi2 was multiplied with, too: the product is of the two pictures then.
     """
-    voxels = round(mm / EDGES_MM[along])
 
     def spoil(series: Series, _study: PhantomStudy) -> Series:
         still = series[role]
+        voxels = round(mm / float(still.geometry.spacing_mm[along]))
         array = (1.0 - share) * still.array + share * np.roll(still.array, voxels, axis=along)
-        spoiled = series | {role: _changed(still, array)}
+        spoiled = series | {role: changed(still, array)}
         if role == "MRC" and "HYDROPS_MI2" in series:
             product = series["HYDROPS_MI2"]
-            spoiled["HYDROPS_MI2"] = _changed(product, product.array / np.maximum(still.array, 1e-3) * array)
+            spoiled["HYDROPS_MI2"] = changed(product, product.array / np.maximum(still.array, 1e-3) * array)
         return spoiled
 
     return spoil
-
-
-def _changed(volume: Volume, array: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> Volume:
-    return Volume(array=np.asarray(array, dtype=np.float32), geometry=volume.geometry)

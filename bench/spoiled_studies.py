@@ -8,8 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from moved_patients import COLUMNS, SLICES, moved_during
-from numpy.typing import NDArray
+from moved_patients import COLUMNS, SLICES, Series, changed, moved_during
 from scipy import ndimage
 
 from inference.anatomy import EarSide
@@ -17,7 +16,6 @@ from inference.geometry import Volume, VolumeGeometry
 from inference.phantom import ContrastState, PhantomOptions, PhantomStudy, make_study
 from inference.phantom.imaging import HydropsCoding
 
-Series = dict[str, Volume]
 PAIR = ("MRC", "PPI", "PEI")
 SMALL: Mapping[str, Any] = {"matrix": (288, 176, 64), "step_mm": 0.15}
 """144 x 88 x 64 mm: both ears and the cisterns between them, in a quarter of the time of a whole slab."""
@@ -102,11 +100,6 @@ def cut_lateral(seed: int) -> PhantomOptions:
 
 
 # ------------------------------------------------------------------------------------------------ what spoils a study
-
-
-def changed(volume: Volume, array: NDArray[Any]) -> Volume:
-    """Other values on the same grid."""
-    return Volume(array=np.asarray(array, dtype=np.float32), geometry=volume.geometry)
 
 
 def swapped(series: Series, _study: PhantomStudy) -> Series:
