@@ -45,14 +45,24 @@ _SITK_INTERPOLATORS: Final = {
 }
 
 
+NO_COSINE: Final = 1e-12
+"""Rounding: a tenth of a millionth of a millimeter at the other end of a head."""
+
+
 def to_sitk(volume: Volume) -> sitk.Image:
     """SimpleITK image (float32) at the same place in LPS; left-handed grids stay left-handed."""
     geometry = volume.geometry
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.array, dtype=np.float32))
     image.SetOrigin(geometry.index_to_lps[:3, 3].tolist())
     image.SetSpacing(geometry.spacing_mm[::-1].tolist())
-    image.SetDirection(geometry.directions[:, ::-1].flatten().tolist())
+    image.SetDirection(_cosines(geometry))
     return image
+
+
+def _cosines(geometry: VolumeGeometry) -> list[float]:
+    """Direction cosines as SimpleITK wants them. Its inverse of a matrix that holds 1e-296 may be no number."""
+    cosines = geometry.directions[:, ::-1].flatten()
+    return [0.0 if abs(cosine) < NO_COSINE else float(cosine) for cosine in cosines]
 
 
 def from_sitk(image: sitk.Image, frame_of_reference_uid: str) -> Volume:
@@ -141,7 +151,7 @@ def resample(
     resampler.SetSize(onto.shape[::-1])
     resampler.SetOutputOrigin(onto.index_to_lps[:3, 3].tolist())
     resampler.SetOutputSpacing(onto.spacing_mm[::-1].tolist())
-    resampler.SetOutputDirection(onto.directions[:, ::-1].flatten().tolist())
+    resampler.SetOutputDirection(_cosines(onto))
     resampler.SetTransform(transform)
     resampler.SetInterpolator(_SITK_INTERPOLATORS[interpolation])
     resampler.SetDefaultPixelValue(fill)

@@ -83,6 +83,18 @@ def test_a_rigid_motion_moves_a_blob_where_it_should(
     assert moved.geometry is fixed
 
 
+def test_cosines_next_to_nothing_leave_an_image_where_it_is() -> None:
+    onto = VolumeGeometry(shape=(24, 24, 24), index_to_lps=np.eye(4), frame_of_reference_uid=FRAME)
+    for exponent in np.linspace(-140.0, -312.0, 200):
+        rotation = Rotation.from_euler("y", 0.001 * exponent).as_matrix()
+        rotation[1, 2], rotation[0, 1] = 10.0**exponent, -0.7 * 10.0**exponent
+        affine = np.eye(4)
+        affine[:3, :3] = rotation
+        grid = VolumeGeometry(shape=(24, 24, 24), index_to_lps=affine, frame_of_reference_uid=FRAME)
+        moved = resample(Volume(array=np.ones(grid.shape, dtype=np.float32), geometry=grid), onto)
+        assert moved.array.mean() > 0.5
+
+
 @pytest.mark.parametrize("interpolation", list(Interpolation))
 def test_a_part_of_the_grid_gets_the_values_of_the_whole(interpolation: Interpolation) -> None:
     affine = np.diag((1.0, 0.5, 0.5, 1.0))[[2, 1, 0, 3]]
