@@ -86,6 +86,7 @@ class ScanRange:
 
 
 TRAINING: Final = ScanRange(
+    gradient=0.16,
     evenness=3.0,
     csf_t1_s=(3.6, 4.4),
     mrc_recovery_s=(4.0, 12.0),

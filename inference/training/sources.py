@@ -14,7 +14,7 @@ from torch import Tensor
 from inference.cases import InputSet
 from inference.ear_grid import SPACING_MM
 from inference.training.crop_pool import CropPool
-from inference.training.crops import ENDOLYMPH, MARGIN, PERILYMPH, RATIOS
+from inference.training.crops import ENDOLYMPH, MARGIN, PERILYMPH
 from inference.training.scans import ScanRange, Scans, scan
 
 EDGE: Final = 0.08
@@ -32,6 +32,17 @@ CELLS: Final = (4, 17)
 FINER: Final = 2
 """Along each axis: endolymph is put where the field is high at so many places of a voxel, so that a thin core fills a
 part of it."""
+
+REARRANGED_RATIOS: Final = (0.03, 0.7)
+"""Of endolymph to fluid, evenly. Up to more than anatomy's 0.55: what lies at the end of the trained range is read as
+nearer to its middle."""
+
+DISPERSED: Final = 0.4
+"""Part of the rearranged ears whose endolymph is finer than voxels: membranous ducts, thin wedges of a scala media, a
+saccule's folds leave voxels that are partly endolymph far from any edge."""
+
+DISPERSED_MM: Final = (0.2, 1.2)
+"""SD of the smoothing that spreads it."""
 
 
 class EarSource(Protocol):
@@ -77,13 +88,14 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
     """One ear's `parts` (group, K, J, I) with another amount of endolymph, wherever a smooth random field is high.
 
     Anatomy must not tell the answer: patients, and other people's phantoms, keep endolymph where ours does not, also
-    nearer to the walls or farther from them. Inside a voxel the edge is a soft one, as partial volume leaves it.
+    nearer to the walls or farther from them. Inside a voxel the edge is a soft one, as partial volume leaves it; in
+    `DISPERSED` of the ears there is no edge, and the voxels share the endolymph of their neighborhood.
     """
     fluid = parts[PERILYMPH] + parts[ENDOLYMPH]
     cells = [int(n) for n in rng.integers(*CELLS, 3)]
     coarse = torch.from_numpy(rng.normal(size=(1, 1, *cells)).astype(np.float32))
     field = torch.nn.functional.interpolate(coarse, size=tuple(fluid.shape), mode="trilinear", align_corners=True)[0, 0]
-    ratio = float(rng.uniform(*RATIOS))
+    ratio = float(rng.uniform(*REARRANGED_RATIOS))
     inside = fluid > 0.5
     if not bool(inside.any()):
         return parts
@@ -93,10 +105,19 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
     lumen = field[_finer(fluid, "nearest") > 0.5]
     share = torch.sigmoid((field - torch.quantile(lumen, 1.0 - ratio)) / (EDGE * lumen.std().clamp(min=1e-3)))
     share = torch.nn.functional.avg_pool3d(share[None, None], FINER)[0, 0]
+    if rng.uniform() < DISPERSED:
+        share = _spread(share, fluid, float(rng.uniform(*DISPERSED_MM)))
     out = parts.clone()
     out[ENDOLYMPH] = fluid * share
     out[PERILYMPH] = fluid - out[ENDOLYMPH]
     return out
+
+
+def _spread(share: Tensor, fluid: Tensor, sd_mm: float) -> Tensor:
+    """(K, J, I) mean of the share over the fluid around a voxel: as much endolymph, without its edges."""
+    sd = [sd_mm / spacing for spacing in SPACING_MM]
+    weight = ndimage.gaussian_filter(fluid.numpy(), sd).clip(min=1e-6)
+    return torch.from_numpy(ndimage.gaussian_filter((fluid * share).numpy(), sd) / weight).clamp(0.0, 1.0)
 
 
 def _depth(fluid: Tensor) -> Tensor:

@@ -95,6 +95,17 @@ def test_rearranged_endolymph_fills_parts_of_voxels_also_deep_in_the_fluid(drawn
     assert 0.09 < float(partly.float().mean()) < 0.3
 
 
+def test_in_some_rearranged_ears_endolymph_is_finer_than_the_voxels_and_in_others_it_has_edges(
+    drawn: list[EarCrop],
+) -> None:
+    before = as_fractions(centered(drawn[0].parts))
+    full = before[PERILYMPH] + before[ENDOLYMPH] > 0.95
+    parts = [rearranged(before, np.random.default_rng(seed))[ENDOLYMPH][full] for seed in range(24)]
+    partly = [float(((part > 0.1) & (part < 0.9)).float().mean()) for part in parts]
+    assert max(partly) > 0.5
+    assert min(partly) < 0.15
+
+
 def test_validation_shows_every_ear_with_every_input_set_and_always_the_same(
     drawn: list[EarCrop], tmp_path: Path
 ) -> None:
