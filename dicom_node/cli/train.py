@@ -1,7 +1,7 @@
 """Train the network that segments the fluid: on synthetic ears, on your own labeled ears, or on both.
 
   hydrops-node train --out FOLDER
-      on synthetic ears, by the recipe of the shipped weights: 114,500 steps in ten stages, which take hours
+      on synthetic ears, by the recipe of the shipped weights: 106,500 steps in nine stages, which take hours
   hydrops-node train --out FOLDER --preset quick
       a first useful network in half an hour on two cores
   hydrops-node train --out FOLDER --cases CASES --start-from shipped --phantoms 0.5

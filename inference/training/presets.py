@@ -142,23 +142,14 @@ DARK: Final = replace(
 )
 """The seventh stage knew endolymph of any T1 from 3.5 to 3.95 s, and read less of it where contrast is weak."""
 
-FINER: Final = replace(
+SHIPPED: Final = replace(
     DARK,
-    name="finer",
-    summary="ninth stage of the shipped weights: `dark` once more, with endolymph finer than voxels in some ears",
+    name="shipped",
+    summary="the weights in this repository: `dark` once more, with endolymph finer than voxels in a fifth of the ears",
     options=replace(DARK.options, seed=23),
     begins_with="dark",
 )
 """The eighth stage read endolymph that fills its voxels only in part, far from any edge, too low."""
-
-SHIPPED: Final = replace(
-    FINER,
-    name="shipped",
-    summary="the weights in this repository: `finer` once more, with whole regions of such voxels and evener contrast",
-    options=replace(FINER.options, seed=29, steps=8_000),
-    begins_with="finer",
-)
-"""The ninth stage still took a cochlea that is endolymph by half for one that less agent had reached."""
 
 WIDER: Final = replace(
     REARRANGED,
@@ -212,6 +203,6 @@ PAPER: Final = Preset(
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {
         one.name: one
-        for one in (QUICK, BASE, REARRANGED, LONGER, ALIKE, EVEN, ELSEWHERE, LUMINA, DARK, FINER, SHIPPED, WIDER, PAPER)
+        for one in (QUICK, BASE, REARRANGED, LONGER, ALIKE, EVEN, ELSEWHERE, LUMINA, DARK, SHIPPED, WIDER, PAPER)
     }
 )

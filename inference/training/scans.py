@@ -86,7 +86,7 @@ class ScanRange:
 
 
 TRAINING: Final = ScanRange(
-    gradient=0.08,
+    gradient=0.16,
     evenness=3.0,
     csf_t1_s=(3.6, 4.4),
     mrc_recovery_s=(4.0, 12.0),
@@ -96,11 +96,7 @@ TRAINING: Final = ScanRange(
 )
 """PPI's inversion time was chosen so that endolymph is dark: its T1 lies around 3.7 s, and HYDROPS of endolymph is then
 0.65 to 0.95 of that of perilymph with normal or strong contrast, more of one with weak, with the other sign. With 3.5 s
-it would be 0.2.
-
-Perilymph whose T1 is 4 % longer holds a fifth less agent. A wider gradient would explain away endolymph that no voxel
-is full of: two T1s mixed in one voxel shine, on PPI and PEI alike, as one T1 between them, so that only what is
-expected of either tells them apart."""
+it would be 0.2."""
 
 REALISTIC: Final = ScanRange(
     ppi_snr=(3.0, 12.0), mrc_snr=(25.0, 80.0), strong_t1_s=(2.2, 2.6), weak_t1_s=(3.15, 3.25), rare_share=0.1, lean=1.0

@@ -37,13 +37,12 @@ REARRANGED_RATIOS: Final = (0.03, 0.7)
 """Of endolymph to fluid, evenly. Up to more than anatomy's 0.55: what lies at the end of the trained range is read as
 nearer to its middle."""
 
-DISPERSED: Final = 0.5
+DISPERSED: Final = 0.4
 """Part of the rearranged ears whose endolymph is finer than voxels: membranous ducts, thin wedges of a scala media, a
 saccule's folds leave voxels that are partly endolymph far from any edge."""
 
-DISPERSED_MM: Final = (0.2, 2.5)
-"""SD of the smoothing that spreads it, drawn evenly in the logarithm: from a voxel's edge to a whole cochlea of which
-every voxel is partly endolymph."""
+DISPERSED_MM: Final = (0.2, 1.2)
+"""SD of the smoothing that spreads it."""
 
 
 class EarSource(Protocol):
@@ -107,7 +106,7 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
     share = torch.sigmoid((field - torch.quantile(lumen, 1.0 - ratio)) / (EDGE * lumen.std().clamp(min=1e-3)))
     share = torch.nn.functional.avg_pool3d(share[None, None], FINER)[0, 0]
     if rng.uniform() < DISPERSED:
-        share = _spread(share, fluid, float(np.exp(rng.uniform(*np.log(DISPERSED_MM)))))
+        share = _spread(share, fluid, float(rng.uniform(*DISPERSED_MM)))
     out = parts.clone()
     out[ENDOLYMPH] = fluid * share
     out[PERILYMPH] = fluid - out[ENDOLYMPH]

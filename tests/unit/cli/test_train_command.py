@@ -72,11 +72,10 @@ def test_fine_tuning_starts_from_a_model_folder(cases: Path, tmp_path: Path) -> 
     assert "--start-from MODEL" in str(told["command"])
 
 
-def test_a_recipe_of_ten_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
+def test_a_recipe_of_nine_stages_is_one_command(cases: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert train(out, "--cases", cases, "--preset", "shipped") == 0
-    dark = out / "finer" / "dark"
-    lumina = dark / "lumina"
+    lumina = out / "dark" / "lumina"
     elsewhere = lumina / "elsewhere"
     alike = elsewhere / "even" / "alike"
     rearranged = alike / "longer" / "rearranged"
@@ -88,13 +87,12 @@ def test_a_recipe_of_ten_stages_is_one_command(cases: Path, tmp_path: Path) -> N
         elsewhere / "even",
         elsewhere,
         lumina,
-        dark,
-        out / "finer",
+        out / "dark",
         out,
     )
     stages = [load_model(folder / "model") for folder in folders]
     told = [(one.description.training["preset"], one.description.training["started_from"]) for one in stages]
-    names = ("base", "rearranged", "longer", "alike", "even", "elsewhere", "lumina", "dark", "finer", "shipped")
+    names = ("base", "rearranged", "longer", "alike", "even", "elsewhere", "lumina", "dark", "shipped")
     begun_with = (None, *(one.identity.sha256 for one in stages[:-1]))
     assert told == list(zip(names, begun_with, strict=True))
 

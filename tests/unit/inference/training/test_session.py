@@ -24,7 +24,6 @@ from inference.training.presets import (
     DARK,
     ELSEWHERE,
     EVEN,
-    FINER,
     LONGER,
     LUMINA,
     PAPER,
@@ -176,7 +175,7 @@ def test_the_shipped_recipe_is_the_one_that_made_the_shipped_weights() -> None:
     assert SHIPPED.network_options == REARRANGED.network_options == BASE.network_options
     assert SHIPPED.network_options == {"channels": [16, 32, 96, 160]}
     assert (ELSEWHERE.first_seed, ELSEWHERE.first_validation_seed) == (1_000_000, 9_000_000)
-    assert LUMINA.first_seed == DARK.first_seed == FINER.first_seed == SHIPPED.first_seed == 2_000_000
+    assert LUMINA.first_seed == DARK.first_seed == SHIPPED.first_seed == 2_000_000
     assert SHIPPED.first_validation_seed == 9_000_000
     assert (BASE.options.seed, BASE.options.steps, BASE.rearranged) == (1, 8_000, 0.0)
     assert (REARRANGED.options.seed, REARRANGED.options.steps, REARRANGED.begins_with) == (2, 4_500, "base")
@@ -186,19 +185,11 @@ def test_the_shipped_recipe_is_the_one_that_made_the_shipped_weights() -> None:
     assert (ELSEWHERE.options.seed, ELSEWHERE.options.steps, ELSEWHERE.begins_with) == (13, 16_000, "even")
     assert (LUMINA.options.seed, LUMINA.options.steps, LUMINA.begins_with) == (17, 12_000, "elsewhere")
     assert (DARK.options.seed, DARK.options.steps, DARK.begins_with) == (19, 12_000, "lumina")
-    assert (FINER.options.seed, FINER.options.steps, FINER.begins_with) == (23, 12_000, "dark")
-    assert (SHIPPED.options.seed, SHIPPED.options.steps, SHIPPED.begins_with) == (29, 8_000, "finer")
-    for one, crops in (
-        (EVEN, 4_000),
-        (ELSEWHERE, 4_000),
-        (LUMINA, 3_000),
-        (DARK, 3_000),
-        (FINER, 3_000),
-        (SHIPPED, 3_000),
-    ):
+    assert (SHIPPED.options.seed, SHIPPED.options.steps, SHIPPED.begins_with) == (23, 12_000, "dark")
+    for one, crops in ((EVEN, 4_000), (ELSEWHERE, 4_000), (LUMINA, 3_000), (DARK, 3_000), (SHIPPED, 3_000)):
         assert (one.options.learning_rate, one.crops, one.crops_at_first) == (1.5e-3, crops, 2_000)
     assert EVEN.rearranged == 0.35
-    assert {one.rearranged for one in (ELSEWHERE, LUMINA, DARK, FINER, SHIPPED)} == {0.5}
+    assert {one.rearranged for one in (ELSEWHERE, LUMINA, DARK, SHIPPED)} == {0.5}
 
 
 @pytest.mark.parametrize("name", PRESETS)
