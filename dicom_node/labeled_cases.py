@@ -56,14 +56,17 @@ SUFFIXES: Final = (".nii.gz", ".nii")
 
 
 def case_folders(folder: Path) -> list[Path]:
-    """Folders below `folder` (or `folder` itself) that hold an MRC, in the order of their names.
+    """Folders below `folder` (or `folder` itself) that hold files of a case, in the order of their names.
+
+    A folder without an MRC is one, too, if anything else of a case lies in it: reading it says what is missing.
 
     Raises
     ------
     UnusableInput
         If there is none.
     """
-    found = sorted({path.parent for suffix in SUFFIXES for path in folder.rglob(f"mrc{suffix}")})
+    names = {f"{name}{suffix}" for name in KNOWN_FILES for suffix in SUFFIXES}
+    found = sorted({path.parent for path in folder.rglob("*.nii*") if path.name in names})
     if not found:
         raise UnusableInput(f"{folder}: expected one folder per case with mrc.nii.gz in it, found none")
     return found
@@ -74,7 +77,7 @@ def input_sets(folder: Path) -> tuple[InputSet, ...]:
     return tuple(one for one in InputSet if all(_path(folder, name) is not None for name in one.file_names))
 
 
-def read_case(folder: Path, *, inputs: InputSet | None = None) -> list[EarCase]:
+def read_case(folder: Path, *, inputs: InputSet | None = None, name: str | None = None) -> list[EarCase]:
     """The labeled ears of one case, right ear first, each cut out in a box of about `EAR_BOX_MM`.
 
     Parameters
@@ -83,6 +86,8 @@ def read_case(folder: Path, *, inputs: InputSet | None = None) -> list[EarCase]:
         As described at the top of this module.
     inputs
         Which images to use; None takes the first set that is there.
+    name
+        What the tag `case` says; None: the folder's name.
 
     Raises
     ------
@@ -105,11 +110,21 @@ def read_case(folder: Path, *, inputs: InputSet | None = None) -> list[EarCase]:
     for side, inside in _ears(total, tags.get("side"), folder):
         own_total = np.where(inside, total.array, np.float32(0.0))
         own_endolymph = np.where(inside, endolymph.array, np.float32(0.0))
+        if not own_endolymph.any():
+            raise UnusableInput(
+                f"{folder}: expected endolymph in the {side.value} ear, too, found total_fluid alone; label it, or "
+                "take that ear out of total_fluid"
+            )
         roi = _roi(side, Volume(array=own_total, geometry=mrc.geometry))
-        named: dict[str, str | float] = {**tags, "case": folder.name, "side": side.value, "input_set": chosen.value}
+        named: dict[str, str | float] = {
+            **tags,
+            "case": name or folder.name,
+            "side": side.value,
+            "input_set": chosen.value,
+        }
         cases.append(
             EarCase(
-                images=_images(roi, mrc, series, chosen),
+                images=_images(roi, mrc, series, chosen, folder),
                 total_fluid=cut(Volume(array=own_total, geometry=mrc.geometry), roi.geometry),
                 endolymph=cut(Volume(array=own_endolymph, geometry=mrc.geometry), roi.geometry),
                 compartments=None if parts is None else cut(parts, roi.geometry),
@@ -158,8 +173,8 @@ def _read_tags(folder: Path) -> dict[str, str | float]:
     if not path.is_file():
         return {}
     try:
-        tags: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        tags: Any = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except ValueError as error:  # also what is no JSON, or no UTF-8
         raise UnusableInput(f"{path}: expected JSON, found {error}") from None
     if not isinstance(tags, dict) or any(
         isinstance(value, bool) or not isinstance(value, str | int | float) for value in tags.values()
@@ -168,6 +183,10 @@ def _read_tags(folder: Path) -> dict[str, str | float]:
     if "side" in tags and tags["side"] not in set(EarSide):
         raise UnusableInput(f'{path}: side: expected "left" or "right", found {tags["side"]!r}')
     return tags
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant}, which is no number")
 
 
 def _read_image(path: Path, frame: str) -> Volume:
@@ -301,10 +320,10 @@ def _roi(side: EarSide, total: Volume) -> EarROI:
     return EarROI(side=side, center_lps_mm=(x, y, z), geometry=grid.crop((k, j, i), (depth, height, width)), score=1.0)
 
 
-def _images(roi: EarROI, mrc: Volume, series: Mapping[str, Volume], inputs: InputSet) -> EarImages:
+def _images(roi: EarROI, mrc: Volume, series: Mapping[str, Volume], inputs: InputSet, folder: Path) -> EarImages:
     """The ear's images on its box, HYDROPS computed from what the case has."""
     own = cut(mrc, roi.geometry)
-    on_box = {name: _onto(roi.geometry, name, volume) for name, volume in series.items()}
+    on_box = {name: _onto(roi, _required(folder, name), volume) for name, volume in series.items()}
     if inputs is InputSet.PPI_PEI:
         hydrops = hydrops_from_ppi_pei(on_box["ppi"], on_box["pei"])
     elif inputs is InputSet.HYDROPS_MI2:
@@ -321,13 +340,17 @@ def _images(roi: EarROI, mrc: Volume, series: Mapping[str, Volume], inputs: Inpu
     )
 
 
-def _onto(box: VolumeGeometry, name: str, volume: Volume) -> Volume:
+def _onto(roi: EarROI, path: Path, volume: Volume) -> Volume:
     """`volume` on the ear's box: cut out if it lies on the same lattice, interpolated otherwise."""
+    box = roi.geometry
+    if part_covering(volume, box) is None:
+        raise UnusableInput(
+            f"{path}: expected images of one place in the patient, found no image of the labeled {roi.side.value} ear, "
+            f"which lies at {np.round(roi.center_lps_mm).tolist()} mm (LPS), in {_place(volume.geometry)}"
+        )
     first = volume.geometry.to_index(box.to_lps((0, 0, 0)))
     start = np.rint(first).astype(int)
     k, j, i = (int(n) for n in start)
     if volume.geometry.crop((k, j, i), box.shape).same_grid(box):
         return volume.crop((k, j, i), box.shape)
-    if part_covering(volume, box) is None:
-        raise UnusableInput(f"{name}.nii.gz does not show the labeled ear: expected images of one place in the patient")
     return resample(volume, box)

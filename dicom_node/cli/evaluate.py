@@ -30,6 +30,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a model folder, `shipped`, or `threshold` (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=FIRST_SEED, metavar="S", help="first patient's seed (default: %(default)s)"
+        "--seed", type=_seed, default=FIRST_SEED, metavar="S", help="first patient's seed (default: %(default)s)"
     )
     parser.add_argument(
         "--input-sets",
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure, or read what was measured, and write what was asked for."""
     _require_extra()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    _require_places(arguments)
     if arguments.real_crop is not None:
         return _show_real_crop(arguments)
     evaluation = read_evaluation(arguments.record) if arguments.record else _measure(arguments)
@@ -103,6 +104,21 @@ def _require_extra() -> None:
         import skimage  # noqa: F401
     except ImportError as error:
         raise UnusableInput(f"{error.name} is missing; install the extra: pip install 'hydrops-node[train]'") from error
+
+
+def _require_places(arguments: argparse.Namespace) -> None:
+    """Say before anything is measured that it could not be written."""
+    card: Path | None = arguments.model_card
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=arguments.out):
+            pass
+    except OSError as error:
+        message = f"--out {arguments.out}: expected a folder to write into, found: {error.strerror}"
+        raise UnusableInput(message) from error
+    if card is not None and (card.is_dir() or not card.absolute().parent.is_dir()):
+        found = "a folder" if card.is_dir() else f"no folder {card.parent}"
+        raise UnusableInput(f"--model-card {card}: expected a file to write in a folder that is there, found {found}")
 
 
 def read_evaluation(path: Path) -> Evaluation:
@@ -146,7 +162,7 @@ def _measure(arguments: argparse.Namespace) -> Evaluation:
 
 def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Source]:
     from dicom_node.cli.evaluation_runs import FolderJob, PhantomJob
-    from dicom_node.labeled_cases import case_folders
+    from dicom_node.labeled_cases import case_folders, input_sets
     from inference.cases import InputSet
     from inference.evaluation import cohort
     from inference.evaluation.record import Source
@@ -164,7 +180,10 @@ def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Source]:
         return [PhantomJob(seed=seed, input_sets=sets, method=arguments.model) for seed in seeds], source
     if not arguments.cases.is_dir():
         raise UnusableInput(f"{arguments.cases}: no such folder; pass the folder that holds the case folders")
-    folders = case_folders(arguments.cases)
+    found = case_folders(arguments.cases)
+    folders = [one for one in found if (there := input_sets(one)) == () or set(there) & set(sets)]
+    if len(folders) < len(found):
+        _say(f"{len(found) - len(folders)} of {len(found)} cases have none of {', '.join(sets)} and are left out")
     source = Source(
         kind="cases",
         name=arguments.cases.name,
@@ -239,7 +258,7 @@ def _show_real_crop(arguments: argparse.Namespace) -> int:
         try:
             real = real_ear(_real_crop(arguments.real_crop), name=arguments.real_crop.name.split(".")[0])
         except CaseError as error:
-            raise UnusableInput(str(error)) from error
+            raise UnusableInput(f"--real-crop {arguments.real_crop}: {error}") from error
         on_done()
         whole, alone = phantom_pair(arguments.seed, real.images.roi.side)
         on_done()
@@ -303,6 +322,12 @@ def _progress(title: str, total: int, quiet: bool) -> Iterator[Callable[[], None
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, found {text!r}")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -76,7 +76,8 @@ class FolderJob:
 
     def run(self) -> list[EarScore]:
         """Scores of every labeled ear."""
-        wanted = [one for one in input_sets(self.folder) if one in self.input_sets]
+        there = input_sets(self.folder)
+        wanted = [one for one in there if one in self.input_sets] if there else [None]  # None: reading says what lacks
         name = self.folder.relative_to(self.root).as_posix()
         return [
             replace(score_case(case, segmenter(self.method)), case=name)

@@ -38,7 +38,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--config", type=Path, metavar="NODE_TOML", help="the site's rules for series, for DICOM cases")
     recipe = parser.add_argument_group("instead of the recipe's own")
     recipe.add_argument(
-        "--seed", type=int, metavar="N", help="of everything drawn at random; the same gives the same weights"
+        "--seed", type=_seed, metavar="N", help="of everything drawn at random; the same gives the same weights"
     )
     recipe.add_argument("--steps", type=_positive, metavar="N", help="how often the weights are changed")
     recipe.add_argument("--batch", type=_positive, metavar="N", help="ears per step")
@@ -239,6 +239,7 @@ def _chosen(preset: Preset, arguments: argparse.Namespace, device: str) -> Prese
 def _split(arguments: argparse.Namespace, preset: Preset, folder: Path) -> Split:
     """The site's ears by what they are used for; also written to split.json."""
     from inference.training.own_ears import split_by_patient
+    from inference.training.trainer import CHECKPOINT
 
     if not arguments.cases.is_dir():
         raise UnusableInput(f"--cases {arguments.cases}: expected a folder, found none")
@@ -249,7 +250,10 @@ def _split(arguments: argparse.Namespace, preset: Preset, folder: Path) -> Split
         validation_share=preset.validation_share,
         held_out_share=preset.held_out_share,
     )
-    (folder / "split.json").write_text(json.dumps(split.cases(), indent=2) + "\n", encoding="utf-8")
+    record = folder / "split.json"
+    if not (record.exists() and (folder / CHECKPOINT).exists()):
+        # With a checkpoint there, the training goes on with the ears of that record, or is refused and leaves it.
+        record.write_text(json.dumps(split.cases(), indent=2) + "\n", encoding="utf-8")
     counts = ", ".join(f"{len(cases)} {part.replace('_', ' ')}" for part, cases in split.cases().items())
     _say(f"{len(ears)} labeled ears (each input set counts); cases: {counts}")
     return split
@@ -261,7 +265,9 @@ def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
     from inference.training.own_ears import labeled_ear
 
     folder: Path = arguments.cases
-    if next(folder.rglob("mrc.nii*"), None) is None:
+    if not any(path.is_file() for path in folder.rglob("*")):
+        raise UnusableInput(f"--cases {folder}: expected NIfTI cases or DICOM studies, found an empty folder")
+    if next(folder.rglob("*.nii*"), None) is None:
         from dicom_node.cli.wiring import case_options, load_settings
         from dicom_node.labeled_studies import labeled_ears
 
@@ -269,12 +275,31 @@ def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
         options = case_options(load_settings(arguments.config), from_file=arguments.config is not None)
         return [labeled_ear(case) for case in labeled_ears(folder, options)]
     _say(f"reading NIfTI cases in {folder}")
+    cases = case_folders(folder)
+    _refuse_dicom_beside(folder, cases)
+    # Named by their place below the folder: two sites may both have a patient 01.
+    names = {case: case.relative_to(folder).as_posix() if case != folder else folder.name for case in cases}
     return [
         labeled_ear(ear)
-        for case in case_folders(folder)
+        for case in cases
         for inputs in input_sets(case) or (None,)
-        for ear in read_case(case, inputs=inputs)
+        for ear in read_case(case, inputs=inputs, name=names[case])
     ]
+
+
+def _refuse_dicom_beside(folder: Path, cases: Sequence[Path]) -> None:
+    """DICOM files in folders of their own would be left out without a word; what lies with a case goes with it."""
+    from pydicom.misc import is_dicom
+
+    for path in sorted(folder.rglob("*")):
+        own = path.parent
+        if not path.is_file() or any(own == case or case in own.parents or own in case.parents for case in cases):
+            continue
+        if is_dicom(path):
+            raise UnusableInput(
+                f"--cases {folder}: expected NIfTI cases or DICOM studies, found both ({path.relative_to(folder)}); "
+                "train on one kind first and go on from that model with the other (--start-from)"
+            )
 
 
 def _start(wanted: str) -> LoadedModel:
@@ -346,6 +371,12 @@ def _number(text: str, fits: Callable[[float], bool], wanted: str) -> float:
     if not fits(value):
         raise argparse.ArgumentTypeError(f"expected {wanted}, found {text!r}")
     return value
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, found {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

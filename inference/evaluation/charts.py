@@ -79,7 +79,12 @@ def bland_altman(evaluation: Evaluation, theme: Theme) -> str:
         for value, style in ((ratio.bias, "-"), (ratio.limit_low, "--"), (ratio.limit_high, "--")):
             if value is not None:
                 axes.axhline(value, color=theme.ink, linewidth=1.0, linestyle=style)
-        axes.set(xlim=RATIO_AXIS, ylim=(-reach, reach), xlabel="mean of true and found", ylabel="found less true")
+        axes.set(
+            xlim=RATIO_AXIS,
+            ylim=(-reach, reach),
+            xlabel="mean of true and found EH ratio",
+            ylabel="found less true EH ratio",
+        )
         limits = range_text(ratio.limit_low, ratio.limit_high, 3, sign=True)
         _note(axes, f"bias {number_text(ratio.bias, 4, sign=True)}\n95 % limits {limits}", theme)
 

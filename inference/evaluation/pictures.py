@@ -32,6 +32,12 @@ WINDOW_MM: Final = 20.0
 SURFACE_FRACTION: Final = 0.35
 """Filling at which a surface is drawn: canals are thinner than two voxels and seldom fill half of one."""
 
+SEEN_MM: Final = 19.0
+"""Edge of the cube around a labyrinth that is drawn; a larger one gets a larger cube."""
+
+CLEAR_MM: Final = 1.2
+"""Between the labyrinth and the bar."""
+
 SCALE_MM: Final = 5.0
 SCALE_COLOR: Final = "#7a8694"
 """Length of the bar beside a surface, and a gray that shows on white and on dark pages."""
@@ -207,14 +213,19 @@ def _draw_surface(axes: Any, triangles: NDArray[np.float64], colors: NDArray[np.
 
     axes.add_collection3d(Poly3DCollection(triangles, facecolors=colors, linewidths=0))
     low, high = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
-    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axes.set_box_aspect(high - low, zoom=1.2)
+    middle = (low + high) / 2.0
+    # One scale for every ear, so that their sizes can be compared by eye.
+    half = max(SEEN_MM / 2.0, float((high - low).max()) / 2.0)
+    limits = np.stack([middle - half, middle + half], axis=1)
+    axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2])
+    axes.set_box_aspect((1.0, 1.0, 1.0), zoom=1.5)
     axes.set_axis_off()
-    start = np.array([high[0], low[1], low[2]])
-    end = start + np.array([0.0, SCALE_MM, 0.0] if along_y else [-SCALE_MM, 0.0, 0.0])
-    bar = np.stack([start, end])
+    along = np.array([0.0, SCALE_MM, 0.0] if along_y else [SCALE_MM, 0.0, 0.0])
+    beyond = middle.copy()
+    beyond[2 if along_y else 1] = low[2 if along_y else 1] - CLEAR_MM
+    bar = np.stack([beyond - along / 2.0, beyond + along / 2.0])
     axes.plot(*bar.T, color=SCALE_COLOR, linewidth=2.0)
-    axes.text(*bar.mean(axis=0), f"{SCALE_MM:g} mm\n", color=SCALE_COLOR, fontsize=8, ha="center")
+    axes.text(*beyond, f"\n{SCALE_MM:g} mm", color=SCALE_COLOR, fontsize=8, ha="center", va="top")
 
 
 def _png(figure: Figure) -> bytes:

@@ -65,6 +65,12 @@ def real_ear(fine: Volume, *, name: str) -> EarCase:
     CaseError
         If the crop's place does not tell the side, or nothing in its middle is fluid.
     """
+    array = np.asarray(fine.array)
+    if not np.isfinite(array).all():
+        wrong = int(np.count_nonzero(~np.isfinite(array)))
+        raise CaseError(f"{name}: expected finite values, found {wrong} voxels that have none")
+    if array.min() == array.max():
+        raise CaseError(f"{name}: expected an image, found {float(array.min()):g} in every voxel")
     reference = half_maximum(fine)
     if not np.asarray(reference.array).any():
         raise CaseError(f"{name}: expected a bright labyrinth around the middle of the crop, found none")

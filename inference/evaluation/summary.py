@@ -97,7 +97,12 @@ def noise_of(score: EarScore) -> str | None:
 
 
 def _tag(name: str) -> Callable[[EarScore], str | None]:
-    return lambda score: str(score.tags[name]) if name in score.tags else None
+    return lambda score: _named(score.tags[name]) if name in score.tags else None
+
+
+def _named(tag: str | float) -> str:
+    """A group's name; a number that was written as 1 is not 1.0 after it was stored."""
+    return tag if isinstance(tag, str) else f"{tag:g}"
 
 
 GROUPINGS: Final[Mapping[str, Callable[[EarScore], str | None]]] = {
@@ -210,7 +215,8 @@ def _side_tests(scores: Sequence[EarScore]) -> list[GroupTest]:
 
 
 def _group_tests(tag: str, scores: Sequence[EarScore]) -> list[GroupTest]:
-    names = sorted({str(score.tags[tag]) for score in scores if tag in score.tags})
+    group_of = _tag(tag)
+    names = sorted({name for score in scores if (name := group_of(score)) is not None})
     if len(names) < 2:
         return []
     measured = [score for score in scores if score.measured]
@@ -218,7 +224,7 @@ def _group_tests(tag: str, scores: Sequence[EarScore]) -> list[GroupTest]:
         compare_groups(
             quantity,
             {
-                name: [value(one) for one in measured if one.tags.get(tag) == name and not math.isnan(value(one))]
+                name: [value(one) for one in measured if group_of(one) == name and not math.isnan(value(one))]
                 for name in names
             },
         )

@@ -58,8 +58,14 @@ def _widest_limit(summary: Summary) -> float | None:
     return None if low is None or high is None else max(abs(low), abs(high))
 
 
+MIN_COVERED: Final = 40
+"""Ears; of fewer, one more or less outside its interval is the difference between reached and missed."""
+
+
 def _coverage_gap(summary: Summary) -> float | None:
-    return None if summary.ratio.coverage is None else abs(summary.ratio.coverage - 0.95)
+    if summary.ratio.coverage is None or summary.ratio.ears < MIN_COVERED:
+        return None
+    return abs(summary.ratio.coverage - 0.95)
 
 
 def _refused_share(summary: Summary) -> float | None:

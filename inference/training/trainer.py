@@ -33,6 +33,9 @@ GRADIENT_NORM: Final = 1.0
 DAMAGED: Final = (RuntimeError, EOFError, OSError, ValueError, LookupError, pickle.UnpicklingError)
 """What torch raises on a checkpoint that is cut short or is something else."""
 
+STATE: Final = frozenset({"options", "step", "seconds", "network", "average", "optimizer", "best", "history"})
+"""What a checkpoint holds at least."""
+
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """A batch's scalar loss of (logits, log_sd, total fluid, endolymph)."""
 
@@ -288,6 +291,12 @@ class Trainer:
                 f"{path}: expected a checkpoint, found a file that cannot be read ({type(error).__name__}); "
                 "delete it to start anew"
             ) from error
+        if not isinstance(state, dict) or not state.keys() >= STATE:
+            found_instead = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
+            raise TrainingError(
+                f"{path}: expected a checkpoint with {', '.join(sorted(STATE))}, found {found_instead or 'nothing'}; "
+                "delete it to start anew"
+            )
         wanted = {**asdict(self.options), **self._identity}
         found = {**asdict(TrainingOptions()), **state["options"], **state.get("identity", {})}
         other = [
@@ -300,9 +309,14 @@ class Trainer:
                 f"{path} belongs to a training with another {', '.join(other)}; "
                 "choose an empty folder or repeat its options"
             )
-        self._network.load_state_dict(state["network"])
-        self._average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        try:
+            self._network.load_state_dict(state["network"])
+            self._average.load_state_dict(state["average"])
+            self._optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise TrainingError(
+                f"{path}: expected the weights of this network, found others ({error}); delete it to start anew"
+            ) from error
         self._step, self._seconds, self._best = state["step"], state["seconds"], state["best"]
         self._history = [Validation(**figures) for figures in state["history"]]
 

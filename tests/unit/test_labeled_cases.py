@@ -235,6 +235,10 @@ SPOILED = {
         lambda folder: (folder / "mrc.nii.gz").write_bytes(b"not a NIfTI file"),
         "mrc.nii.gz: expected a NIfTI image",
     ),
+    "a tag that is no number": (
+        lambda folder: (folder / "case.json").write_text('{"snr": NaN}'),
+        "case.json: expected JSON, found NaN, which is no number",
+    ),
     "tags that are no tags": (
         lambda folder: (folder / "case.json").write_text('{"side": "both"}'),
         'side: expected "left" or "right", found \'both\'',
@@ -250,6 +254,23 @@ def test_a_case_that_cannot_be_used_says_which_file_what_was_expected_and_what_w
     damage, message = SPOILED[spoil]
     damage(folder)
     with pytest.raises(UnusableInput, match=message):
+        read_case(folder)
+
+
+def test_an_ear_without_a_label_for_endolymph_is_refused_not_taken_for_one_without_hydrops(tmp_path: Path) -> None:
+    folder = write_case(tmp_path / "a", LEFT_EAR_RAS, RIGHT_EAR_RAS)
+    right = np.asarray(nibabel.load(folder / "total_fluid.nii.gz").affine)[0, 3] > 0
+    keep = slice(None, 60) if not right else slice(60, None)
+
+    def one_side(array: NDArray[np.float64]) -> NDArray[np.float64]:
+        out = np.zeros_like(array)
+        out[keep] = array[keep]
+        return out
+
+    overwrite("endolymph.nii.gz", one_side)(folder)
+    with pytest.raises(
+        UnusableInput, match=r"expected endolymph in the (left|right) ear, too, found total_fluid alone"
+    ):
         read_case(folder)
 
 
@@ -288,6 +309,8 @@ def test_case_folders_are_found_at_any_depth_and_none_is_an_error(tmp_path: Path
     second, first = write_case(tmp_path / "site" / "b", LEFT_EAR_RAS), write_case(tmp_path / "a", LEFT_EAR_RAS)
     assert case_folders(tmp_path) == [first, second]
     assert case_folders(first) == [first]
+    (second / "mrc.nii.gz").unlink()
+    assert case_folders(tmp_path) == [first, second]
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UnusableInput, match=r"expected one folder per case with mrc\.nii\.gz in it, found none"):

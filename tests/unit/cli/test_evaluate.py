@@ -70,6 +70,21 @@ def test_labeled_cases_become_a_record_a_report_and_a_card(labeled: Path, tmp_pa
     assert (again / "evaluation.json").read_bytes() == (out / "evaluation.json").read_bytes()
 
 
+def test_cases_without_the_wanted_series_are_counted_and_left_out(
+    labeled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = labeled / "left-ear"
+    (left / "hydrops.nii.gz").rename(left / "real_ir.nii.gz")
+    command = ["evaluate", "--cases", str(labeled), "--model", "threshold", "--out", str(tmp_path / "out"), "--quiet"]
+    assert main([*command, "--input-sets", "HYDROPS"]) == 0
+    assert "1 of 2 cases have none of HYDROPS and are left out" in capsys.readouterr().err
+    record = from_json((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert record.source.studies == 1
+    (left / "real_ir.nii.gz").unlink()
+    assert main([*command, "--input-sets", "HYDROPS"]) == 2
+    assert "left-ear: nothing shows endolymph" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -79,19 +94,30 @@ def test_labeled_cases_become_a_record_a_report_and_a_card(labeled: Path, tmp_pa
         (["--from", "{tmp}/other.json"], "other.json: command: Field required"),
         (["--phantoms", "1", "--model", "{tmp}/no-model"], "no-model"),
         (["--real-crop", "{tmp}/other.json", "--model", "threshold"], "other.json: expected a NIfTI image"),
+        (["--real-crop", "{tmp}/dark.nii.gz"], "dark.nii.gz: dark: expected an image, found 0 in every voxel"),
+        (["--phantoms", "1", "--model-card", "{tmp}/nowhere/card.md"], "expected a file to write in a folder that is"),
+        (["--phantoms", "1", "--out", "{tmp}/other.json"], "other.json: expected a folder to write into"),
     ],
 )
 def test_what_cannot_be_judged_is_refused_with_what_to_do(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other.json").write_text('{"created": "now"}', encoding="utf-8")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((40, 40, 40), dtype=np.float32), np.eye(4)), tmp_path / "dark.nii.gz")
     words = [word.replace("{tmp}", str(tmp_path)) for word in arguments]
-    assert main(["evaluate", *words, "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    assert main(["evaluate", "--out", str(tmp_path / "out"), *words, "--quiet"]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--phantoms", "0"], ["--phantoms", "some"], [], ["--phantoms", "1", "--cases", "x"]]
+    "wrong",
+    [
+        ["--phantoms", "0"],
+        ["--phantoms", "1", "--seed", "-5"],
+        ["--phantoms", "some"],
+        [],
+        ["--phantoms", "1", "--cases", "x"],
+    ],
 )
 def test_one_source_and_a_real_count_are_needed(wrong: list[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:

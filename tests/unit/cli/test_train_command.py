@@ -121,6 +121,18 @@ def spoil(cases: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) ->
     nibabel.save(nibabel.Nifti1Image(change(np.asarray(image.dataobj)), image.affine, image.header), path)
 
 
+def put_elsewhere(path: Path) -> None:
+    image = nibabel.load(path)
+    affine = image.affine.copy()
+    affine[2, 3] += 300.0
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
+
+
+def put_dicom_beside(cases: Path) -> None:
+    (cases / "study").mkdir()
+    (cases / "study" / "one.dcm").write_bytes(b"\0" * 128 + b"DICM")
+
+
 BAD_CASES = {
     "a missing label": (remove_endolymph, "patient-1: expected endolymph.nii.gz, found"),
     "an extra label": (write_another_label, "cannot tell what cochlea.nii.gz is"),
@@ -133,6 +145,15 @@ BAD_CASES = {
         lambda cases: spoil(cases, "endolymph", lambda a: a[:-2]),
         "expected the grid of the MRC",
     ),
+    "no cisternogram": (
+        lambda cases: (cases / "patient-1" / "mrc.nii.gz").unlink(),
+        "patient-1: expected mrc.nii.gz, found",
+    ),
+    "an image of another place": (
+        lambda cases: put_elsewhere(cases / "patient-1" / "hydrops.nii.gz"),
+        "hydrops.nii.gz: expected images of one place in the patient, found no image of the labeled",
+    ),
+    "DICOM beside it": (put_dicom_beside, "found both (study/one.dcm)"),
     "label values": (lambda cases: spoil(cases, "total_fluid", lambda a: 3.0 * a), "parts of a voxel 0..1"),
 }
 
@@ -159,11 +180,33 @@ def test_two_cases_of_one_patient_are_one_patient(tmp_path: Path, capsys: pytest
     assert "found 1" in capsys.readouterr().err
 
 
+def test_cases_of_one_name_at_two_sites_are_two_patients(tmp_path: Path) -> None:
+    for number, site in enumerate(("bonn", "ulm")):
+        (tmp_path / "cases" / site).mkdir(parents=True)
+        write_case(tmp_path / "cases" / site / "patient-1", seed=number)
+    assert train(tmp_path / "out", "--cases", tmp_path / "cases") == 0
+    split = json.loads((tmp_path / "out" / "split.json").read_text())
+    assert sorted(split["training"] + split["validation"]) == ["bonn/patient-1", "ulm/patient-1"]
+
+
+def test_a_refused_training_leaves_the_record_of_who_was_trained_on(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert train(out, "--cases", cases) == 0
+    before = (out / "split.json").read_bytes()
+    for seed in range(2, 8):
+        assert train(out, "--cases", cases, "--seed", str(seed)) == 2
+    assert "belongs to a training with another seed" in capsys.readouterr().err
+    assert (out / "split.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--cases", "{tmp}/nothing"), "expected a folder, found none"),
-        (("--cases", "{tmp}/empty"), "expected DICOM studies with a segmentation each, found no DICOM file"),
+        (("--cases", "{tmp}/empty"), "expected NIfTI cases or DICOM studies, found an empty folder"),
+        (("--cases", "{tmp}/other"), "expected DICOM studies with a segmentation each, found no DICOM file"),
         (("--cases", "{cases}", "--start-from", "{tmp}/empty"), "expected a model folder with model.json"),
         (("--phantoms", "0.5"), "1 without own ears"),
     ],
@@ -172,6 +215,8 @@ def test_what_cannot_be_used_is_named_with_what_was_expected(
     cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("to do", encoding="utf-8")
     assert train(tmp_path / "out", *(word.format(tmp=tmp_path, cases=cases) for word in options)) == 2
     assert message in capsys.readouterr().err
 
@@ -183,7 +228,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "words", [("--steps", "0"), ("--learning-rate", "fast"), ("--phantoms", "1.5"), ("--batch", "-1")]
+    "words", [("--steps", "0"), ("--learning-rate", "fast"), ("--phantoms", "1.5"), ("--batch", "-1"), ("--seed", "-1")]
 )
 def test_numbers_without_sense_are_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str]

@@ -146,6 +146,29 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         trainer(tmp_path).run()
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ([1, 2], "expected a checkpoint with .*, found list"),
+        ({"epoch": 3}, "expected a checkpoint with .*, found epoch; delete it"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_of_ours_is_named(tmp_path: Path, other: object, message: str) -> None:
+    stopped_after(3, trainer(tmp_path))
+    torch.save(other, tmp_path / CHECKPOINT)
+    with pytest.raises(TrainingError, match=message):
+        trainer(tmp_path).run()
+
+
+def test_a_checkpoint_with_weights_of_another_network_is_named(tmp_path: Path) -> None:
+    stopped_after(3, trainer(tmp_path))
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    state["network"] = {"somewhere.else": torch.zeros(1)}
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(TrainingError, match="expected the weights of this network, found others"):
+        trainer(tmp_path).run()
+
+
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"the loss is nan at step 0; lower the learning rate"):
         trainer(tmp_path, source=BoxSource(noise=float("nan"))).run()
