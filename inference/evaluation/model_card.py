@@ -35,7 +35,7 @@ LIMITS: Final = (
     "Volumes are anatomical, about 150 to 250 mm³ per ear; manual contours that take in every touched voxel give up to "
     "twice as much.",
     "The stated 95 % intervals were calibrated on phantoms. Nothing is known about their coverage in patients. In ears "
-    "of a real anatomy with endolymph and contrast from elsewhere the error was up to two and a half times that of "
+    "of a real anatomy with endolymph and contrast from elsewhere the error was up to three times that of "
     "phantoms, and the intervals held fewer than 95 %; endolymph in specks finer than the voxels is hardly seen "
     "(docs/evaluation.md, last section).",
     "HYDROPS and 3D-real IR show less than PPI and PEI. HYDROPS-Mi2 is as good as its HYDROPS if it was made with the "

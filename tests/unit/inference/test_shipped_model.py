@@ -65,10 +65,10 @@ def test_unseen_synthetic_ears_are_measured(model: LoadedModel) -> None:
     assert float(answer.log_sd.exp().max()) < 0.2
 
 
-RECORDED_WITH = ("3", "7")
+RECORDED_WITH = ("3", "8")
 """Method, and version of the weights. Whoever records other numbers of the same weights raises `method.METHOD`."""
 
-RECORDED = {EarSide.RIGHT: 0.11998, EarSide.LEFT: 0.33172}
+RECORDED = {EarSide.RIGHT: 0.10948, EarSide.LEFT: 0.33654}
 """EH ratios of one phantom patient with PPI and PEI; 0.12 and 0.35 are true."""
 
 
