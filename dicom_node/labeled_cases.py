@@ -53,6 +53,8 @@ PARTS: Final = "compartments"
 KNOWN_FILES: Final = ("mrc", "ppi", "pei", *SIGNED, *LABELS, PARTS, "labels")
 """`labels` is what `hydrops-node process` adds for viewers: the same masks in one file. It is not read."""
 SUFFIXES: Final = (".nii.gz", ".nii")
+CASE_FILES: Final = frozenset(f"{name}{suffix}" for name in KNOWN_FILES if name != "labels" for suffix in SUFFIXES)
+"""Whose presence makes a folder a case; a site may have exported `labels` of its own anywhere."""
 
 
 def case_folders(folder: Path) -> list[Path]:
@@ -65,8 +67,7 @@ def case_folders(folder: Path) -> list[Path]:
     UnusableInput
         If there is none.
     """
-    names = {f"{name}{suffix}" for name in KNOWN_FILES for suffix in SUFFIXES}
-    found = sorted({path.parent for path in folder.rglob("*.nii*") if path.name in names})
+    found = sorted({path.parent for path in folder.rglob("*.nii*") if path.name in CASE_FILES})
     if not found:
         raise UnusableInput(f"{folder}: expected one folder per case with mrc.nii.gz in it, found none")
     return found
@@ -75,6 +76,11 @@ def case_folders(folder: Path) -> list[Path]:
 def input_sets(folder: Path) -> tuple[InputSet, ...]:
     """The input sets that a case can be read as, the one with most information first."""
     return tuple(one for one in InputSet if all(_path(folder, name) is not None for name in one.file_names))
+
+
+def has_cisternogram(folder: Path) -> bool:
+    """Whether the case has an MRC; reading one that has none says so."""
+    return _path(folder, "mrc") is not None
 
 
 def read_case(folder: Path, *, inputs: InputSet | None = None, name: str | None = None) -> list[EarCase]:

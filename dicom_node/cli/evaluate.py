@@ -162,7 +162,7 @@ def _measure(arguments: argparse.Namespace) -> Evaluation:
 
 def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Source]:
     from dicom_node.cli.evaluation_runs import FolderJob, PhantomJob
-    from dicom_node.labeled_cases import case_folders, input_sets
+    from dicom_node.labeled_cases import case_folders, has_cisternogram, input_sets
     from inference.cases import InputSet
     from inference.evaluation import cohort
     from inference.evaluation.record import Source
@@ -181,7 +181,9 @@ def _jobs(arguments: argparse.Namespace) -> tuple[list[Job], Source]:
     if not arguments.cases.is_dir():
         raise UnusableInput(f"{arguments.cases}: no such folder; pass the folder that holds the case folders")
     found = case_folders(arguments.cases)
-    folders = [one for one in found if (there := input_sets(one)) == () or set(there) & set(sets)]
+    folders = [
+        one for one in found if not has_cisternogram(one) or (there := input_sets(one)) == () or set(there) & set(sets)
+    ]
     if len(folders) < len(found):
         _say(f"{len(found) - len(folders)} of {len(found)} cases have none of {', '.join(sets)} and are left out")
     source = Source(

@@ -18,7 +18,7 @@ import numpy as np
 
 from dicom_node.assembly.headers import SeriesRole
 from dicom_node.errors import RejectedStudy, UnusableInput
-from dicom_node.labeled_cases import input_sets, read_case
+from dicom_node.labeled_cases import has_cisternogram, input_sets, read_case
 from inference.anatomy import EarSide
 from inference.cases import CaseError, InputSet
 from inference.evaluation.cohort import ROLES, ear_case, patient
@@ -77,7 +77,8 @@ class FolderJob:
     def run(self) -> list[EarScore]:
         """Scores of every labeled ear."""
         there = input_sets(self.folder)
-        wanted = [one for one in there if one in self.input_sets] if there else [None]  # None: reading says what lacks
+        usable = bool(there) and has_cisternogram(self.folder)
+        wanted = [one for one in there if one in self.input_sets] if usable else [None]  # None: reading says what lacks
         name = self.folder.relative_to(self.root).as_posix()
         return [
             replace(score_case(case, segmenter(self.method)), case=name)

@@ -44,6 +44,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import pydicom
+
 from dicom_node import __version__
 from dicom_node.cli.finder_training import EAR_FINDER, train_ear_finder
 from dicom_node.errors import UnusableInput
@@ -251,7 +253,7 @@ def _split(arguments: argparse.Namespace, preset: Preset, folder: Path) -> Split
         held_out_share=preset.held_out_share,
     )
     record = folder / "split.json"
-    if not (record.exists() and (folder / CHECKPOINT).exists()):
+    if not (record.exists() and any(folder.rglob(CHECKPOINT))):
         # With a checkpoint there, the training goes on with the ears of that record, or is refused and leaves it.
         record.write_text(json.dumps(split.cases(), indent=2) + "\n", encoding="utf-8")
     counts = ", ".join(f"{len(cases)} {part.replace('_', ' ')}" for part, cases in split.cases().items())
@@ -261,13 +263,13 @@ def _split(arguments: argparse.Namespace, preset: Preset, folder: Path) -> Split
 
 def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
     """Every ear of --cases with every input set that its files allow."""
-    from dicom_node.labeled_cases import case_folders, input_sets, read_case
+    from dicom_node.labeled_cases import CASE_FILES, case_folders, input_sets, read_case
     from inference.training.own_ears import labeled_ear
 
     folder: Path = arguments.cases
     if not any(path.is_file() for path in folder.rglob("*")):
         raise UnusableInput(f"--cases {folder}: expected NIfTI cases or DICOM studies, found an empty folder")
-    if next(folder.rglob("*.nii*"), None) is None:
+    if not any(path.name in CASE_FILES for path in folder.rglob("*.nii*")):
         from dicom_node.cli.wiring import case_options, load_settings
         from dicom_node.labeled_studies import labeled_ears
 
@@ -279,6 +281,11 @@ def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
     _refuse_dicom_beside(folder, cases)
     # Named by their place below the folder: two sites may both have a patient 01.
     names = {case: case.relative_to(folder).as_posix() if case != folder else folder.name for case in cases}
+    if len({case.name for case in cases}) < len(cases):
+        _say(
+            "cases of the same name in different folders are taken for different people; where they are one, put a "
+            '"patient" into their case.json'
+        )
     return [
         labeled_ear(ear)
         for case in cases
@@ -288,14 +295,21 @@ def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
 
 
 def _refuse_dicom_beside(folder: Path, cases: Sequence[Path]) -> None:
-    """DICOM files in folders of their own would be left out without a word; what lies with a case goes with it."""
-    from pydicom.misc import is_dicom
+    """Studies in folders of their own would be left out without a word; what lies with a case goes with it.
 
-    for path in sorted(folder.rglob("*")):
-        own = path.parent
-        if not path.is_file() or any(own == case or case in own.parents or own in case.parents for case in cases):
+    So does what `hydrops-node process` wrote: no images, but a report about a study that it refused.
+    """
+    from dicom_node.instance_files import UNREADABLE
+
+    beside = {place for case in cases for place in (case, case.parent) if place != folder or place == case}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.parent == folder or beside & set(path.parents):
             continue
-        if is_dicom(path):
+        try:
+            modality = str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality"))
+        except UNREADABLE:
+            continue
+        if modality == "MR":
             raise UnusableInput(
                 f"--cases {folder}: expected NIfTI cases or DICOM studies, found both ({path.relative_to(folder)}); "
                 "train on one kind first and go on from that model with the other (--start-from)"

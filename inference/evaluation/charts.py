@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from inference.evaluation.record import Evaluation
 from inference.evaluation.scores import EarScore
-from inference.evaluation.summary import NOISE, SEVERITIES, Section, noise_of, severity_of
+from inference.evaluation.summary import NOISE, SEVERITIES, Section, noise_of, severity_of, tag_text
 from inference.evaluation.text import input_set_text, number_text, range_text
 
 COLORS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -170,7 +170,7 @@ def _by_contrast(scores: Sequence[EarScore]) -> dict[str, list[EarScore]]:
     groups: dict[str, list[EarScore]] = {}
     for score in scores:
         name = score.tags.get("contrast", score.tags.get("domain", "all ears"))
-        groups.setdefault(str(name), []).append(score)
+        groups.setdefault(tag_text(name), []).append(score)
     return dict(sorted(groups.items())[: len(COLORS)])
 
 

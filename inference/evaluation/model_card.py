@@ -38,8 +38,8 @@ LIMITS: Final = (
     "of a real anatomy with endolymph and contrast from elsewhere the error was up to three times that of "
     "phantoms, and the intervals held fewer than 95 %; endolymph in specks finer than the voxels is hardly seen "
     "(docs/evaluation.md, last section).",
-    "HYDROPS and 3D-real IR show less than PPI and PEI. HYDROPS-Mi2 is as good as its HYDROPS if it was made with the "
-    "very cisternogram of the study; otherwise motion between the two cannot be corrected.",
+    "HYDROPS shows less than PPI and PEI, from which it is subtracted. HYDROPS-Mi2 is as good as its HYDROPS if it "
+    "was made with the very cisternogram of the study; otherwise motion between the two cannot be corrected.",
 )
 
 

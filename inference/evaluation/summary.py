@@ -86,7 +86,7 @@ class Section:
 def severity_of(score: EarScore) -> str | None:
     """The class of the true ratio, or the case's own `severity` where its reader gave one."""
     if "severity" in score.tags:
-        return str(score.tags["severity"])
+        return tag_text(score.tags["severity"])
     return None if score.true_ratio is None else _class_of(score.true_ratio, SEVERITIES)
 
 
@@ -97,12 +97,12 @@ def noise_of(score: EarScore) -> str | None:
 
 
 def _tag(name: str) -> Callable[[EarScore], str | None]:
-    return lambda score: _named(score.tags[name]) if name in score.tags else None
+    return lambda score: tag_text(score.tags[name]) if name in score.tags else None
 
 
-def _named(tag: str | float) -> str:
-    """A group's name; a number that was written as 1 is not 1.0 after it was stored."""
-    return tag if isinstance(tag, str) else f"{tag:g}"
+def tag_text(tag: str | float) -> str:
+    """A group's name: a scanner that was written as 1 is not 1.0 after it was stored."""
+    return str(int(tag)) if isinstance(tag, float) and tag.is_integer() else str(tag)
 
 
 GROUPINGS: Final[Mapping[str, Callable[[EarScore], str | None]]] = {

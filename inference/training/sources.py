@@ -89,7 +89,8 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
 
     Anatomy must not tell the answer: patients, and other people's phantoms, keep endolymph where ours does not, also
     nearer to the walls or farther from them. Inside a voxel the edge is a soft one, as partial volume leaves it; in
-    `DISPERSED` of the ears there is no edge, and the voxels share the endolymph of their neighborhood.
+    `DISPERSED` of the ears it is smoothed, slightly or so far that no voxel is full of it. The ratio that was drawn is
+    only about the one that comes out.
     """
     fluid = parts[PERILYMPH] + parts[ENDOLYMPH]
     cells = [int(n) for n in rng.integers(*CELLS, 3)]
@@ -114,7 +115,7 @@ def rearranged(parts: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _spread(share: Tensor, fluid: Tensor, sd_mm: float) -> Tensor:
-    """(K, J, I) mean of the share over the fluid around a voxel: as much endolymph, without its edges."""
+    """(K, J, I) mean of the share over the fluid around a voxel. The amount changes with it, by up to a quarter."""
     sd = [sd_mm / spacing for spacing in SPACING_MM]
     weight = ndimage.gaussian_filter(fluid.numpy(), sd).clip(min=1e-6)
     return torch.from_numpy(ndimage.gaussian_filter((fluid * share).numpy(), sd) / weight).clamp(0.0, 1.0)

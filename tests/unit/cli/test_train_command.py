@@ -9,8 +9,10 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from ball_ears import write_case
+from pydicom.uid import MRImageStorage
 
 from dicom_node.cli import main
 from dicom_node.cli.train import command_line
@@ -129,8 +131,17 @@ def put_elsewhere(path: Path) -> None:
 
 
 def put_dicom_beside(cases: Path) -> None:
-    (cases / "study").mkdir()
-    (cases / "study" / "one.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    write_dicom(cases / "study" / "one.dcm", modality="MR")
+
+
+def write_dicom(path: Path, *, modality: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = pydicom.Dataset()
+    header.SOPClassUID, header.SOPInstanceUID = MRImageStorage, pydicom.uid.generate_uid()
+    header.Modality = modality
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.save_as(path, enforce_file_format=True)
 
 
 BAD_CASES = {
@@ -187,6 +198,35 @@ def test_cases_of_one_name_at_two_sites_are_two_patients(tmp_path: Path) -> None
     assert train(tmp_path / "out", "--cases", tmp_path / "cases") == 0
     split = json.loads((tmp_path / "out" / "split.json").read_text())
     assert sorted(split["training"] + split["validation"]) == ["bonn/patient-1", "ulm/patient-1"]
+
+
+def test_what_belongs_to_a_case_or_is_no_image_lies_beside_it_unharmed(cases: Path, tmp_path: Path) -> None:
+    """As `hydrops-node process --nifti` leaves results, and as sites keep a study beside its NIfTI files."""
+    (cases / "patient-0").rename(tmp_path / "nifti")
+    (cases / "patient-0").mkdir()
+    (tmp_path / "nifti").rename(cases / "patient-0" / "nifti")
+    write_dicom(cases / "patient-0" / "dicom" / "1.dcm", modality="MR")
+    write_dicom(cases / "patient-1" / "seg.dcm", modality="SEG")
+    write_dicom(cases / "refused" / "sr.dcm", modality="SR")
+    assert train(tmp_path / "out", "--cases", cases) == 0
+
+
+def test_dicom_studies_with_some_other_nifti_file_beside_them_are_read_as_dicom(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "cases" / "study" / "dicom" / "1.dcm", modality="MR")
+    (tmp_path / "cases" / "study" / "truth_endolymph.nii.gz").write_bytes(b"")
+    assert train(tmp_path / "out", "--cases", tmp_path / "cases") == 2
+    assert "reading DICOM studies in" in capsys.readouterr().err
+
+
+def test_a_refused_training_of_several_stages_leaves_the_record_too(cases: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "dark" / "lumina").mkdir(parents=True)
+    (out / "dark" / "lumina" / "checkpoint.pt").write_bytes(b"begun")
+    (out / "split.json").write_text("{}", encoding="utf-8")
+    assert train(out, "--cases", cases, "--start-from", tmp_path / "none") == 2
+    assert (out / "split.json").read_text(encoding="utf-8") == "{}"
 
 
 def test_a_refused_training_leaves_the_record_of_who_was_trained_on(

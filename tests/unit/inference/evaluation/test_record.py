@@ -95,14 +95,16 @@ def test_the_kruskal_wallis_test_finds_the_contrast_that_is_measured_worse(evalu
     contrast = tests["Kruskal-Wallis", "absolute ratio error", ("normal", "weak")]
     assert contrast.p_value is not None
     assert contrast.p_value < 0.01
-    numbered = [replace(one, tags=one.tags | {"domain": 1.0 + int(one.tags["seed"]) % 2}) for one in evaluation.scores]
+    numbered = [
+        replace(one, tags=one.tags | {"domain": 1234567.0 + int(one.tags["seed"]) % 2}) for one in evaluation.scores
+    ]
     again = evaluate(
         numbered, model=evaluation.model, source=evaluation.source, created="now", command="", node_version="0"
     )
     (domain,) = [
         one
         for one in again.sections[0].tests
-        if (one.name, one.quantity, one.groups) == ("Kruskal-Wallis", "absolute ratio error", ("1", "2"))
+        if (one.name, one.quantity, one.groups) == ("Kruskal-Wallis", "absolute ratio error", ("1234567", "1234568"))
     ]
     assert domain.counts == contrast.counts  # scanners named by numbers are groups, too
     sides = tests["Wilcoxon signed-rank", "absolute ratio error", ("right", "left")]

@@ -146,5 +146,10 @@ def test_targets_say_aim_floor_or_missed(evaluation: Evaluation) -> None:
         "aim", "aim", "floor", "missed", "undefined"
     ]  # fmt: skip
     assert [error.verdict(value) for value in (0.009, 0.012, 0.02)] == ["aim", "floor", "missed"]
+    gap = next(one for one in tables.TARGETS if one.name.startswith("interval coverage"))
+    whole = evaluation.sections[0].overall
+    few, enough = (replace(whole, ratio=replace(whole.ratio, ears=ears, coverage=0.94)) for ears in (49, 50))
+    assert gap.value(few) is None
+    assert gap.value(enough) == pytest.approx(0.01)
     rows = {row[0]: row for row in tables.target_table(evaluation).rows}
     assert rows["ears on the wrong side"][1:] == ("≤ 0", "0 (aim)", "0 (aim)")
