@@ -145,7 +145,7 @@ DARK: Final = replace(
 SHIPPED: Final = replace(
     DARK,
     name="shipped",
-    summary="the weights in this repository: `dark` once more, with endolymph smoothed away from its edges in some ears",
+    summary="the weights in this repository: `dark` once more, with endolymph smoothed in some ears",
     options=replace(DARK.options, seed=23),
     begins_with="dark",
 )
