@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import pydicom
 from highdicom.seg import Segmentation, SegmentDescription, segread
 from pydicom.uid import SegmentationStorage
 
@@ -72,6 +73,33 @@ def labeled_ears(folder: Path, options: CaseOptions) -> list[EarCase]:
             "a NIfTI case would be a folder with mrc.nii.gz in it"
         )
     return [ear for uid, files in sorted(studies.items()) for ear in _study(uid, files, options)]
+
+
+def refuse_studies_beside(folder: Path, cases: Iterable[Path]) -> None:
+    """Of a folder of NIfTI `cases`: studies in folders of their own would be left out of the training without a word.
+
+    What lies with a case goes with it. So does what `hydrops-node process` wrote: no images, but a report about a study
+    that it refused.
+
+    Raises
+    ------
+    UnusableInput
+        If there is an MR image of such a study.
+    """
+    cases = tuple(cases)
+    beside = {place for case in cases for place in (case, case.parent) if place != folder or place == case}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.parent == folder or beside & set(path.parents):
+            continue
+        try:
+            modality = str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality"))
+        except UNREADABLE:
+            continue
+        if modality == "MR":
+            raise UnusableInput(
+                f"--cases {folder}: expected NIfTI cases or DICOM studies, found both ({path.relative_to(folder)}); "
+                "train on one kind first and go on from that model with the other (--start-from)"
+            )
 
 
 def _study(uid: str, files: Iterable[InstanceFile], options: CaseOptions) -> list[EarCase]:

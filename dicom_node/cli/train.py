@@ -38,13 +38,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import pydicom
 
 from dicom_node import __version__
 from dicom_node.cli.finder_training import EAR_FINDER, train_ear_finder
@@ -264,6 +262,7 @@ def _split(arguments: argparse.Namespace, preset: Preset, folder: Path) -> Split
 def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
     """Every ear of --cases with every input set that its files allow."""
     from dicom_node.labeled_cases import CASE_FILES, case_folders, input_sets, read_case
+    from dicom_node.labeled_studies import labeled_ears, refuse_studies_beside
     from inference.training.own_ears import labeled_ear
 
     folder: Path = arguments.cases
@@ -271,14 +270,13 @@ def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
         raise UnusableInput(f"--cases {folder}: expected NIfTI cases or DICOM studies, found an empty folder")
     if not any(path.name in CASE_FILES for path in folder.rglob("*.nii*")):
         from dicom_node.cli.wiring import case_options, load_settings
-        from dicom_node.labeled_studies import labeled_ears
 
         _say(f"reading DICOM studies in {folder}")
         options = case_options(load_settings(arguments.config), from_file=arguments.config is not None)
         return [labeled_ear(case) for case in labeled_ears(folder, options)]
     _say(f"reading NIfTI cases in {folder}")
     cases = case_folders(folder)
-    _refuse_dicom_beside(folder, cases)
+    refuse_studies_beside(folder, cases)
     # Named by their place below the folder: two sites may both have a patient 01.
     names = {case: case.relative_to(folder).as_posix() if case != folder else folder.name for case in cases}
     if len({case.name for case in cases}) < len(cases):
@@ -292,28 +290,6 @@ def _labeled_ears(arguments: argparse.Namespace) -> list[LabeledEar]:
         for inputs in input_sets(case) or (None,)
         for ear in read_case(case, inputs=inputs, name=names[case])
     ]
-
-
-def _refuse_dicom_beside(folder: Path, cases: Sequence[Path]) -> None:
-    """Studies in folders of their own would be left out without a word; what lies with a case goes with it.
-
-    So does what `hydrops-node process` wrote: no images, but a report about a study that it refused.
-    """
-    from dicom_node.instance_files import UNREADABLE
-
-    beside = {place for case in cases for place in (case, case.parent) if place != folder or place == case}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        if path.parent == folder or beside & set(path.parents):
-            continue
-        try:
-            modality = str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Modality"]).get("Modality"))
-        except UNREADABLE:
-            continue
-        if modality == "MR":
-            raise UnusableInput(
-                f"--cases {folder}: expected NIfTI cases or DICOM studies, found both ({path.relative_to(folder)}); "
-                "train on one kind first and go on from that model with the other (--start-from)"
-            )
 
 
 def _start(wanted: str) -> LoadedModel:
