@@ -143,6 +143,7 @@ def _after_first_stages(session: Session, arguments: argparse.Namespace) -> Sess
 
 def _train(session: Session, arguments: argparse.Namespace, *, name: str) -> LoadedModel:
     """Train one recipe, write its model folder, and say what it reached."""
+    from dicom_node.cli.training_progress import memory_told
     from inference.model_store import load_model
     from inference.training.session import save
 
@@ -161,6 +162,7 @@ def _train(session: Session, arguments: argparse.Namespace, *, name: str) -> Loa
         f"best at step {best.step}: Dice total fluid {best.fluid_dice:.3f}, endolymph {best.endolymph_dice:.3f}, ratio "
         f"error {best.ratio_mae:.4f}"
     )
+    _say(memory_told())
     _say(f"written: {folder}; try it: processing.model in node.toml. Research use only.")
     return load_model(folder)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 
 SMOOTHING = 0.98
 """Of the loss on the terminal, from step to step: single batches differ by half."""
+
+GIB_IN_KIB: Final = 1024**2
+"""Linux counts resident memory in KiB."""
+
+
+def memory_told() -> str:
+    """The most memory that this process has held since it began, and the largest of those it waited for."""
+    here, drawing = (
+        resource.getrusage(whose).ru_maxrss / GIB_IN_KIB for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return f"memory at most {here:.1f} GiB here, {drawing:.1f} GiB in the largest process beside it"
 
 
 class StepBar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,9 @@ def test_a_folder_of_cases_becomes_a_model_folder_with_its_record(
     assert list((out / "tensorboard").iterdir())
     shown = capsys.readouterr().err
     assert "Dice total fluid" in shown
+    told_memory = re.search(r"memory at most (\d+\.\d) GiB here, \d+\.\d GiB in the largest process beside it", shown)
+    assert told_memory is not None
+    assert 0.1 < float(told_memory[1]) < 64.0  # torch alone is more than the one, and KiB are not bytes
     assert "Research use only" in shown
 
 
