@@ -5,8 +5,9 @@
 Every network sees the node's four channels of 24 x 48 x 48 voxels and answers total fluid and endolymph's share of it.
 All see the same synthetic ears, those of the recipe `shipped`, in the same order, with the loss, optimizer and rates
 of the recipe `quick`, which was found with `ear_unet`. The figures are those of the last step's averaged weights on 40
-ears that none was trained on, each with every input set, scanned with realistic difficulty. So few steps tell which network learns faster, not what each comes to in the end. Milliseconds are for
-both ears of a study, single precision, in turns within one run. A run that was cut short goes on where its --out says.
+ears that none was trained on, each with every input set, scanned with realistic difficulty. So few steps tell which
+network learns faster, not what each comes to in the end. Milliseconds are for both ears of a study, single precision,
+in turns within one run. A run that was cut short goes on where its --out says.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
     python bench/networks.py --clock cpu --threads 1   # on a machine that others use: processor time, not waiting
 
 Accuracy is another matter: `network_accuracy.py` trains networks alike, for a while. bfloat16 is fast only
-where the processor multiplies it (AMX, AVX512-BF16). IE-Vnet looks at a crop of 0.2 mm, the others at 1.0 x 0.5 x 0.5 mm.
+where the processor multiplies it (AMX, AVX512-BF16). IE-Vnet looks at a
+crop of 0.2 mm, the others at 1.0 x 0.5 x 0.5 mm.
 """
 
 from __future__ import annotations
